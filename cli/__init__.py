@@ -1,0 +1,1 @@
+"""The command line. Imported as hwc_onnx.cli."""

@@ -1,0 +1,72 @@
+"""`hwc-onnx accel`: the accelerators that energy can be computed for."""
+
+from __future__ import annotations
+
+import click
+
+from .settings import Settings, shared_options
+
+
+@click.group(short_help="List, show and check accelerators.")
+def accel() -> None:
+    """List, show and check accelerator profiles.
+
+    \b
+    Examples:
+      hwc-onnx accel list
+      hwc-onnx accel show edge-flex
+      hwc-onnx accel check my-chip.yaml
+    """
+
+
+@accel.command("list")
+@shared_options
+def list_command(settings: Settings) -> None:
+    """The profiles that ship with hwc-onnx.
+
+    \b
+    Examples:
+      hwc-onnx accel list
+      hwc-onnx accel list --json
+    """
+    from hwc_onnx.cost.profile import list_profiles, load_profile
+    from hwc_onnx.report.accel_table import list_payload, list_tables
+
+    payload = list_payload([load_profile(name) for name in list_profiles()])
+    settings.show(payload, lambda: list_tables(payload))
+
+
+@accel.command("show")
+@click.argument("name", metavar="NAME|FILE")
+@shared_options
+def show_command(settings: Settings, name: str) -> None:
+    """Every constant of a profile, with its unit and source.
+
+    \b
+    Examples:
+      hwc-onnx accel show edge-flex
+      hwc-onnx accel show my-chip.yaml --json
+    """
+    from hwc_onnx.cost.profile import load_profile
+    from hwc_onnx.report.accel_table import show_payload, show_tables
+
+    payload = show_payload(load_profile(name))
+    settings.show(payload, lambda: show_tables(payload))
+
+
+@accel.command("check")
+@click.argument("name", metavar="FILE")
+@shared_options
+def check_command(settings: Settings, name: str) -> None:
+    """Check an accelerator file; the first wrong field is named, with what is allowed there.
+
+    \b
+    Examples:
+      hwc-onnx accel check my-chip.yaml
+      hwc-onnx accel check edge-flex --json
+    """
+    from hwc_onnx.cost.profile import load_profile
+    from hwc_onnx.report.accel_table import check_payload, check_tables
+
+    payload = check_payload(load_profile(name), name)
+    settings.show(payload, lambda: check_tables(payload))

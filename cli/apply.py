@@ -1,0 +1,88 @@
+"""`hwc-onnx apply`: rebuild a plan, or apply one setting everywhere, without a search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .options import accelerator_option, data_option, input_shape_option, metric_option, model_argument, preset_option
+from .settings import Settings, shared_options
+
+
+@click.command(short_help="Apply a plan or one setting, without a search.")
+@model_argument
+@click.option("--plan", metavar="FILE", help="A plan.json written by compress.")
+@click.option(
+    "--uniform", metavar="SPEC", help='One setting for every layer, such as "w4a8" or "w4a8,fine=magnitude:0.5".'
+)
+@click.option(
+    "-o", "--output", metavar="FILE", help="Compressed model. Default: <stem>.hwc.onnx in the current folder."
+)
+@click.option("--save-plan", metavar="FILE", help="Also write the plan with what was achieved.")
+@click.option(
+    "--recovery",
+    type=click.Choice(["none", "ranges", "full"]),
+    default="full",
+    show_default=True,
+    help="Repair with calibration data: nothing, ranges only, or everything.",
+)
+@data_option
+@metric_option
+@preset_option
+@accelerator_option
+@input_shape_option
+@shared_options
+@click.pass_context
+def apply(
+    ctx: click.Context,
+    settings: Settings,
+    model: str,
+    plan: str | None,
+    uniform: str | None,
+    output: str | None,
+    save_plan: str | None,
+    recovery: str,
+    data: str | None,
+    metric: str | None,
+    preset: str | None,
+    accelerator: str,
+    input_shapes: dict[str, tuple[int, ...]] | None,
+) -> None:
+    """Compress MODEL as a plan says, or with one setting wherever it is allowed.
+
+    A uniform setting reads w<bits>a<bits>, then optionally fine=<algorithm>:<ratio> for zeros in the weights or
+    coarse=<algorithm>:<ratio> for channels removed. The same plan and data give the same bytes.
+
+    \b
+    Examples:
+      hwc-onnx apply model.onnx --uniform w8a8 --data val.npz
+      hwc-onnx apply model.onnx --uniform "w4a8,fine=magnitude:0.5" --data val.npz -o w4.onnx
+      hwc-onnx apply model.onnx --uniform "w8a8,coarse=l1:0.3" --data val.npz --save-plan plan.json
+      hwc-onnx apply model.onnx --plan model.hwc/plan.json --data val.npz
+    """
+    if (plan is None) == (uniform is None):
+        raise click.UsageError("give either --plan FILE or --uniform SPEC", ctx)
+    from hwc_onnx import api
+    from hwc_onnx.report.applied_table import applied_tables
+    from hwc_onnx.report.payloads import applied_payload
+
+    notes: list[str] = []
+    chosen: Any = plan
+    if uniform is not None:
+        chosen = api.uniform_plan(model, uniform, input_shapes=input_shapes, note=notes.append)
+    applied = api.apply_plan(
+        model,
+        plan=chosen,
+        data=data,
+        recovery=recovery,
+        metric=metric,
+        preset=preset,
+        accelerator=accelerator,
+        input_shapes=input_shapes,
+    )
+    written = applied.save(output)
+    if save_plan is not None:
+        applied.save_plan(save_plan)
+    payload = applied_payload(applied, written, notes)
+    settings.show(payload, lambda: applied_tables(payload))

@@ -1,0 +1,142 @@
+"""`hwc-onnx compress`: search for the best compression of a model and write it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+import click
+
+from .options import (
+    DEFAULT_ACCELERATOR,
+    data_option,
+    input_shape_option,
+    metric_option,
+    model_argument,
+    preset_option,
+    split_seed_option,
+)
+from .parameters import BitRange, ByteSize, Drop, Duration, Latency, Share, names
+from .settings import Settings, shared_options
+
+
+@click.command(short_help="Search for the best compression and write it.")
+@model_argument
+@click.option(
+    "-o", "--output", metavar="FILE", help="Compressed model. Default: <stem>.hwc.onnx in the current folder."
+)
+@data_option
+@click.option(
+    "--accel",
+    "accelerator",
+    metavar="NAME|FILE",
+    default=DEFAULT_ACCELERATOR,
+    show_default=True,
+    help="Accelerator to compress for: a name of `accel list`, or a YAML file.",
+)
+@click.option(
+    "--compare-accel",
+    "compare_accelerators",
+    metavar="NAME|FILE",
+    multiple=True,
+    help="Report the result's energy on this accelerator too. May be repeated.",
+)
+@click.option(
+    "--max-drop",
+    type=Drop,
+    default="1.0",
+    show_default=True,
+    help="Largest accuracy drop: points (1.0) or share of the original's value (1%).",
+)
+@click.option("--max-energy", type=Share, help="Energy limit as a share of the INT8 baseline, such as 40%.")
+@click.option("--max-latency", type=Latency, help="Latency limit, such as 5ms.")
+@click.option("--max-bytes", type=ByteSize, help="File size limit, such as 500KB.")
+@metric_option
+@click.option("--task", metavar="NAME", help="What the outputs are, where the model does not say: classification, ...")
+@preset_option
+@click.option(
+    "--sampler", metavar="NAME", default="composite", show_default=True, help="composite, tpe, nsga2 or random."
+)
+@click.option(
+    "--trials", type=click.IntRange(min=1), default=200, show_default=True, help="Candidates to evaluate at most."
+)
+@click.option("--timeout", type=Duration, help="Time limit of the search, such as 30m.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the search.")
+@split_seed_option
+@click.option(
+    "--gate",
+    type=click.Choice(["upper", "point"]),
+    help="Judge the drop's 95% upper bound or its point estimate. Default: upper where the holdout is large enough.",
+)
+@click.option("--weight-bits", type=BitRange, default="2-8", show_default=True, help="Widths that weights may take.")
+@click.option(
+    "--activation-bits", type=BitRange, default="4-8", show_default=True, help="Widths that activations may take."
+)
+@click.option("--algorithms", type=names(), help="Pruning algorithms to choose from. Default: all that fit.")
+@click.option(
+    "--granularity",
+    type=names("fine", "coarse"),
+    default="fine,coarse",
+    show_default=True,
+    help="Zeros in the weights (fine), channels removed (coarse), or both.",
+)
+@click.option(
+    "--lanes", type=click.IntRange(min=1), default=1, show_default=True, help="Keep channels in multiples of this."
+)
+@click.option(
+    "--dialect", metavar="NAME", default="ort", show_default=True, help="How quantization is written in the file."
+)
+@click.option("--portable", is_flag=True, help="Limit 8-bit weights to +-63, safe on x86 without VNNI.")
+@click.option(
+    "--first-last",
+    type=click.Choice(["keep", "free"]),
+    default="keep",
+    show_default=True,
+    help="Keep the network's input and the last layer's input at 8 bits, or let the search choose.",
+)
+@click.option("--include", metavar="PATTERN", multiple=True, help="Compress only layers that match. May be repeated.")
+@click.option("--exclude", metavar="PATTERN", multiple=True, help="Leave layers that match. May be repeated.")
+@input_shape_option
+@click.option("--calibration-samples", type=click.IntRange(min=1), help="Samples for ranges and statistics.")
+@click.option("--search-samples", type=click.IntRange(min=1), help="Samples that each candidate is measured on.")
+@click.option("--run-dir", metavar="DIR", help="Run folder. Default: <stem>.hwc beside the output.")
+@click.option("--resume", is_flag=True, help="Demand that the run folder exists and continue it.")
+@click.option("--fresh", is_flag=True, help="Move an existing run folder aside and start again.")
+@shared_options
+@click.pass_context
+def compress(ctx: click.Context, /, settings: Settings, model: str, resume: bool, fresh: bool, **options: Any) -> None:
+    """Search for the compression of MODEL that costs the accelerator least energy, and write it.
+
+    Each layer gets its own pruning algorithm, ratio and bit widths; the accuracy of a candidate is measured with
+    ONNX Runtime, its energy is computed. The best plans are judged once more on samples that the search never saw.
+    Running the same command again continues the run folder.
+
+    \b
+    Examples:
+      hwc-onnx compress model.onnx
+      hwc-onnx compress model.onnx --data val.npz --max-drop 1.0 --trials 200
+      hwc-onnx compress model.onnx --data val.npz --accel my-chip.yaml --max-bytes 500KB -o small.onnx
+      hwc-onnx compress model.onnx --data val.npz --weight-bits 4-8 --granularity fine --json
+    """
+    if resume and fresh:
+        raise click.UsageError("--resume continues a run folder and --fresh starts a new one; give one of them", ctx)
+    from hwc_onnx import api
+    from hwc_onnx.report.progress import Progress
+    from hwc_onnx.report.result_table import result_tables
+
+    with Progress(sys.stderr, quiet=settings.quiet) as progress:
+        try:
+            result = api.compress(model, resume=True if resume else None, fresh=fresh, on_event=progress, **options)
+        except KeyboardInterrupt:
+            progress.interrupted(_again())
+            raise
+    payload = result.to_json()
+    settings.show(payload, lambda: result_tables(payload, notes=settings.quiet))
+    if payload["search"]["stopped_by"] == "interrupted":
+        progress.interrupted(_again())
+    ctx.exit(payload["exit_code"])
+
+
+def _again() -> str:
+    return shlex.join(["hwc-onnx", *sys.argv[1:]])

@@ -1,0 +1,54 @@
+"""Options that several commands share, each defined once so that it means the same everywhere."""
+
+from __future__ import annotations
+
+import click
+
+from .parameters import InputShape
+
+DEFAULT_ACCELERATOR = "edge-flex"
+
+model_argument = click.argument("model", metavar="MODEL")
+
+accelerator_option = click.option(
+    "--accel",
+    "accelerator",
+    metavar="NAME|FILE",
+    default=DEFAULT_ACCELERATOR,
+    show_default=True,
+    help="Accelerator profile: a name of `accel list`, or a YAML file.",
+)
+data_option = click.option(
+    "--data",
+    metavar="SOURCE",
+    help="Samples: an .npz file, an image folder, CIFAR or IDX files, module:function, or `synthetic` (see docs/data.md).",
+)
+metric_option = click.option(
+    "--metric",
+    metavar="NAME",
+    help="top1, top5, agreement, miou, cosine, sqnr, mse or module:function. Default: chosen from the data.",
+)
+preset_option = click.option(
+    "--preset",
+    metavar="NAME",
+    help="How to prepare images, such as imagenet. Default: what the model file says, else the data.",
+)
+split_seed_option = click.option(
+    "--split-seed", default=0, show_default=True, help="Which samples calibrate, search and judge."
+)
+
+
+def _shapes(
+    _: click.Context, __: click.Parameter, value: tuple[tuple[str, tuple[int, ...]], ...]
+) -> dict[str, tuple[int, ...]] | None:
+    return dict(value) or None
+
+
+input_shape_option = click.option(
+    "--input-shape",
+    "input_shapes",
+    type=InputShape,
+    multiple=True,
+    callback=_shapes,
+    help="Static shape of a dynamic input, such as x:1x3x224x224. May be repeated.",
+)

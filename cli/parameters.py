@@ -1,0 +1,139 @@
+"""Values as people write them (40%, 5ms, 500KB, 2-8, x:1x3x224x224) become numbers; a wrong one says what is allowed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)"
+
+
+class _Quantity(click.ParamType[Any]):
+    """A number with a unit from a table; without a unit, the number is in `default_unit`."""
+
+    def __init__(self, name: str, units: Mapping[str, float], default_unit: str, example: str) -> None:
+        self.name = name
+        self._units = units
+        self._default = default_unit
+        self._example = example
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(_NUMBER + r"\s*([A-Za-zµ]*)", value.strip())
+        unit = (match.group(2) or self._default) if match else ""
+        if match is None or unit not in self._units:
+            self.fail(
+                f"'{value}' is not a {self.name}; write a number and one of {', '.join(self._units)}, such as {self._example}"
+            )
+        return float(match.group(1)) * self._units[unit]
+
+
+class _Bytes(_Quantity):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return round(super().convert(value, param, ctx))
+
+
+class _Share(click.ParamType[Any]):
+    """A share of the INT8 baseline: 40% or 0.4."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(_NUMBER + r"(%?)", value.strip())
+        share = float(match.group(1)) / (100.0 if match.group(2) else 1.0) if match else -1.0
+        if not 0.0 < share <= 1.0:
+            self.fail(f"'{value}' is not a share of the INT8 baseline; write a percentage from 0% to 100%, such as 40%")
+        return share
+
+
+class _Drop(click.ParamType[Any]):
+    """A drop in points (1.0), or relative to the original's value (1%)."""
+
+    name = "drop"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(_NUMBER + r"(%?)", value.strip())
+        if match is None:
+            self.fail(
+                f"'{value}' is not a drop; write points such as 1.0, or a share of the original's value such as 1%"
+            )
+        return value.strip() if match.group(2) else float(match.group(1))
+
+
+class _BitRange(click.ParamType[Any]):
+    """Widths from low to high: 2-8, or one width: 8."""
+
+    name = "bits"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(r"([0-9]{1,2})(?:-([0-9]{1,2}))?", value.strip())
+        low, high = (int(match.group(1)), int(match.group(2) or match.group(1))) if match else (0, 0)
+        if not 2 <= low <= high <= 8:
+            self.fail(
+                f"'{value}' is not a range of widths; write two widths from 2 to 8, such as 2-8, or one, such as 8"
+            )
+        return (low, high)
+
+
+class _InputShape(click.ParamType[Any]):
+    """An input's name and its static shape: x:1x3x224x224."""
+
+    name = "name:shape"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(r"(.+):([0-9]+(?:x[0-9]+)*)", value.strip())
+        sizes = tuple(int(size) for size in match.group(2).split("x")) if match else ()
+        if match is None or 0 in sizes:
+            self.fail(
+                f"'{value}' is not an input shape; write the input's name and sizes above 0, such as x:1x3x224x224"
+            )
+        return (match.group(1), sizes)
+
+
+class _Names(click.ParamType[Any]):
+    """Names separated by commas, optionally from a list of choices."""
+
+    name = "names"
+
+    def __init__(self, choices: tuple[str, ...] = ()) -> None:
+        self._choices = choices
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        names = tuple(name.strip() for name in value.split(",") if name.strip())
+        wrong = [name for name in names if self._choices and name not in self._choices]
+        if wrong or not names:
+            allowed = ", ".join(self._choices) if self._choices else "at least one name"
+            self.fail(f"'{wrong[0] if wrong else value}' is not allowed; choose from {allowed}, separated by commas")
+        return names
+
+
+SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+LATENCY = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+BYTES = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1024.0, "MiB": 1048576.0, "GiB": 1073741824.0}
+
+Duration = _Quantity("duration", SECONDS, "s", "30m")
+Latency = _Quantity("latency", LATENCY, "s", "5ms")
+ByteSize = _Bytes("size", BYTES, "B", "500KB")
+Share = _Share()
+Drop = _Drop()
+BitRange = _BitRange()
+InputShape = _InputShape()
+
+
+def names(*choices: str) -> click.ParamType[Any]:
+    """A comma-separated list, from `choices` when given."""
+    return _Names(choices)

@@ -1,0 +1,60 @@
+"""`hwc-onnx profile`: what one inference costs on an accelerator, node by node."""
+
+from __future__ import annotations
+
+import click
+
+from .options import DEFAULT_ACCELERATOR, data_option, input_shape_option, model_argument
+from .settings import Settings, shared_options
+
+
+@click.command(short_help="Energy, latency and traffic of each node.")
+@model_argument
+@click.option(
+    "--accel",
+    "accelerators",
+    metavar="NAME|FILE",
+    multiple=True,
+    default=(DEFAULT_ACCELERATOR,),
+    show_default=True,
+    help="Accelerator profile; several are shown side by side.",
+)
+@click.option("--top", type=click.IntRange(min=1), metavar="N", help="Show only the N nodes that cost most.")
+@click.option("--explain", "node", metavar="NODE", help="Show how this node's energy comes about: accesses by memory.")
+@click.option("--plan", metavar="FILE", help="Cost the model as this plan would leave it, without building it.")
+@data_option
+@input_shape_option
+@shared_options
+def profile(
+    settings: Settings,
+    model: str,
+    accelerators: tuple[str, ...],
+    top: int | None,
+    node: str | None,
+    plan: str | None,
+    data: str | None,
+    input_shapes: dict[str, tuple[int, ...]] | None,
+) -> None:
+    """Energy, latency and traffic of each node of MODEL on an accelerator, beside the INT8 baseline and float.
+
+    The figures are computed from the profile, not measured; `hwc-onnx accel show NAME` lists its constants with
+    their sources.
+
+    \b
+    Examples:
+      hwc-onnx profile model.onnx
+      hwc-onnx profile model.onnx --accel edge-flex --accel edge-tpu-64x64 --top 10
+      hwc-onnx profile model.hwc.onnx --json
+      hwc-onnx profile model.onnx --explain conv1_output
+    """
+    from hwc_onnx import api
+    from hwc_onnx.report.profile_table import explain_tables, profile_tables
+
+    payloads = [
+        api.profile(model, accelerator=name, data=data, input_shapes=input_shapes, plan=plan).to_json()
+        for name in accelerators
+    ]
+    settings.show(
+        payloads[0] if len(payloads) == 1 else payloads,
+        lambda: explain_tables(payloads, node) if node else profile_tables(payloads, top),
+    )

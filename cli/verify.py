@@ -1,0 +1,46 @@
+"""`hwc-onnx verify`: check a compressed file against its original, with ONNX Runtime alone."""
+
+from __future__ import annotations
+
+import click
+
+from .options import DEFAULT_ACCELERATOR, data_option
+from .settings import Settings, shared_options
+
+
+@click.command(short_help="Check a compressed file against its original.")
+@click.argument("compressed", metavar="COMPRESSED")
+@click.option("--against", metavar="ORIGINAL", required=True, help="The model that the file was made from.")
+@data_option
+@click.option(
+    "--accel",
+    "accelerator",
+    metavar="NAME|FILE",
+    default=DEFAULT_ACCELERATOR,
+    show_default=True,
+    help="Accelerator on which the file's energy is computed again.",
+)
+@shared_options
+@click.pass_context
+def verify(
+    ctx: click.Context, settings: Settings, compressed: str, against: str, data: str | None, accelerator: str
+) -> None:
+    """Check that COMPRESSED opens, computes and declares what it should.
+
+    It must open at all four graph-optimisation levels, give the same answers at each, and keep the original's
+    inputs and outputs; its bytes and energy are counted from the file. Exit code 5 when a check fails.
+
+    \b
+    Examples:
+      hwc-onnx verify model.hwc.onnx --against model.onnx
+      hwc-onnx verify model.hwc.onnx --against model.onnx --data val.npz --json
+    """
+    from hwc_onnx import api
+    from hwc_onnx.report.payloads import verify_payload
+    from hwc_onnx.report.verify_table import verify_tables
+
+    checked = api.verify(compressed, against=against, data=data, accelerator=accelerator)
+    payload = verify_payload(checked, compressed, against)
+    settings.show(payload, lambda: verify_tables(payload))
+    if not payload["passed"]:
+        ctx.exit(5)

@@ -1,0 +1,54 @@
+"""hwc-onnx: hardware-aware compression of ONNX models, without retraining.
+
+The calls below are loaded when first used, so that `import hwc_onnx` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hwc_onnx.api import apply_plan, compress, evaluate, inspect, profile, uniform_plan, verify
+    from hwc_onnx.plan import CompressionPlan, LayerConfig
+
+    __version__: str
+
+_HOME = {
+    "compress": "hwc_onnx.api",
+    "profile": "hwc_onnx.api",
+    "inspect": "hwc_onnx.api",
+    "evaluate": "hwc_onnx.api",
+    "apply_plan": "hwc_onnx.api",
+    "uniform_plan": "hwc_onnx.api",
+    "verify": "hwc_onnx.api",
+    "CompressionPlan": "hwc_onnx.plan",
+    "LayerConfig": "hwc_onnx.plan",
+}
+
+__all__ = [
+    "CompressionPlan",
+    "LayerConfig",
+    "__version__",
+    "apply_plan",
+    "compress",
+    "evaluate",
+    "inspect",
+    "profile",
+    "uniform_plan",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("hwc-onnx")
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'hwc_onnx' has no attribute '{name}'; it offers {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,50 @@
+"""From a plan to a runnable model: stitch the layers' entries together, remove channels, insert quantizers.
+
+The result is the graph that would be written, so that what the search measures is what the user gets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+
+from hwc_onnx.database import LayerDatabase, Stitched
+from hwc_onnx.graph.layer_graph import LayerGraph
+from hwc_onnx.plan import CompressionPlan
+from hwc_onnx.rewrite.insert_qdq import Purpose, insert_qdq
+from hwc_onnx.rewrite.remove_channels import remove_channels
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A compressed model and the plan with the facts it achieved (densities, kept channels)."""
+
+    proto: onnx.ModelProto
+    plan: CompressionPlan
+    stitched: Stitched
+
+
+def build(
+    proto: onnx.ModelProto, graph: LayerGraph, database: LayerDatabase, plan: CompressionPlan, purpose: Purpose = "file"
+) -> Candidate:
+    """The candidate of `plan`.
+
+    Args:
+        proto: the normalised float model that `graph` was parsed from.
+        graph: its layer graph.
+        database: entries for every setting of the plan (made on demand).
+        plan: a setting for every layer.
+        purpose: "measure" gives a model that computes the same and runs faster, but cannot be read back.
+
+    Raises:
+        PlanError: the plan does not fit the graph.
+    """
+    return assemble(proto, graph, database.stitch(plan), purpose)
+
+
+def assemble(proto: onnx.ModelProto, graph: LayerGraph, stitched: Stitched, purpose: Purpose = "file") -> Candidate:
+    """The candidate of entries that are already stitched (a rebuilt winner, say)."""
+    kept = remove_channels(proto, graph, stitched.keep) if stitched.keep else proto
+    compressed = insert_qdq(kept, graph, stitched.weights, stitched.activations, stitched.plan.dialect, purpose)
+    return Candidate(compressed, stitched.plan, stitched)

@@ -1,0 +1,86 @@
+"""Mapping tables remembered in memory and, if a folder is given, on disk.
+
+A table depends on the layer shape, the accelerator and the code of the search; nothing else, so it can be shared by
+all settings, runs and processes. A file that cannot be read is made again, so none is flushed to the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from hwc_onnx.cost.hierarchy import Hierarchy
+from hwc_onnx.cost.mapping import MappingTable
+from hwc_onnx.cost.operands import Nest
+from hwc_onnx.cost.search import search
+from hwc_onnx.graph.loop_dims import LoopDims
+
+_log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Raised when counting or search change, so that older files are not used."""
+
+
+class TableCache:
+    """Mapping tables of one profile by layer shape."""
+
+    def __init__(self, hierarchy: Hierarchy, folder: Path | None = None) -> None:
+        self.hierarchy = hierarchy
+        self.folder = None if folder is None else folder / "mappings" / hierarchy.profile.digest()[:16]
+        self._tables: dict[LoopDims, MappingTable] = {}
+
+    def table(self, dims: LoopDims) -> MappingTable:
+        """The table of a shape: from memory, else from disk, else searched for (and stored)."""
+        table = self._tables.get(dims)
+        if table is None:
+            table = self._read(dims)
+            if table is None:
+                table = search(Nest(dims), self.hierarchy)
+                self._write(dims, table)
+            self._tables[dims] = table
+        return table
+
+    @staticmethod
+    def nest(dims: LoopDims) -> Nest:
+        """The layer as the mapper sees it."""
+        return Nest(dims)
+
+    def _path(self, dims: LoopDims) -> Path | None:
+        if self.folder is None:
+            return None
+        name = hashlib.sha256(f"{VERSION} {dims!r}".encode()).hexdigest()[:32]
+        return self.folder / f"{name}.npz"
+
+    def _read(self, dims: LoopDims) -> MappingTable | None:
+        path = self._path(dims)
+        if path is None or not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                return MappingTable(**{name: content[name] for name in MappingTable.__dataclass_fields__})
+        except (OSError, ValueError, KeyError, BadZipFile):
+            return None
+
+    def _write(self, dims: LoopDims, table: MappingTable) -> None:
+        path = self._path(dims)
+        if path is None:
+            return
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **table.arrays())
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(buffer.getvalue())
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            _log.warning(
+                "mapping cache %s: not written (%s); mappings are searched again next time", self.folder, error
+            )
+            self.folder = None

@@ -1,0 +1,112 @@
+"""What one graph says about each step: layer settings, tensor sizes and vector work, as small hashable records.
+
+Tensors are the only source of widths and densities: a layer reads its input at the width and density of the stored
+tensor, so a plan's forecast and the re-parsed written file cannot differ.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import NamedTuple
+
+from hwc_onnx.cost.schedule import Schedule, Step
+from hwc_onnx.cost.setting import LayerSetting
+from hwc_onnx.cost.vector import work
+from hwc_onnx.graph.layer_graph import Layer, LayerGraph, TensorInfo
+
+IMMEDIATE_WORDS = 8
+"""Constants up to this size are part of the instruction, not read from memory."""
+
+
+class Stored(NamedTuple):
+    """A stored tensor: elements, width in bits, density, storage number (-1: DRAM), True for constants and inputs."""
+
+    words: int
+    bits: int
+    density: float
+    storage: int
+    constant: bool
+
+
+class StepFacts(NamedTuple):
+    """One step: its layers with the storages of their operands, vector work, stored reads and writes.
+
+    With a layer, what the step stores first is part of the layer's setting and `output` is its storage (-1: DRAM);
+    `writes` are the others.
+    """
+
+    layers: tuple[tuple[LayerSetting, int, int], ...]
+    output: int
+    ops: float
+    lookups: float
+    reads: tuple[Stored, ...]
+    writes: tuple[Stored, ...]
+
+
+def step_facts(graph: LayerGraph, plan: Schedule, biases: frozenset[str]) -> list[StepFacts]:
+    """Facts of every step of `plan`, which must be the schedule of this graph's structure."""
+    return [one_step_facts(graph, step, biases) for step in plan.steps]
+
+
+def read_facts(graph: LayerGraph, name: str, storage: int, biases: frozenset[str]) -> Stored | None:
+    """What reading tensor `name` moves; None for biases (counted with their layer) and immediate constants."""
+    info = graph.tensors[name]
+    if info.kind == "constant":
+        words = prod(info.shape)
+        if name in biases or words <= IMMEDIATE_WORDS or info.dtype.startswith(("int", "uint", "bool")):
+            return None
+        return Stored(words, info.bits, info.density, -1, True)
+    return Stored(prod(info.shape), info.bits, info.density, storage, False)
+
+
+def node_work(graph: LayerGraph, step: Step, i: int) -> tuple[float, float]:
+    """Element operations and look-ups of node `i` of a step; a layer requantizes each of its outputs."""
+    node = graph.nodes[i]
+    if i in step.layer_nodes:
+        return float(prod(graph.tensors[node.outputs[0]].shape)), 0.0
+    return work(node, graph.tensors)
+
+
+def layer_setting(graph: LayerGraph, layer: Layer, stored: TensorInfo | None) -> LayerSetting:
+    """The record that a layer's energy depends on; `stored` is the tensor its result is stored as, None if nowhere."""
+    first = graph.tensors[layer.inputs[0]]
+    dims = layer.loop_dims
+    if layer.weight is not None:
+        weight_bits, weight_density, channels = layer.weight_bits, layer.weight_density, dims.K * dims.G
+    else:
+        second = graph.tensors[layer.inputs[1]]
+        weight_bits, weight_density, channels = second.bits, second.density, 0
+    words, bits, density = (0, 16, 1.0) if stored is None else (prod(stored.shape), stored.bits, stored.density)
+    return LayerSetting(
+        dims, layer.weight is not None, first.bits, weight_bits, first.density, weight_density, layer.nm_pattern, words, bits, density, channels
+    )  # fmt: skip
+
+
+def one_step_facts(graph: LayerGraph, step: Step, biases: frozenset[str]) -> StepFacts:
+    """Facts of one step of the schedule."""
+    tensors = graph.tensors
+    ops = lookups = 0.0
+    for i in step.nodes:
+        more_ops, more_lookups = node_work(graph, step, i)
+        ops += more_ops
+        lookups += more_lookups
+    reads = []
+    for _, name, storage in step.reads:
+        found = read_facts(graph, name, storage, biases)
+        if found is not None:
+            reads.append(found)
+    layers = []
+    for i, (first, second) in zip(step.layers, step.inputs, strict=True):
+        stored = tensors[step.writes[0][1]] if i == step.head and step.writes else None
+        layers.append((layer_setting(graph, graph.layers[i], stored), first, second))
+    writes: list[Stored] = []
+    output = -1
+    if step.layers and step.writes:
+        output = step.writes[0][2]
+        extra = step.writes[1:]
+    else:
+        extra = step.writes
+    for _, name, storage in extra:
+        info = tensors[name]
+        writes.append(Stored(prod(info.shape), info.bits, info.density, storage, False))
+    return StepFacts(tuple(layers), output, ops, lookups, tuple(reads), tuple(writes))

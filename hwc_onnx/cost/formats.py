@@ -1,0 +1,46 @@
+"""Bits per element of a stored tensor when zeros are left out.
+
+With n elements of b bits at density d (share of non-zeros, independent):
+bitmask n(1 + d b) (SparTen, MICRO 2019); CSC n d (b + count bits) (EIE, ISCA 2016; Eyeriss v2, JETCAS 2019);
+run-length coding with r-bit runs: n d / (1 - (1-d)^(2^r)) pairs of (r + b) bits, three pairs and one end bit in a
+64-bit word at 16 bits (Eyeriss, JSSC 2017); N:M: n N/M (b + ceil(log2 M)) (NVIDIA's sparse tensor cores).
+"""
+
+from __future__ import annotations
+
+import math
+
+from hwc_onnx.cost.accelerator import Format
+
+
+def element_bits(bits: int, density: float, storage: Format | None, pattern: tuple[int, int] | None = None) -> float:
+    """Mean stored bits of one element (zeros included), metadata counted.
+
+    Args:
+        bits: stored width of a non-zero element.
+        density: share of elements that are not zero, 0..1.
+        storage: the memory's format for this tensor, None for uncompressed.
+        pattern: (N, M) when zeros follow an N:M pattern; only the "nm" format needs it.
+    """
+    if storage is None:
+        return float(bits)
+    packed = _compressed(bits, density, storage, pattern)
+    if packed is None:
+        return float(bits)
+    return min(packed, float(bits)) if storage.selectable else packed
+
+
+def _compressed(bits: int, density: float, storage: Format, pattern: tuple[int, int] | None) -> float | None:
+    if storage.kind == "bitmask":
+        return 1.0 + density * bits
+    if storage.kind == "csc":
+        return density * (bits + storage.run_bits)
+    if storage.kind == "rlc":
+        if density <= 0.0:
+            return (bits + storage.run_bits + 1 / 3) / (1 << storage.run_bits)
+        filled = 1.0 - (1.0 - density) ** (1 << storage.run_bits)
+        return density / filled * (bits + storage.run_bits + 1 / 3)
+    if pattern is None:
+        return None
+    kept, group = pattern
+    return kept / group * (bits + math.ceil(math.log2(group)))

@@ -1,0 +1,52 @@
+"""The mapping table of one layer shape: the mappings that can be best for some widths, densities and free space.
+
+A row is one mapping as a vector of word counts; its energy at any setting is a product with the energies of one word,
+so a query needs no new search. Rows also state the room they need, so that narrow words admit more mappings: the
+candidates at fewer bits contain those at more bits, and energy never rises when bits fall.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwc_onnx.cost.access import Floats, Ints
+from hwc_onnx.cost.hierarchy import Hierarchy
+from hwc_onnx.cost.operands import DIMS, Nest
+
+
+@dataclass(frozen=True)
+class MappingTable:
+    """Candidate mappings of one layer shape.
+
+    `columns` [r, c] as named by `Hierarchy.columns`, `needs` [r, h] words as named by `Hierarchy.held`, `cycles` [r]
+    temporal iterations, `reduction` [r] products one PE adds per partial sum, `unroll` [r, axes, 8], `loop_dims` and
+    `loop_sizes` [r, l] the temporal nest, inner to outer.
+    """
+
+    columns: Floats
+    needs: Floats
+    cycles: Floats
+    reduction: Floats
+    unroll: Ints
+    loop_dims: Ints
+    loop_sizes: Ints
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def describe(self, row: int, nest: Nest, hierarchy: Hierarchy) -> dict[str, object]:
+        """Spatial unroll per axis and temporal nest (outer to inner) in loop-dimension notation."""
+        spatial = {
+            axis.name: {DIMS[d]: int(n) for d, n in enumerate(self.unroll[row, i]) if n > 1}
+            for i, axis in enumerate(hierarchy.profile.array.axes)
+        }
+        loops = [
+            [DIMS[d], int(n)] for d, n in zip(self.loop_dims[row], self.loop_sizes[row], strict=True) if n > 1
+        ]  # fmt: skip
+        return {"spatial": spatial, "temporal": loops[::-1]}
+
+    def arrays(self) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
+        """Everything, for a file."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}

@@ -1,0 +1,215 @@
+"""Energy of a whole layer graph on one accelerator: every node, every stored tensor, nothing twice.
+
+The energy is a pure function of the graph and the profile. Layers are mapped (`query`), everything else is counted in
+the post-processing unit, and a pass over tensor lifetimes decides what stays on chip (`residency`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import ceil, prod
+from pathlib import Path
+
+from hwc_onnx.cost.accelerator import AcceleratorProfile
+from hwc_onnx.cost.account import Situation, account
+from hwc_onnx.cost.facts import StepFacts, layer_setting, one_step_facts, step_facts
+from hwc_onnx.cost.formats import element_bits
+from hwc_onnx.cost.laws import stored_bits
+from hwc_onnx.cost.query import CHANNEL_BITS
+from hwc_onnx.cost.residency import Residency, choose
+from hwc_onnx.cost.schedule import Schedule, Step, schedule
+from hwc_onnx.cost.setting import Place
+from hwc_onnx.cost.steps import StepEnergies
+from hwc_onnx.cost.types import COMPONENTS, ModelCost, NodeCost
+from hwc_onnx.cost.vector import effort
+from hwc_onnx.graph.layer_graph import FLOAT_BITS, Layer, LayerGraph
+from hwc_onnx.plan import CompressionPlan, LayerConfig, with_plan
+
+STRUCTURES = 64
+"""Remembered schedules."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """One graph's steps, the names of its biases, and what stays on chip during each step."""
+
+    steps: tuple[Step, ...]
+    biases: frozenset[str]
+    situations: tuple[Situation, ...]
+
+
+class CostModel:
+    """Energy, cycles and traffic on one accelerator.
+
+    `cache_dir` keeps searched mappings between runs. An instance is not meant to be shared between threads.
+    """
+
+    def __init__(self, profile: AcceleratorProfile, cache_dir: str | Path | None = None) -> None:
+        self.profile = profile
+        self._energies = StepEnergies(profile, None if cache_dir is None else Path(cache_dir))
+        self._schedules: dict[int, tuple[object, int, Schedule, frozenset[str]]] = {}
+        home = profile.home
+        stay = profile.residency.activations == "auto"
+        self._capacity = home.bytes * 8 if home is not None and home.bytes is not None and stay else 0
+
+    def cost(self, graph: LayerGraph) -> ModelCost:
+        """Every node's energy by component, cycles, accesses and mapping; the total is the sum of the nodes.
+
+        Raises:
+            ModelError: some layer fits the accelerator's memories in no way.
+        """
+        plan, biases = self._structure(graph)
+        facts = step_facts(graph, plan, biases)
+        kept = self._kept_weights(facts)
+        chosen = self._residency(graph, plan, facts, kept)
+        nodes: dict[int, NodeCost] = {}
+        for index, step in enumerate(plan.steps):
+            situation = Situation(chosen.staying[index], chosen.free[index], kept[index])
+            nodes.update(account(self._energies, graph, step, facts[index], situation, biases))
+        made = tuple(nodes[i] for i in range(len(graph.nodes)))
+        unmodelled = _unmodelled(graph)
+        return ModelCost(
+            nodes=made,
+            energy={name: sum(node.energy.get(name, 0.0) for node in made) for name in COMPONENTS},
+            energy_unit=self.profile.unit,
+            cycles=sum(node.cycles for node in made),
+            latency_s=sum(node.latency_s for node in made),
+            coverage_macs=_mac_share(graph, unmodelled),
+            coverage_traffic=_traffic_share(graph),
+            accelerator_bytes=self.accelerator_bytes(graph),
+            macs=sum(layer.macs for layer in graph.layers),
+            unmodelled=unmodelled,
+        )
+
+    def cost_total(self, graph: LayerGraph) -> float:
+        """`cost(graph).total`, fast: what a search asks for. Infinite where `cost` would refuse."""
+        plan, biases = self._structure(graph)
+        facts = step_facts(graph, plan, biases)
+        return self._residency(graph, plan, facts, self._kept_weights(facts)).energy
+
+    def settle(self, graph: LayerGraph) -> Settled:
+        """The steps of a graph with what stays on chip in it, for `step_energy` of its variants."""
+        plan, biases = self._structure(graph)
+        facts = step_facts(graph, plan, biases)
+        kept = self._kept_weights(facts)
+        chosen = self._residency(graph, plan, facts, kept)
+        situations = (Situation(chosen.staying[i], chosen.free[i], kept[i]) for i in range(len(facts)))
+        return Settled(tuple(plan.steps), biases, tuple(situations))
+
+    def step_energy(self, graph: LayerGraph, settled: Settled, index: int) -> float:
+        """Energy of one step of a variant of the settled graph, what stays on chip being as settled: for tables.
+
+        The steps add up to `cost_total` wherever the variant's own best choice of what stays is the settled one.
+        """
+        facts = one_step_facts(graph, settled.steps[index], settled.biases)
+        return self._energies.energy(facts, *settled.situations[index])
+
+    def layer_energy(self, layer: Layer, graph: LayerGraph) -> float:
+        """Energy of one layer alone, its tensors in DRAM and the buffers its own: for tables."""
+        plan, _ = self._structure(graph)
+        index = next(i for i, known in enumerate(graph.layers) if known.key == layer.key)
+        step = next(step for step in plan.steps if index in step.layers)
+        stored = graph.tensors[step.writes[0][1]] if step.writes and index == step.head else None
+        return self._energies.best(layer_setting(graph, layer, stored), Place()).energy
+
+    def baseline(self, graph: LayerGraph, plan: CompressionPlan | None = None) -> ModelCost:
+        """The INT8 baseline: all layers W8A8, nothing pruned; `plan` may carry the baseline's own densities."""
+        int8 = LayerConfig(weight_bits=8, activation_bits=8)
+        return self.cost(with_plan(graph, plan or CompressionPlan.uniform([layer.key for layer in graph.layers], int8)))
+
+    def float_cost(self, graph: LayerGraph) -> ModelCost:
+        """The unquantized network: every operand 16 bits wide, weights dense, activation densities as they are."""
+        tensors = {name: replace(info, bits=FLOAT_BITS) for name, info in graph.tensors.items()}
+        layers = tuple(
+            replace(
+                layer,
+                weight_bits=FLOAT_BITS,
+                activation_bits=FLOAT_BITS,
+                output_bits=FLOAT_BITS,
+                weight_density=1.0,
+                nm_pattern=None,
+            )
+            for layer in graph.layers
+        )
+        return self.cost(replace(graph, layers=layers, tensors=tensors))
+
+    def accelerator_bytes(self, graph: LayerGraph) -> int:
+        """Bytes of all weights as the accelerator's outermost memory stores them, bias and scale included."""
+        dram = self.profile.memories[-1]
+        bits = 0.0
+        for layer in graph.layers:
+            if layer.weight is not None:
+                stored = stored_bits(layer.weight_bits, dram.pack)
+                width = element_bits(stored, layer.weight_density, dram.formats.get("W"), layer.nm_pattern)
+                bits += prod(layer.weight_shape) * width + layer.loop_dims.K * layer.loop_dims.G * CHANNEL_BITS
+        return ceil(bits / 8)
+
+    def _structure(self, graph: LayerGraph) -> tuple[Schedule, frozenset[str]]:
+        """Schedule and bias names; remembered for the variants of a graph, which share its `fused` mapping."""
+        known = self._schedules.get(id(graph.fused))
+        if known is not None and known[0] is graph.fused and known[1] == len(graph.nodes):
+            return known[2], known[3]
+        biases = frozenset(layer.bias for layer in graph.layers if layer.bias is not None)
+        made = schedule(graph)
+        if len(self._schedules) > STRUCTURES:
+            self._schedules.clear()
+        # the mapping itself is kept beside the result, so that its identity cannot be taken by another one
+        self._schedules[id(graph.fused)] = (graph.fused, len(graph.nodes), made, biases)
+        return made, biases
+
+    def _kept_weights(self, facts: list[StepFacts]) -> list[bool]:
+        """Whether the weights of each step stay on chip for ever: the first ones that fit `residency.weights_bytes`."""
+        budget = self.profile.residency.weights_bytes * 8
+        if budget == 0:
+            return [False] * len(facts)
+        kept, used = [], 0
+        for step in facts:
+            for setting, _, _ in step.layers:
+                if setting.weighted:
+                    dims = setting.dims
+                    used += setting.weight_bits * dims.G * dims.K * dims.C * dims.FY * dims.FX
+            kept.append(used <= budget)
+        return kept
+
+    def _residency(self, graph: LayerGraph, plan: Schedule, facts: list[StepFacts], kept: list[bool]) -> Residency:
+        """The best choice of tensors that stay."""
+        home = self.profile.home
+        sizes = []
+        for name in plan.storages:
+            info = graph.tensors[name]
+            sizes.append(0 if home is None else prod(info.shape) * stored_bits(info.bits, home.pack))
+        ask = self._energies.energy
+        return choose(
+            plan, sizes, self._capacity, lambda index, staying, free: ask(facts[index], staying, free, kept[index])
+        )
+
+
+def _unmodelled(graph: LayerGraph) -> tuple[tuple[str, str], ...]:
+    """Nodes whose work is not known, with the reason."""
+    listed = {key for key, _ in graph.unmodelled}
+    mapped = {layer.key for layer in graph.layers}
+    return graph.unmodelled + tuple(
+        (node.key, f"no work is known for operator {node.op_type}; its traffic is counted")
+        for node in graph.nodes
+        if node.key not in listed and node.key not in mapped and effort(node) is None
+    )
+
+
+def _mac_share(graph: LayerGraph, unmodelled: tuple[tuple[str, str], ...]) -> float:
+    """Share of the multiply-accumulates that is modelled; a node of unknown work counts one per output element."""
+    keys = {key for key, _ in unmodelled}
+    missing = sum(
+        prod(graph.tensors[name].shape)
+        for node in graph.nodes
+        if node.key in keys
+        for name in node.outputs
+        if name in graph.tensors
+    )
+    known = sum(layer.macs for layer in graph.layers)
+    return known / (known + missing) if known + missing else 1.0
+
+
+def _traffic_share(graph: LayerGraph) -> float:
+    """Share of the nodes' results whose shape is known."""
+    names = [name for node in graph.nodes for name in node.outputs if name]
+    return sum(name in graph.tensors for name in names) / len(names) if names else 1.0

@@ -1,0 +1,93 @@
+"""Which loop dimensions to spread over the PE array.
+
+For each array axis: every way to split its size over its dimensions in which no more PEs would save a pass, with
+passes kept equal (27 channels on 16 rows take two passes of 14, not of 16 and 11: the same cycles, fewer copies). An
+array is not left idle to save a little energy: that would cost time. The product over the axes is ranked by utilisation *within each kind* (a kind says which kernel dimensions and output rows are unrolled),
+because one list for all drops unrolls whose reuse outweighs idle PEs.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwc_onnx.cost.accelerator import AcceleratorProfile
+from hwc_onnx.cost.operands import DIMS, FX, FY, INDEX, OX, OY
+
+
+def unroll_candidates(
+    sizes: tuple[int, ...], profile: AcceleratorProfile, per_kind: int, most: int
+) -> NDArray[np.int64]:
+    """Unroll per axis, [n, axes, 8]: `per_kind` best of each kind, at most `most` in all, best utilisation first."""
+    partial: list[tuple[tuple[int, ...], ...]] = [()]
+    for axis in profile.array.axes:
+        dims = tuple(INDEX[name] for name in axis.dims)
+        grown = []
+        for chosen in partial:
+            left = [
+                -(-size // int(np.prod([axis_unroll[d] for axis_unroll in chosen]))) for d, size in enumerate(sizes)
+            ]
+            grown += [(*chosen, split) for split in _splits(tuple(left), dims, axis.size)]
+        partial = grown
+    unrolls = np.array(partial, dtype=np.int64)
+    whole = unrolls.prod(axis=1)
+    passes = -(-np.array(sizes) // whole)
+    cycles = passes.prod(axis=1)
+    kinds: dict[tuple[bool, ...], list[int]] = {}
+    for i in np.lexsort((whole.prod(axis=1), cycles)):
+        kind = tuple(bool(whole[i, d] > 1) for d in (FY, FX, OY, OX))
+        kinds.setdefault(kind, []).append(int(i))
+    ranked = sorted((i for members in kinds.values() for i in members[:per_kind]), key=lambda i: int(cycles[i]))
+    best: NDArray[np.int64] = unrolls[ranked[:most]]
+    return best
+
+
+def balanced(size: int, limit: int) -> int:
+    """The smallest split of `size` into as many equal passes as splitting by `limit` needs."""
+    limit = max(1, min(size, limit))
+    return -(-size // -(-size // limit))
+
+
+def _splits(left: tuple[int, ...], dims: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
+    """Maximal splits of one axis of `size` PEs over `dims`, each [8]."""
+    found = set()
+    for order in itertools.permutations([d for d in dims if left[d] > 1]):
+        for choice in itertools.product(*(_shares(left[d], d, size) for d in order[:-1])):
+            split, room = [1] * len(DIMS), size
+            for d, share in zip(order[:-1], choice, strict=True):
+                if share > room:
+                    break
+                split[d], room = share, room // share
+            else:
+                if order:
+                    split[order[-1]] = (
+                        balanced(left[order[-1]], room) if order[-1] not in (FY, FX) or left[order[-1]] <= room else 1
+                    )
+                found.add(tuple(split))
+    return sorted(split for split in found if not _can_grow(split, left, dims, size))
+
+
+def _can_grow(split: tuple[int, ...], left: tuple[int, ...], dims: tuple[int, ...], size: int) -> bool:
+    """Whether one dimension could take more PEs of the axis and finish in fewer passes."""
+    used = int(np.prod(split))
+    for d in dims:
+        room = size // (used // split[d])
+        if d in (FY, FX):
+            if split[d] < left[d] <= room:
+                return True
+        elif -(-left[d] // room) < -(-left[d] // split[d]):
+            return True
+    return False
+
+
+def _shares(length: int, d: int, size: int) -> list[int]:
+    """Shares of an axis that a dimension may take before the last one fills it: kernels whole, others few."""
+    if d in (FY, FX):
+        return [1, length] if length <= size else [1]
+    shares, step = {1, balanced(length, size)}, 2
+    while step < size:
+        shares.add(balanced(length, step))
+        step *= 2
+    return sorted(shares)

@@ -1,0 +1,291 @@
+"""The layer database: what each layer becomes under each setting, made on demand and stitched into any plan.
+
+Entries are independent of one another (each is fitted to the original network's inputs), so a plan is put together
+from them in milliseconds. They are cached in memory and on disk under a hash of all they depend on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from hwc_onnx.evaluate.collector import Calibration
+from hwc_onnx.graph.layer_graph import FLOAT_BITS, Layer, LayerGraph
+from hwc_onnx.plan import Achieved, CompressionPlan, LayerConfig, channel_choice, group_bits
+from hwc_onnx.pruning.base import CoarseAlgorithm, FineAlgorithm
+from hwc_onnx.pruning.table import algorithm
+from hwc_onnx.quantization.quantizer import QuantizedWeight, QuantParams
+from hwc_onnx.quantization.ranges import Method, activation_params
+from hwc_onnx.recovery.channels import ChannelMaps, WeightView, choose_channels
+from hwc_onnx.recovery.entries import Entries, Parameters
+from hwc_onnx.recovery.layer import Recovery, RepairedRows, Setting
+from hwc_onnx.recovery.layout import RowLayout, layout_of
+from hwc_onnx.recovery.statistics import LayerStatistics, Moments
+
+Index = NDArray[np.int64]
+Codes = NDArray[np.int8] | NDArray[np.float32]
+Request = tuple[str, LayerConfig, Index | None, str]
+"""The arguments of `LayerDatabase.entry`."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One layer under one setting, for all its output channels.
+
+    Errors are squared output errors relative to the output's variance (activation rounding included) on the images
+    fitted to and on held-out ones; `density` is the share of non-zero codes.
+    """
+
+    weight: QuantizedWeight
+    error_heldout: float
+    error_fit: float
+    density: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Stitched:
+    """A plan put together: weights by layer key (removed channels gone), parameters by stored tensor, kept channels by
+    group root (absent: all), and the plan with what it achieved.
+    """
+
+    weights: Mapping[str, QuantizedWeight]
+    activations: Mapping[str, QuantParams]
+    keep: Mapping[str, Index]
+    plan: CompressionPlan
+
+
+class LayerDatabase:
+    """Entries of one model under one calibration."""
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        graph: LayerGraph,
+        calibration: Calibration,
+        *,
+        cache_dir: Path | None = None,
+        lanes: int = 1,
+        recovery: Recovery = "full",
+        portable: bool = False,
+        ranges: Method = "mse",
+    ) -> None:
+        self.graph, self.calibration = graph, calibration
+        self.lanes, self.recovery, self.portable, self.ranges = lanes, recovery, portable, ranges
+        self.maps = ChannelMaps(graph)
+        self._keep: dict[tuple[str, str, float], Index] = {}
+        self._params: dict[tuple[str, int], QuantParams] = {}
+        self._group = {tensor: g for g in graph.activation_groups for tensor in g.tensors}
+        self._roots = {group.root: group for group in graph.channel_groups}
+        self._layers = {layer.key: layer for layer in graph.layers}
+        tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+        self.parameters = {layer.key: _parameters(layer, tensors) for layer in graph.layers if layer.weight is not None}
+        self.views = {key: self._view(self._layers[key]) for key in self.parameters}
+        self.entries = Entries(self.views, self.parameters, cache_dir, recovery, portable)
+
+    def entry(
+        self, key: str, config: LayerConfig, input_keep: Index | None = None, input_algorithm: str = "none"
+    ) -> Entry:
+        """The layer `key` under `config`, reading only the input channels `input_keep` (positions; None: all).
+
+        A coarse-grained algorithm in `config` concerns the layer's outputs and leaves its entry alone.
+        `input_algorithm` is the one that removed the inputs; it matters only where recovery is not "full".
+        """
+        started = time.perf_counter()
+        layout = self.views[key].layout
+        setting = self.setting(key, config, input_keep, input_algorithm)
+        bits = config.weight_bits
+        if bits >= FLOAT_BITS and setting.mask is None and setting.columns is None:
+            return self._untouched(key)
+        rows = self.entries.rows(key, setting)
+        if setting.columns is not None:
+            layout = replace(layout, channels=len(setting.columns) // layout.taps)
+        weight = quantized(rows, layout, bits)
+        seconds = time.perf_counter() - started
+        return Entry(weight, rows.error_heldout, rows.error_fit, weight.weight_density, seconds)
+
+    def prepare(self, requests: Iterable[Request], workers: int = 2) -> int:
+        """Make the entries of `requests` that are missing, each layer's together (several times faster than one by one).
+
+        Returns:
+            How many were made.
+        """
+        wanted: dict[str, list[Setting]] = {}
+        for key, config, input_keep, input_algorithm in requests:
+            setting = self.setting(key, config, input_keep, input_algorithm)
+            if config.weight_bits < FLOAT_BITS or setting.mask is not None or setting.columns is not None:
+                wanted.setdefault(key, []).append(setting)
+        return self.entries.prepare(wanted, workers)
+
+    def damage(
+        self, key: str, config: LayerConfig, input_keep: Index | None = None, input_algorithm: str = "none"
+    ) -> float:
+        """Relative output error on held-out images, activation rounding included."""
+        return self.entry(key, config, input_keep, input_algorithm).error_heldout
+
+    def keep(self, root: str, name: str, ratio: float) -> Index:
+        """Sorted channels of group `root` that stay under the coarse-grained algorithm `name`."""
+        memo = (root, name, round(ratio, 6))
+        if memo not in self._keep:
+            group, chosen = self._roots[root], algorithm(name)
+            if group.locked_because is not None or not isinstance(chosen, CoarseAlgorithm):
+                self._keep[memo] = np.arange(group.channels, dtype=np.int64)
+            else:
+                self._keep[memo] = choose_channels(group, self.views, self.maps, chosen, ratio, self.lanes)
+        return self._keep[memo]
+
+    def input_keep(self, key: str, keep: Mapping[str, Index]) -> Index | None:
+        """Positions along the layer's input axis that stay when groups are cut to `keep` (None: all)."""
+        layer = self._layers[key]
+        if self.views[key].layout.groups > 1:
+            return None
+        return self.maps.kept(layer, layer.input_axis, keep)
+
+    def activation_params(self, tensor: str, bits: int) -> QuantParams:
+        """Quantizer of the stored tensor `tensor` (all tensors of its group share it)."""
+        group = self._group[tensor]
+        memo = (group.tensor, bits)
+        if memo not in self._params:
+            histogram = self.calibration.histograms[group.tensors[0]]
+            for other in group.tensors[1:]:
+                histogram = histogram.merge(self.calibration.histograms[other])
+            self._params[memo] = activation_params(histogram, bits, self.ranges)
+        return self._params[memo]
+
+    def activation_density(self, tensor: str, bits: int) -> float:
+        """Share of the tensor's elements that are not zero once quantized at `bits`."""
+        return self.calibration.histograms[tensor].density(self.activation_params(tensor, bits))
+
+    def noise(self, tensor: str, bits: int) -> float:
+        """Mean squared rounding error of the tensor at `bits` (0 where it is left alone)."""
+        if bits >= FLOAT_BITS or tensor not in self._group:
+            return 0.0
+        return self.calibration.histograms[tensor].squared_error(self.activation_params(tensor, bits))
+
+    def stitch(self, plan: CompressionPlan) -> Stitched:
+        """Put `plan` together.
+
+        Raises:
+            PlanError: the plan does not fit the graph.
+        """
+        keep, cut_by = self._channels(plan)
+        weights: dict[str, QuantizedWeight] = {}
+        achieved: dict[str, Achieved] = {}
+        for key in self.parameters:
+            config = plan.layers[key]
+            layer = self._layers[key]
+            inputs = self.input_keep(key, keep)
+            source = next((cut_by[r] for r in self.maps.roots(layer, layer.input_axis) if r in cut_by), "none")
+            entry = self.entry(key, config, inputs, source)
+            rows = self.maps.kept(layer, layer.output_axis, keep)
+            weight = entry.weight if rows is None else select_outputs(entry.weight, layer.output_axis, rows)
+            weights[key] = weight
+            achieved[key] = self._achieved(key, config, weight, keep)
+        activations: dict[str, QuantParams] = {}
+        densities: dict[str, float] = {}
+        widths = group_bits(self.graph, plan)
+        for group, bits in zip(self.graph.activation_groups, widths, strict=True):
+            if bits >= FLOAT_BITS:
+                continue
+            for tensor in group.tensors:
+                activations[tensor] = self.activation_params(tensor, bits)
+                densities[tensor] = self.activation_density(tensor, bits)
+        facts = {"achieved": achieved, "activation_density": densities}
+        return Stitched(weights, activations, keep, plan.model_copy(update=facts))
+
+    def _channels(self, plan: CompressionPlan) -> tuple[dict[str, Index], dict[str, str]]:
+        """Kept channels and the algorithm that cut them, by group root, for the groups that lose any."""
+        keep: dict[str, Index] = {}
+        cut_by: dict[str, str] = {}
+        for root, group in self._roots.items():
+            if channel_choice(plan, group) is None:
+                continue
+            config = plan.layers[group.producers[0]]
+            stays = self.keep(root, config.algorithm, config.ratio)
+            if len(stays) < group.channels:
+                keep[root], cut_by[root] = stays, config.algorithm
+        return keep, cut_by
+
+    def _achieved(self, key: str, config: LayerConfig, weight: QuantizedWeight, keep: Mapping[str, Index]) -> Achieved:
+        """What the setting came to for this layer."""
+        chosen = algorithm(config.algorithm)
+        density = float(np.count_nonzero(weight.codes)) / weight.codes.size
+        if isinstance(chosen, FineAlgorithm):
+            return Achieved(ratio=1.0 - density, weight_density=density)
+        group = self.graph.group_of(key)
+        if not isinstance(chosen, CoarseAlgorithm) or group is None:
+            return Achieved(weight_density=density)
+        kept = len(keep[group.root]) if group.root in keep else group.channels
+        return Achieved(ratio=1.0 - kept / group.channels, weight_density=density, kept_channels=kept)
+
+    def setting(
+        self, key: str, config: LayerConfig, input_keep: Index | None = None, input_algorithm: str = "none"
+    ) -> Setting:
+        """What `config` asks of the layer's repair."""
+        chosen, source = algorithm(config.algorithm), algorithm(input_algorithm)
+        mask = chosen if isinstance(chosen, FineAlgorithm) else None
+        layout = self.views[key].layout
+        if layout.groups > 1 or (input_keep is not None and len(input_keep) == layout.channels):
+            input_keep = None
+        columns = None if input_keep is None else layout.columns(input_keep)
+        rescale, refit = 1.0, False
+        if isinstance(source, CoarseAlgorithm) and input_keep is not None and self.recovery != "full":
+            rescale = layout.channels / len(input_keep) if source.rescale else 1.0
+            refit = source.refits
+        noise = self.noise(self._layers[key].inputs[0], config.activation_bits)
+        ratio = config.ratio if mask is not None and mask.pattern is None else 0.0
+        return Setting(config.weight_bits, mask, ratio, noise, columns, rescale, refit)
+
+    def _untouched(self, key: str) -> Entry:
+        """The layer as it is."""
+        parameters = self.parameters[key]
+        weight = np.asarray(parameters.weight, dtype=np.float32)
+        bias = None if parameters.bias is None else np.asarray(parameters.bias, dtype=np.float32)
+        density = float(np.count_nonzero(weight)) / max(weight.size, 1)
+        return Entry(QuantizedWeight(weight, None, bias, density), 0.0, 0.0, density, 0.0)
+
+    def _view(self, layer: Layer) -> WeightView:
+        layout = layout_of(layer)
+        statistics = self.calibration.layers.get(layer.key)
+        if statistics is None:
+            white = Moments.identity(layout.groups, layout.width)
+            statistics = LayerStatistics(white, white)
+        return WeightView(layer, layout, layout.to_rows(self.parameters[layer.key].weight), statistics)
+
+
+def quantized(rows: RepairedRows, layout: RowLayout, bits: int) -> QuantizedWeight:
+    """Rows as the weight of a layer in the ONNX layout."""
+    codes = cast(Codes, layout.from_rows(rows.codes))
+    params = None
+    if rows.scale is not None:
+        scale = cast(NDArray[np.float32], layout.flat(rows.scale))
+        params = QuantParams(scale, np.zeros(scale.shape, np.int32), bits, True, layout.output_axis)
+    return QuantizedWeight(codes, params, rows.bias, float(np.count_nonzero(codes)) / codes.size)
+
+
+def select_outputs(weight: QuantizedWeight, axis: int, rows: Index) -> QuantizedWeight:
+    """The weight with only these output channels along `axis`."""
+    codes = cast(Codes, np.take(weight.codes, rows, axis=axis))
+    bias = None if weight.bias is None else weight.bias[rows]
+    params = weight.params
+    if params is not None:
+        params = QuantParams(params.scale[rows], params.zero_point[rows], params.bits, params.signed, params.axis)
+    density = float(np.count_nonzero(codes)) / codes.size
+    return QuantizedWeight(codes, params, bias, density)
+
+
+def _parameters(layer: Layer, tensors: Mapping[str, onnx.TensorProto]) -> Parameters:
+    """The layer's constants out of the model."""
+    assert layer.weight is not None
+    bias = None
+    if layer.bias is not None and layer.bias in tensors:
+        bias = onnx.numpy_helper.to_array(tensors[layer.bias]).reshape(-1)
+    takes_bias = bias is not None or layer.op_type in ("Conv", "ConvTranspose", "Gemm")
+    return Parameters(onnx.numpy_helper.to_array(tensors[layer.weight]), bias, takes_bias)

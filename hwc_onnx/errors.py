@@ -1,0 +1,67 @@
+"""The error kinds of hwc-onnx, each with the exit code that the command line returns for it.
+
+A message has four parts: where (file and field path, or layer and op), what was found, what is allowed, and what to
+do next. `assert` is kept for our own bugs.
+"""
+
+from __future__ import annotations
+
+
+class HwcError(Exception):
+    """Base of every error that a user can cause or mend; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UsageError(HwcError):
+    """Contradictory options, a bad configuration file, an unwritable output."""
+
+    exit_code = 2
+
+
+class GoalNotMet(HwcError):
+    """A valid file was written but the limit the user asked for was not met."""
+
+    exit_code = 3
+
+
+class ModelError(HwcError):
+    """The model was refused."""
+
+    exit_code = 4
+
+
+class DataError(HwcError):
+    """The data was refused."""
+
+    exit_code = 4
+
+
+class ProfileError(HwcError):
+    """The accelerator file was refused."""
+
+    exit_code = 4
+
+
+class PlanError(HwcError):
+    """The compression plan was refused, or does not fit the model."""
+
+    exit_code = 4
+
+
+class VerifyError(HwcError):
+    """A written file does not do what it claims."""
+
+    exit_code = 5
+
+
+class RuntimeFailure(HwcError):
+    """ONNX Runtime, the disk or the operating system failed."""
+
+    exit_code = 1
+
+
+class SearchError(HwcError):
+    """The search could not go on."""
+
+    exit_code = 1

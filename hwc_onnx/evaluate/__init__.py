@@ -1,0 +1,1 @@
+"""Data, metrics, ONNX Runtime sessions and statistics."""

@@ -1,0 +1,204 @@
+"""Looking inside a running model: intermediate tensors leave ONNX Runtime as extra outputs.
+
+Only the nodes that the wanted tensors need are run, and so many tensors at a time as memory allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from hwc_onnx.errors import RuntimeFailure
+from hwc_onnx.evaluate.types import Samples
+from hwc_onnx.graph.layer_graph import Layer, LayerGraph, Node
+from hwc_onnx.graph.model_view import reads
+from hwc_onnx.quantization.histogram import StreamingHistogram
+from hwc_onnx.quantization.quantizer import QuantParams
+from hwc_onnx.recovery.patches import patches_of
+from hwc_onnx.recovery.statistics import F64
+
+GROUP_BYTES = 192 << 20
+"""Extra outputs of one session stay below this many bytes per batch."""
+
+
+def run_tensors(
+    proto: onnx.ModelProto,
+    samples: Samples,
+    names: Sequence[str],
+    sizes: Mapping[str, int],
+    threads: int | None = None,
+    batch: int = 64,
+) -> Iterator[tuple[str, int, NDArray[np.float32]]]:
+    """Yield (tensor name, number of the batch's first sample, array) for every batch and every tensor in `names`.
+
+    `sizes` are elements per sample, from which the number of tensors per session follows. A model with a fixed batch
+    gets whole batches only.
+
+    Raises:
+        RuntimeFailure: ONNX Runtime cannot run the model.
+    """
+    from hwc_onnx.evaluate.runner import input_specs, open_session
+
+    specs = input_specs(proto)
+    fixed = next((spec.shape[0] for spec in specs if spec.shape and spec.shape[0] is not None), None)
+    step = fixed or batch
+    last = len(samples) - (len(samples) % fixed if fixed else 0)
+    fed = {spec.name for spec in specs}
+    for group in _memory_groups([name for name in names if name not in fed], sizes, step):
+        session = open_session(with_outputs(proto, group), threads=threads, level="fake_quant")
+        for first in range(0, last, step):
+            feed = {spec.name: samples.inputs[spec.name][first : first + step] for spec in session.inputs}
+            try:
+                arrays = session.ort.run(group, feed)
+            except Exception as error:
+                raise RuntimeFailure(
+                    f"calibration: ONNX Runtime failed on samples {first} to {first + step - 1}: {error}; check that "
+                    "the samples have the shapes and types of the model's inputs"
+                ) from error
+            for name, array in zip(group, arrays, strict=True):
+                yield name, first, np.asarray(array, dtype=np.float32)
+    for name in names:
+        if name in fed:
+            for first in range(0, last, step):
+                yield name, first, np.asarray(samples.inputs[name][first : first + step], dtype=np.float32)
+
+
+def with_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """A model that computes exactly the tensors `names`, in that order, and nothing that they do not need."""
+    needed, nodes = set(names), []
+    for node in reversed(proto.graph.node):
+        if needed.intersection(node.output):
+            needed.update(reads(node))
+            nodes.append(node)
+    cut = onnx.ModelProto()
+    cut.CopyFrom(
+        onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions)
+    )
+    cut.graph.name = proto.graph.name or "graph"
+    cut.graph.node.extend(reversed(nodes))
+    cut.graph.input.extend(value for value in proto.graph.input if value.name in needed)
+    cut.graph.initializer.extend(tensor for tensor in proto.graph.initializer if tensor.name in needed)
+    cut.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return cut
+
+
+def _memory_groups(names: Sequence[str], sizes: Mapping[str, int], batch: int) -> list[list[str]]:
+    """Split `names` so that one batch of each part stays below GROUP_BYTES (a single large tensor stands alone)."""
+    groups: list[list[str]] = []
+    used = 0
+    for name in names:
+        size = 4 * batch * sizes.get(name, 0)
+        if not groups or used + size > GROUP_BYTES:
+            groups.append([])
+            used = 0
+        groups[-1].append(name)
+        used += size
+    return groups
+
+
+class ChannelSums:
+    """Running mean per channel."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sum: F64 = np.zeros(1)
+
+    def add(self, array: NDArray[np.float32], axis: int) -> None:
+        """Take in a batch whose channels lie along `axis`."""
+        others = tuple(i for i in range(array.ndim) if i != axis % array.ndim)
+        self._count += array.size // array.shape[axis]
+        self._sum = self._sum + array.sum(axis=others, dtype=np.float64)
+
+    @property
+    def mean(self) -> F64:
+        """Mean of each channel."""
+        mean: F64 = self._sum / max(self._count, 1)
+        return mean
+
+
+def channel_axis(layer: Layer, rank: int, node: Node, output: bool) -> int:
+    """The axis of a layer's activation that its input (or output) channels lie along."""
+    if layer.op_type in ("Conv", "ConvTranspose"):
+        return 1
+    left = layer.op_type == "MatMul" and layer.output_axis == len(layer.weight_shape) - 2
+    transposed = layer.op_type == "Gemm" and bool(node.attributes.get("transA", 0)) and not output
+    return rank - 2 if (left or transposed) and rank > 1 else rank - 1
+
+
+def read_by(proto: onnx.ModelProto, graph: LayerGraph, layer: Layer) -> str:
+    """The tensor that feeds `layer` in `proto`, which may be a rewritten model: there it is the dequantized one.
+
+    Raises:
+        RuntimeFailure: the layer is not in the model.
+    """
+    original = next(node for node in graph.nodes if node.key == layer.key)
+    position = original.inputs.index(layer.inputs[0])
+    producer = {name: node for node in proto.graph.node for name in node.output}
+    node = producer.get(layer.key)
+    if node is not None and node.op_type == "Add" and layer.op_type != "Add":
+        node = producer.get(node.input[0])
+    if node is None or node.op_type != layer.op_type:
+        raise RuntimeFailure(f"layer '{layer.key}' ({layer.op_type}) is not in the rewritten model; this is our bug")
+    return str(node.input[position])
+
+
+def layer_patches(
+    proto: onnx.ModelProto,
+    graph: LayerGraph,
+    layer: Layer,
+    samples: Samples,
+    per_image: int,
+    seed: int,
+    threads: int | None = None,
+    batch: int = 64,
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield (first sample, patches [groups, n, d]) of what `layer` reads in `proto`; positions depend on `seed` only."""
+    attributes = next(node for node in graph.nodes if node.key == layer.key).attributes
+    name = read_by(proto, graph, layer)
+    for _, first, array in run_tensors(proto, samples, [name], {}, threads, batch):
+        yield first, patches_of(layer, attributes, array, per_image, np.random.default_rng([seed, first]))
+
+
+def measured_densities(
+    proto: onnx.ModelProto,
+    graph: LayerGraph,
+    samples: Samples,
+    activations: Mapping[str, QuantParams],
+    threads: int | None = None,
+    batch: int = 64,
+) -> dict[str, float]:
+    """Share of values of each stored tensor in `activations` that its quantizer does not make zero, in `proto`."""
+    sizes = {name: int(np.prod(graph.tensors[name].shape, dtype=np.int64)) for name in activations}
+    histograms = {name: StreamingHistogram() for name in activations}
+    for name, _, array in run_tensors(proto, samples, sorted(activations), sizes, threads, batch):
+        histograms[name].update(array)
+    return {name: histogram.density(activations[name]) for name, histogram in histograms.items() if histogram.total}
+
+
+def channel_means(
+    proto: onnx.ModelProto,
+    graph: LayerGraph,
+    layers: Sequence[Layer],
+    samples: Samples,
+    threads: int | None = None,
+    batch: int = 64,
+) -> dict[str, tuple[F64, F64]]:
+    """Mean of each input channel and of each output channel of `layers` in `proto`, by layer key."""
+    nodes = {node.key: node for node in graph.nodes}
+    source = {layer.key: read_by(proto, graph, layer) for layer in layers}
+    inputs, outputs = ({layer.key: ChannelSums() for layer in layers} for _ in range(2))
+    names = sorted({*source.values(), *source})
+    sizes = {
+        name: int(np.prod(graph.tensors[name].shape, dtype=np.int64)) if name in graph.tensors else 0 for name in names
+    }
+    for name, _, array in run_tensors(proto, samples, names, sizes, threads, batch):
+        for layer in layers:
+            node = nodes[layer.key]
+            if name == source[layer.key]:
+                inputs[layer.key].add(array, channel_axis(layer, array.ndim, node, output=False))
+            if name == layer.key:
+                outputs[layer.key].add(array, channel_axis(layer, array.ndim, node, output=True))
+    return {key: (inputs[key].mean, outputs[key].mean) for key in source}

@@ -1,0 +1,57 @@
+"""What a measurement of accuracy is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A batchable set of model inputs, all of one split: arrays [N, ...] by input name, labels [N] or None."""
+
+    inputs: dict[str, NDArray[np.generic]]
+    labels: NDArray[np.generic] | None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def take(self, index: NDArray[np.int64] | slice) -> Samples:
+        """The samples at these positions."""
+        labels = None if self.labels is None else self.labels[index]
+        return Samples({name: array[index] for name, array in self.inputs.items()}, labels)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Disjoint calibration, search and holdout samples; `real` is False for synthetic inputs."""
+
+    calibration: Samples
+    search: Samples
+    holdout: Samples
+    real: bool
+    description: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One measurement: metric value and reference in the metric's own unit, the drop in points with a 95 % interval.
+
+    `damage` is mean KL divergence of the softmax outputs for class-like outputs, relative mean squared error
+    otherwise; `ce_shift` is the signed change of cross-entropy (0 without labels). Positive drop is worse.
+    """
+
+    metric: str
+    value: float
+    reference: float
+    drop_points: float
+    ci95: tuple[float, float]
+    standard_error: float
+    n_samples: int
+    damage: float
+    ce_shift: float
+    threads: int
+    cpu_features: str

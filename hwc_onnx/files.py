@@ -1,0 +1,33 @@
+"""Replacing a file so that a reader, or a kill at any moment, never leaves half of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hwc_onnx.errors import RuntimeFailure, UsageError
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` beside `path`, flush it to the disk, and rename it over `path`.
+
+    Raises:
+        UsageError: the folder does not exist or is not writable.
+        RuntimeFailure: the disk is full or failed; the old file is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError | IsADirectoryError):
+            raise UsageError(
+                f"{path}: cannot be written ({error.strerror}); choose a writable place with -o or --run-dir"
+            ) from error
+        raise RuntimeFailure(
+            f"{path}: writing failed ({error.strerror}); the file that was there is untouched"
+        ) from error

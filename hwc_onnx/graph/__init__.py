@@ -1,0 +1,1 @@
+"""Reading a model: loop dimensions, layers, channel and activation groups."""

@@ -1,0 +1,182 @@
+"""Static shapes: every tensor's shape and type for one concrete input shape.
+
+ONNX shape inference does most of it, on a skeleton without the large weights; what it leaves open is read off one run
+in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from hwc_onnx.errors import ModelError
+
+SMALL = 1024
+"""Initializers with more elements than this are declared, not copied: no shape depends on their values."""
+
+Shapes = dict[str, tuple[tuple[int, ...], str]]
+"""Tensor name -> (static shape, element type name)."""
+
+
+def dtype_name(elem_type: int) -> str:
+    """Lower-case ONNX element type, such as "float" or "int64"."""
+    return str(TensorProto.DataType.Name(elem_type)).lower()
+
+
+def input_shapes_of(
+    proto: onnx.ModelProto, wanted: Mapping[str, Sequence[int]] | None = None, batch: int = 1
+) -> dict[str, tuple[int, ...]]:
+    """A static shape for every model input: as declared, with `batch` for a dynamic first axis, or as `wanted`.
+
+    Raises:
+        ModelError: another axis is dynamic and `wanted` does not settle it, or `wanted` contradicts the model.
+    """
+    wanted = dict(wanted or {})
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for value in proto.graph.input:
+        if value.name in constants:
+            continue
+        if not value.type.HasField("tensor_type"):
+            raise ModelError(f"input '{value.name}': is not a tensor; only tensor inputs are supported")
+        kind = value.type.tensor_type
+        asked = wanted.pop(value.name, None)
+        if not kind.HasField("shape"):
+            if asked is None:
+                raise ModelError(
+                    f"input '{value.name}': the model declares no shape; give one with --input-shape {value.name}:1x3x224x224"
+                )
+            shapes[value.name] = tuple(int(size) for size in asked)
+            continue
+        declared = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
+        shapes[value.name] = _settle(value.name, declared, asked, batch)
+    if wanted:
+        known = ", ".join(shapes) or "none"
+        raise ModelError(f"--input-shape names '{next(iter(wanted))}', but the model's inputs are: {known}")
+    return shapes
+
+
+def _settle(name: str, declared: list[int | None], asked: Sequence[int] | None, batch: int) -> tuple[int, ...]:
+    text = "x".join("?" if size is None else str(size) for size in declared)
+    if asked is None:
+        open_axes = [axis for axis, size in enumerate(declared) if size is None and axis > 0]
+        if open_axes:
+            example = "x".join(
+                str(size) if size else ("1" if axis == 0 else "224") for axis, size in enumerate(declared)
+            )
+            raise ModelError(
+                f"input '{name}': shape {text} leaves axis {open_axes[0]} open; only the first axis (batch) may stay dynamic. "
+                f"Settle it with --input-shape {name}:{example} or with data of that shape"
+            )
+        return tuple(batch if size is None else size for size in declared)
+    if len(asked) != len(declared):
+        raise ModelError(f"input '{name}': has {len(declared)} axes ({text}), but the shape given has {len(asked)}")
+    for axis, (size, other) in enumerate(zip(declared, asked, strict=True)):
+        if size is not None and size != other:
+            raise ModelError(
+                f"input '{name}': axis {axis} is {size} in the model ({text}), but the shape given says {other}"
+            )
+        if other < 1:
+            raise ModelError(f"input '{name}': axis {axis} of the shape given is {other}; sizes must be positive")
+    return tuple(int(size) for size in asked)
+
+
+def skeleton(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
+    """The model with static input shapes and without its large initializers, which become declared inputs."""
+    light = onnx.ModelProto()
+    light.ir_version = max(proto.ir_version, 4)
+    light.opset_import.extend(proto.opset_import)
+    light.functions.extend(proto.functions)
+    graph = light.graph
+    graph.name = proto.graph.name or "graph"
+    graph.node.extend(proto.graph.node)
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    for value in proto.graph.input:
+        if value.name not in constants:
+            elem_type = value.type.tensor_type.elem_type
+            graph.input.append(helper.make_tensor_value_info(value.name, elem_type, list(shapes[value.name])))
+    for tensor in proto.graph.initializer:
+        if int(np.prod(tensor.dims, dtype=np.int64)) <= SMALL:
+            graph.initializer.append(tensor)
+        else:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    for value in proto.graph.output:
+        graph.output.append(helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, None))
+    return light
+
+
+def infer_shapes(
+    proto: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] | None = None, batch: int = 1
+) -> Shapes:
+    """Shape and element type of every tensor that can be settled, for one input shape.
+
+    Raises:
+        ModelError: an input shape is open or contradicts the model, or the nodes' shapes contradict each other.
+    """
+    settled = input_shapes_of(proto, input_shapes, batch)
+    light = skeleton(proto, settled)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(light, check_type=False, strict_mode=False, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError) as error:
+        raise ModelError(
+            f"the model's shapes contradict each other: {str(error).strip()}; check it with onnx.checker"
+        ) from error
+    found: Shapes = {}
+    for value in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]:
+        kind = value.type.tensor_type
+        if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
+            found[value.name] = (tuple(dim.dim_value for dim in kind.shape.dim), dtype_name(kind.elem_type))
+    for tensor in proto.graph.initializer:
+        found[tensor.name] = (tuple(tensor.dims), dtype_name(tensor.data_type))
+    missing = [name for node in proto.graph.node for name in node.output if name and name not in found]
+    if missing:
+        found.update(_measured(proto, settled, missing))
+    return found
+
+
+def zero_feeds(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> dict[str, NDArray[Any]]:
+    """Zeros of every input's type."""
+    feeds = {}
+    for value in proto.graph.input:
+        if value.name in shapes:
+            dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            feeds[value.name] = np.zeros(tuple(shapes[value.name]), dtype)
+    return feeds
+
+
+def run_for(
+    proto: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]
+) -> dict[str, NDArray[Any]] | None:
+    """The values of some tensors in one run of ONNX Runtime, or None when the model does not open or run."""
+    import onnxruntime
+
+    graph = onnx.ModelProto()
+    graph.CopyFrom(proto)
+    del graph.graph.output[:]
+    graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        values = session.run(list(names), dict(feeds))
+    except Exception:  # ONNX Runtime raises a dozen unrelated classes; every one means "cannot be run"
+        return None
+    return dict(zip(names, values, strict=True))
+
+
+def _measured(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], missing: Sequence[str]) -> Shapes:
+    values = run_for(proto, zero_feeds(proto, shapes), missing)
+    if values is None:
+        return {}
+    return {
+        name: (tuple(value.shape), dtype_name(helper.np_dtype_to_tensor_dtype(value.dtype)))
+        for name, value in values.items()
+        if isinstance(value, np.ndarray)
+    }

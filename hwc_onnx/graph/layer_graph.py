@@ -1,0 +1,168 @@
+"""The layer graph: what the model computes, read once, never changed.
+
+Every node of the model is a `Node`; nodes that multiply and accumulate are also a `Layer`. Tensors carry the width
+they are stored at and the share of their elements that is not zero, so the same graph describes a float model, the
+INT8 baseline or a compressed candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from hwc_onnx.graph.loop_dims import LoopDims
+
+FLOAT_BITS = 16
+"""Width at which unquantized tensors are costed (see docs/energy.md)."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor: static shape for the input shape at hand, stored width in bits and share of non-zero elements.
+
+    `kind` is "input", "output", "activation" or "constant"; `density` is P(q != zero_point) at `bits`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    kind: str
+    bits: int = FLOAT_BITS
+    density: float = 1.0
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of the model without quantize/dequantize helpers; `key` is its first output tensor's name."""
+
+    key: str
+    name: str
+    op_type: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node that multiplies and accumulates.
+
+    `weight` is the initializer's name, None for a MatMul of two activations (then `weight_bits` is the second
+    operand's width). `inputs` are its activation operands (without weight and bias), `bias` the bias initializer.
+    `weight_shape` is the ONNX layout; `output_axis`/`input_axis` are the weight's axes of output and input channels.
+    `nm_pattern` is (N, M) when the zeros follow an N:M pattern.
+    """
+
+    key: str
+    node_name: str
+    op_type: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weight: str | None
+    bias: str | None
+    weight_shape: tuple[int, ...]
+    output_axis: int
+    input_axis: int
+    loop_dims: LoopDims
+    weight_bits: int = FLOAT_BITS
+    activation_bits: int = FLOAT_BITS
+    output_bits: int = FLOAT_BITS
+    weight_density: float = 1.0
+    activation_density: float = 1.0
+    nm_pattern: tuple[int, int] | None = None
+    algorithm: str = "none"
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one inference."""
+        return self.loop_dims.macs
+
+
+@dataclass(frozen=True)
+class Member:
+    """One axis of one tensor (activation or initializer) of a channel group.
+
+    `index[p]` is the group channel that position p along `axis` belongs to, or -1 when the position is not in the
+    group (another Concat operand, say). A Flatten gives runs: [0, 0, 0, 1, 1, 1, ...].
+    """
+
+    tensor: str
+    axis: int
+    index: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """All (tensor, axis, index) that must lose the same channels together.
+
+    `producers` are the layer keys whose output channels the group is, `consumers` those whose input channels it is.
+    A group with `locked_because` cannot lose channels; the text says why, in words a user understands.
+    """
+
+    root: str
+    channels: int
+    members: tuple[Member, ...]
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    locked_because: str | None = None
+
+
+@dataclass(frozen=True)
+class ActivationGroup:
+    """One stored tensor quantizer: `tensor` and the tensors that share its scale, with all layers reading them.
+
+    `tensors` lists every tensor joined through value-preserving ops; `readers` are layer keys. One width per group.
+    """
+
+    tensor: str
+    tensors: tuple[str, ...]
+    readers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LayerGraph:
+    """A parsed model. `nodes` are in topological order; `unmodelled` are (node key, reason).
+
+    `fused` maps a tensor that is never stored to the key of the node that consumes it on the fly: the output of a
+    convolution that goes straight into a Relu, or the branch of a residual Add that is finished last. Everything else
+    that is not a constant is stored, belongs to exactly one activation group, and costs memory traffic.
+    """
+
+    layers: tuple[Layer, ...]
+    nodes: tuple[Node, ...]
+    tensors: Mapping[str, TensorInfo]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    opset: int
+    source_digest: str
+    channel_groups: tuple[ChannelGroup, ...] = ()
+    activation_groups: tuple[ActivationGroup, ...] = ()
+    fused: Mapping[str, str] = field(default_factory=dict)
+    unmodelled: tuple[tuple[str, str], ...] = ()
+
+    def layer(self, key: str) -> Layer:
+        """The layer with this key (KeyError if there is none)."""
+        return self._by_key[key]
+
+    def group_of(self, key: str) -> ChannelGroup | None:
+        """The channel group whose channels are this layer's output channels, or None."""
+        return self._by_producer.get(key)
+
+    def activation_group_of(self, tensor: str) -> ActivationGroup | None:
+        """The activation group that this tensor is stored in, or None."""
+        return self._by_tensor.get(tensor)
+
+    @cached_property
+    def _by_key(self) -> dict[str, Layer]:
+        return {layer.key: layer for layer in self.layers}
+
+    @cached_property
+    def _by_producer(self) -> dict[str, ChannelGroup]:
+        return {key: group for group in reversed(self.channel_groups) for key in group.producers}
+
+    @cached_property
+    def _by_tensor(self) -> dict[str, ActivationGroup]:
+        return {tensor: group for group in reversed(self.activation_groups) for tensor in group.tensors}

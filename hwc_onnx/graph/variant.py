@@ -1,0 +1,198 @@
+"""Variants: the same graph with other widths, densities and channel counts, made in well under a millisecond.
+
+A search asks for tens of thousands of variants of one graph, so everything that does not depend on the variant (which
+layer touches which tensor, how often a tensor carries each channel) is worked out once per graph, and layers and
+tensors that were built before are used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hwc_onnx.graph.fusion import stored_output
+from hwc_onnx.graph.layer_graph import Layer, LayerGraph, Node, TensorInfo
+from hwc_onnx.graph.layers import loop_dims_of
+from hwc_onnx.graph.parse import density_of, operand_facts
+
+Shape = tuple[int, ...]
+
+MEMORY = 50_000
+"""Remembered layers and tensors per graph; beyond it everything is forgotten at once."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a variant changes.
+
+    `weight_bits`, `weight_density`, `nm_pattern` and `algorithm` are by layer key, `group_bits` is one width per
+    activation group in the graph's order, `activation_density` is by tensor, `kept` is the number of channels left by
+    root of a channel group (groups that are not named keep all).
+    """
+
+    weight_bits: Mapping[str, int]
+    weight_density: Mapping[str, float]
+    group_bits: Sequence[int]
+    activation_density: Mapping[str, float] = field(default_factory=dict)
+    kept: Mapping[str, int] = field(default_factory=dict)
+    nm_pattern: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    algorithm: Mapping[str, str] = field(default_factory=dict)
+
+
+def variant(graph: LayerGraph, setting: Setting) -> LayerGraph:
+    """The layer graph under `setting`. Channel and activation groups stay those of `graph`."""
+    return _maker(graph)(setting)
+
+
+def _maker(graph: LayerGraph) -> _Maker:
+    found = graph.__dict__.get("_variant_maker")
+    if not isinstance(found, _Maker):
+        # not a field: it is derived, and two equal graphs must stay equal
+        found = graph.__dict__["_variant_maker"] = _Maker(graph)
+    return found
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A layer with its node's position and the names of what it touches."""
+
+    layer: Layer
+    node: int
+    first: str
+    second: str
+    stored: str
+
+
+class _Maker:
+    """Everything about one graph that does not depend on the variant."""
+
+    def __init__(self, graph: LayerGraph) -> None:
+        self.graph = graph
+        position = {node.key: index for index, node in enumerate(graph.nodes)}
+        output_of = {node.key: node.outputs[0] for node in graph.nodes}
+        self.places = [
+            _Place(
+                layer,
+                position[layer.key],
+                graph.nodes[position[layer.key]].inputs[0],
+                graph.nodes[position[layer.key]].inputs[1],
+                stored_output(layer.key, graph.fused, output_of),
+            )
+            for layer in graph.layers
+        ]
+        self.groups = [(group, group.tensors) for group in graph.activation_groups]
+        self.group_of = {name: group for group in graph.activation_groups for name in group.tensors}
+        self.weight_of = {layer.weight: layer.key for layer in graph.layers if layer.weight is not None}
+        # how often each tensor axis carries one channel of the group; locked groups carry them unevenly at worst
+        self.carried = {
+            group.root: [(m.tensor, m.axis, sum(entry == 0 for entry in m.index)) for m in group.members]
+            for group in graph.channel_groups
+            if group.locked_because is None
+        }
+        self.channels = {group.root: group.channels for group in graph.channel_groups}
+        self.memory: dict[Hashable, Any] = {}
+
+    def __call__(self, setting: Setting) -> LayerGraph:
+        if len(self.memory) > MEMORY:
+            self.memory.clear()
+        base = self.graph.tensors
+        shapes = self._shapes(setting.kept)
+        tensors = dict(base)
+        densities = setting.activation_density
+        for (group, names), bits in zip(self.groups, setting.group_bits, strict=True):
+            for name in names:
+                old = base[name]
+                tensors[name] = self._tensor(
+                    old, shapes.get(name, old.shape), bits, density_of(name, group, densities, old.density)
+                )
+        for name, density in densities.items():
+            if name in base and name not in self.group_of and base[name].kind != "constant":
+                tensors[name] = self._tensor(base[name], shapes.get(name, base[name].shape), base[name].bits, density)
+        for name, key in self.weight_of.items():
+            old = base[name]
+            tensors[name] = self._tensor(
+                old, shapes.get(name, old.shape), setting.weight_bits[key], setting.weight_density.get(key, old.density)
+            )
+        for name, shape in shapes.items():
+            now = tensors[name]
+            if now.shape != shape:
+                tensors[name] = self._tensor(now, shape, now.bits, now.density)
+        nodes = self.graph.nodes
+        if shapes:
+            nodes = self._nodes(tensors, shapes)
+        layers = tuple([self._layer(place, nodes[place.node], tensors, shapes, setting) for place in self.places])
+        return LayerGraph(
+            layers=layers,
+            nodes=nodes,
+            tensors=tensors,
+            inputs=self.graph.inputs,
+            outputs=self.graph.outputs,
+            opset=self.graph.opset,
+            source_digest=self.graph.source_digest,
+            channel_groups=self.graph.channel_groups,
+            activation_groups=self.graph.activation_groups,
+            fused=self.graph.fused,
+            unmodelled=self.graph.unmodelled,
+        )
+
+    def _shapes(self, kept: Mapping[str, int]) -> dict[str, Shape]:
+        """The shapes that change: each removed channel takes its positions from every axis that carries it."""
+        changed: dict[str, list[int]] = {}
+        for root, left in kept.items():
+            gone = self.channels[root] - left
+            if gone:
+                for name, axis, times in self.carried[root]:
+                    shape = changed.get(name)
+                    if shape is None:
+                        shape = changed[name] = list(self.graph.tensors[name].shape)
+                    shape[axis] -= gone * times
+        return {name: tuple(shape) for name, shape in changed.items()}
+
+    def _tensor(self, old: TensorInfo, shape: Shape, bits: int, density: float) -> TensorInfo:
+        key = (old.name, shape, bits, density)
+        found = self.memory.get(key)
+        if found is None:
+            found = self.memory[key] = TensorInfo(old.name, shape, old.dtype, old.kind, bits, density)
+        return found
+
+    def _nodes(self, tensors: Mapping[str, TensorInfo], shapes: Mapping[str, Shape]) -> tuple[Node, ...]:
+        """Grouped convolutions whose channels went say how many groups are left."""
+        nodes: list[Node] | None = None
+        for place in self.places:
+            dims = place.layer.loop_dims
+            if dims.G > 1 and place.layer.op_type == "Conv" and place.first in shapes:
+                per_group = self.graph.tensors[place.first].shape[1] // dims.G
+                groups = tensors[place.first].shape[1] // per_group
+                old = self.graph.nodes[place.node]
+                if old.attributes.get("group", 1) != groups:
+                    key = (old.key, groups)
+                    found = self.memory.get(key)
+                    if found is None:
+                        found = self.memory[key] = replace(old, attributes={**old.attributes, "group": groups})
+                    nodes = list(self.graph.nodes) if nodes is None else nodes
+                    nodes[place.node] = found
+        return self.graph.nodes if nodes is None else tuple(nodes)
+
+    def _layer(
+        self,
+        place: _Place,
+        node: Node,
+        tensors: Mapping[str, TensorInfo],
+        shapes: Mapping[str, Shape],
+        setting: Setting,
+    ) -> Layer:
+        old = place.layer
+        facts = operand_facts(old, tensors, place.stored)
+        pattern = setting.nm_pattern.get(old.key)
+        algorithm = setting.algorithm.get(old.key, "none")
+        first, second, output = tensors[place.first].shape, tensors[place.second].shape, tensors[old.key].shape
+        key = (old.key, *facts.values(), pattern, algorithm, first, second, output)
+        found = self.memory.get(key)
+        if found is None:
+            dims = loop_dims_of(node, first, second, output) if shapes else old.loop_dims
+            weight_shape = tensors[old.weight if old.weight is not None else old.inputs[1]].shape
+            found = self.memory[key] = replace(
+                old, **facts, loop_dims=dims, weight_shape=weight_shape, nm_pattern=pattern, algorithm=algorithm
+            )
+        return found

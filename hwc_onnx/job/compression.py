@@ -1,0 +1,131 @@
+"""The main job: prepare, search, judge on the holdout, write and verify.
+
+Anything finished is kept: `best.onnx` in the run folder is always a valid file (at first the INT8 baseline), the study
+is a journal, and only the final gate writes the output.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from hwc_onnx.cost.profile import load_profile
+from hwc_onnx.errors import UsageError
+from hwc_onnx.evaluate.datasets import load_data
+from hwc_onnx.evaluate.pool import Data
+from hwc_onnx.evaluate.runner import input_specs
+from hwc_onnx.evaluate.splits import make_splits
+from hwc_onnx.evaluate.types import Splits
+from hwc_onnx.events import Event, Listener, Note, Phase
+from hwc_onnx.files import write_atomic
+from hwc_onnx.job.record import record
+from hwc_onnx.job.running import Running
+from hwc_onnx.job.verdict import judge, write_output
+from hwc_onnx.options import Options
+from hwc_onnx.result import Result
+from hwc_onnx.runfolder import RunFolder
+from hwc_onnx.search.strategy import check_sampler
+from hwc_onnx.search.study import run_search
+from hwc_onnx.workspace import Model, open_float_model
+
+
+class Compression:
+    """One run of the main job. `run()` does it; the attributes are what its steps hand on."""
+
+    def __init__(
+        self,
+        model: Model,
+        options: Options,
+        *,
+        output: str | Path | None = None,
+        run_dir: str | Path | None = None,
+        fresh: bool = False,
+        resume: bool | None = None,
+        on_event: Listener | None = None,
+    ) -> None:
+        self.options = options
+        self.notes: list[str] = []
+        self._listener = on_event
+        self.tell(Phase("load", "load, normalize and parse the model"))
+        check_sampler(options.sampler)
+        self.profile = load_profile(options.accelerator)
+        self.others = [load_profile(name) for name in options.compare_accelerators]
+        self.opened = open_float_model(model, options.input_shapes)
+        folder = Path.cwd()
+        self.output = Path(output) if output is not None else folder / f"{self.opened.name}.hwc.onnx"
+        self.run_dir = Path(run_dir) if run_dir is not None else self.output.parent / f"{self.opened.name}.hwc"
+        check_output(self.output, self.opened.loaded.path)
+        self.fresh, self.resume = fresh, resume
+
+    def tell(self, event: Event) -> None:
+        """Pass an event on; notes are kept for the result."""
+        if isinstance(event, Note):
+            self.notes.append(event.text)
+        if self._listener is not None:
+            self._listener(event)
+
+    def run(self) -> Result:
+        """Everything, in order (the errors of its parts)."""
+        data, splits = self._data()
+        config = self.options.config(self.opened.loaded.digest, splits.digest, self.profile.digest())
+        with RunFolder(self.run_dir, config, fresh=self.fresh, resume=self.resume) as folder:
+            return self._finish(Running(self, folder, data, splits))
+
+    def _data(self) -> tuple[Data, Splits]:
+        self.tell(Phase("data", "load and split the samples"))
+        options = self.options
+        data = load_data(
+            options.data,
+            input_specs(self.opened.proto),
+            preset=options.preset,
+            input_shapes=options.input_shapes,
+            seed=options.split_seed,
+            model=self.opened.proto,
+        )
+        splits = make_splits(data, options.split_seed, options.calibration_samples, options.search_samples)
+        for text in (*data.notes, splits.description):
+            self.tell(Note(text))
+        if not splits.real:
+            self.tell(
+                Note(
+                    "no data given: synthetic images stand in for real ones; accuracy figures say how well the compressed "
+                    "model follows the original on them, real samples (--data) would be better",
+                    warning=True,
+                )
+            )
+        return data, splits
+
+    def _finish(self, run: Running) -> Result:
+        """Search, judge, write, verify, record."""
+        options = self.options
+        run.write_best(run.baseline)
+        self.tell(Phase("database", "what each layer becomes under each setting, and how much that matters"))
+        started = time.perf_counter()
+        objective = run.objective()
+        database_seconds = run.calibrated.seconds + time.perf_counter() - started
+        self.tell(Phase("search", f"{options.sampler}, at most {options.trials} evaluations"))
+        found = run_search(
+            objective,
+            sampler=options.sampler,
+            trials=options.trials,
+            seed=options.seed,
+            storage_path=run.folder.path / "study.journal",
+            timeout=options.timeout,
+            on_event=self.tell,
+            on_incumbent=lambda best: run.write_best(run.candidate(objective.plan_of(best.choices))),
+        )
+        self.tell(Phase("gate", f"judge the best plans on {len(run.splits.holdout)} holdout samples"))
+        verdict = judge(run, objective, found)
+        written = write_output(run, verdict)
+        return record(run, verdict, written, found, database_seconds)
+
+
+def check_output(path: Path, source: Path | None) -> None:
+    """Refuse an output that could not be written, or that would replace the model (UsageError)."""
+    if source is not None and path.resolve() == source.resolve():
+        raise UsageError(f"{path}: is the model itself; name another file with -o")
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; name a file with -o")
+    probe = path.with_name(f".{path.name}.probe")
+    write_atomic(probe, b"")
+    probe.unlink()

@@ -1,0 +1,149 @@
+"""The record of a run: result.json (schema 1), pareto.csv, and the object that `compress` returns."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hwc_onnx.cost.model import CostModel
+from hwc_onnx.cost.profile import AcceleratorProfile
+from hwc_onnx.events import Note
+from hwc_onnx.export import Written, file_bytes, serializable
+from hwc_onnx.job.running import Running
+from hwc_onnx.job.verdict import Verdict
+from hwc_onnx.plan import CompressionPlan
+from hwc_onnx.result import Figures, Result, versions
+from hwc_onnx.search.study import SearchResult
+from hwc_onnx.workspace import costs
+
+
+def record(run: Running, verdict: Verdict, written: Written, found: SearchResult, database_seconds: float) -> Result:
+    """Write result.json and pareto.csv into the run folder and return the result."""
+    main = _figures(run, run.job.profile, verdict.plan)
+    missed = _missed(run, main, written)
+    for text in missed:
+        run.tell(Note(text, warning=True))
+    goal_met = verdict.look.passed and verdict.kind != "original" and not missed
+    payload = {
+        "schema": 1,
+        **_files(run, verdict, written),
+        "run_dir": str(run.folder.path),
+        "accelerator": {"name": main.name, "sha256": main.digest},
+        "data": "real" if run.splits.real else "synthetic",
+        "splits": _splits(run),
+        "metric": _metric(run, verdict),
+        "looks": [look.payload() for look in verdict.looks],
+        "energy_pj": main.triple("total"),
+        "energy_unit": main.compressed.energy_unit,
+        "reduction_vs_int8": main.reduction_vs_int8,
+        "reduction_vs_float": main.reduction_vs_float,
+        "compared_accelerators": [_figures(run, other, verdict.plan).payload() for other in run.job.others],
+        "coverage": main.coverage(),
+        "latency_s": main.triple("latency_s"),
+        "accelerator_bytes": main.triple("accelerator_bytes"),
+        "macs": main.triple("macs"),
+        "search": {
+            "sampler": found.sampler,
+            "seed": found.seed,
+            "evaluations": found.spent.evaluations,
+            "image_forwards": found.spent.image_forwards,
+            "seconds": found.seconds,
+            "database_seconds": database_seconds,
+            "stopped_by": found.stopped_by,
+        },
+        "notes": list(run.job.notes),
+        "goal_met": goal_met,
+        "exit_code": 0 if goal_met else 3,
+        "versions": versions(),
+    }
+    run.folder.write("result.json", json.dumps(payload, indent=1) + "\n")
+    rows = _points(found)
+    head = ("energy_vs_int8", "drop_points", "accepted", "origin")
+    run.folder.write("pareto.csv", "\n".join(",".join(row) for row in (head, *rows)) + "\n")
+    proto = run.opened.loaded.proto if verdict.candidate is None else serializable(verdict.candidate.proto)
+    return Result(
+        proto=proto,
+        plan=verdict.plan,
+        cost=main.compressed,
+        evaluation=verdict.look.evaluation,
+        pareto=tuple((float(row[0]), float(row[1])) for row in rows),
+        payload=payload,
+        study=run.folder.path / "study.journal",
+    )
+
+
+def _figures(run: Running, profile: AcceleratorProfile, plan: CompressionPlan | None) -> Figures:
+    model = run.cost_model if profile is run.job.profile else CostModel(profile)
+    unquantized, baseline, compressed = costs(model, run.opened, run.calibrated, plan)
+    return Figures(profile.name, profile.digest(), unquantized, baseline, compressed)
+
+
+def _files(run: Running, verdict: Verdict, written: Written) -> dict[str, Any]:
+    loaded = run.opened.loaded
+    return {
+        "model": {"path": str(loaded.path) if loaded.path else None, "sha256": loaded.digest},
+        "output": {
+            "path": str(written.path),
+            "sha256": written.sha256,
+            "kind": verdict.kind,
+            "file_bytes": written.file_bytes,
+            "original_file_bytes": loaded.path.stat().st_size if loaded.path else loaded.proto.ByteSize(),
+            "baseline_file_bytes": file_bytes(run.baseline.proto),
+        },
+    }
+
+
+def _splits(run: Running) -> dict[str, Any]:
+    splits = run.splits
+    return {
+        "calibration": len(splits.calibration),
+        "search": len(splits.search),
+        "holdout": len(splits.holdout),
+        "seed": run.options.split_seed,
+        "description": splits.description,
+        "digest": splits.digest,
+    }
+
+
+def _metric(run: Running, verdict: Verdict) -> dict[str, Any]:
+    measured = verdict.look.evaluation
+    return {
+        "name": measured.metric,
+        "original": measured.reference,
+        "baseline_int8": verdict.baseline.evaluation.value,
+        "compressed": measured.value,
+        "drop_points": measured.drop_points,
+        "drop_ci95": list(measured.ci95),
+        "search_drop_points": verdict.search_drop,
+        "limit_points": run.limit_points,
+        "gate": verdict.gate.mode,
+        "n_holdout": measured.n_samples,
+        "at_disable_all": verdict.look.at_disable_all,
+        "at_enable_all": verdict.look.at_enable_all,
+    }
+
+
+def _missed(run: Running, main: Figures, written: Written) -> list[str]:
+    """Limits other than accuracy that the result does not keep, in words."""
+    options, cost = run.options, main.compressed
+    share = cost.total / main.baseline_int8.total
+    checks = (
+        (options.max_energy, share, "energy {0:.1%} of the INT8 baseline's exceeds the limit of {1:.1%}"),
+        (options.max_latency, cost.latency_s, "latency {0:.3g} s exceeds the limit of {1:.3g} s"),
+        (options.max_bytes, written.file_bytes, "the file has {0} bytes, the limit is {1}"),
+    )
+    return [text.format(value, limit) for limit, value, text in checks if limit is not None and value > limit]
+
+
+def _points(found: SearchResult) -> list[tuple[str, str, str, str]]:
+    """Measured trials as rows of pareto.csv."""
+    limit = found.history.limit_points
+    return [
+        (
+            repr(trial.outcome.energy),
+            repr(trial.outcome.drop_points),
+            str(trial.outcome.accepted(limit)).lower(),
+            trial.origin,
+        )
+        for trial in found.history.measured()
+    ]

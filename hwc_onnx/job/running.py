@@ -1,0 +1,136 @@
+"""The state of one run: what was prepared, and the best-so-far file that a kill must find valid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from hwc_onnx.candidate import Candidate, build
+from hwc_onnx.cost.model import CostModel
+from hwc_onnx.cost.profile import AcceleratorProfile
+from hwc_onnx.evaluate.pool import Data
+from hwc_onnx.evaluate.reference import Reference, make_reference, with_baseline
+from hwc_onnx.evaluate.sanity import check_reference
+from hwc_onnx.evaluate.types import Splits
+from hwc_onnx.events import Event, Note, Phase
+from hwc_onnx.export import write_model
+from hwc_onnx.options import Options
+from hwc_onnx.plan import CalibrationRecord, CompressionPlan
+from hwc_onnx.result import versions
+from hwc_onnx.runfolder import RunFolder
+from hwc_onnx.search.objective import Objective
+from hwc_onnx.workspace import Opened, calibrate, metadata_of
+
+
+class Job(Protocol):
+    """What a run needs to know of the call that started it."""
+
+    options: Options
+    opened: Opened
+    profile: AcceleratorProfile
+    others: list[AcceleratorProfile]
+    notes: list[str]
+    output: Path
+
+    def tell(self, event: Event) -> None:
+        """Pass an event on."""
+
+
+class Running:
+    """What the steps of one run share: calibrated database, reference, INT8 baseline, and the best-so-far file."""
+
+    def __init__(self, job: Job, folder: RunFolder, data: Data, splits: Splits) -> None:
+        self.job, self.folder, self.splits = job, folder, splits
+        self.options, self.opened, self.tell = job.options, job.opened, job.tell
+        self.preprocess = dict(data.preprocess)
+        self.source = data.source
+        self.cost_model = CostModel(job.profile, cache_dir=folder.path / "cache")
+        self.tell(Phase("calibrate", f"{len(splits.calibration)} samples through the float model"))
+        self.calibrated = calibrate(
+            self.opened,
+            splits.calibration,
+            seed=self.options.split_seed,
+            cache_dir=folder.path / "cache" / "entries",
+            lanes=self.options.lanes,
+            portable=self.options.portable,
+            dialect=self.options.dialect,
+        )
+        self.reference = self._reference(splits)
+        limit, relative = self.options.drop_limit
+        self.limit_points = self.reference.limit_points(limit, relative)
+
+    def _reference(self, splits: Splits) -> Reference:
+        self.tell(Phase("baseline", "measure the original and the INT8 baseline"))
+        options = self.options
+        reference = make_reference(self.opened.proto, splits.search, options.metric, task=options.task)
+        self.tell(Note(reference.reason))
+        check_reference(reference, options.split_seed)
+        self.baseline = build(self.opened.proto, self.opened.graph, self.calibrated.database, self.calibrated.baseline)
+        return with_baseline(reference, self.baseline.proto)
+
+    def objective(self) -> Objective:
+        """What the search optimises; making it fills the layer database."""
+        options = self.options
+        return Objective(
+            self.opened.proto,
+            self.opened.graph,
+            self.calibrated.database,
+            self.cost_model,
+            self.reference,
+            limit_points=self.limit_points,
+            baseline=self.calibrated.baseline,
+            algorithms=options.pruning,
+            weight_bits=options.weight_bits,
+            activation_bits=options.activation_bits,
+            first_last=options.first_last,
+            include=options.include,
+            exclude=options.exclude,
+            lanes=options.lanes,
+            dialect=options.dialect,
+            portable=options.portable,
+            max_energy=options.max_energy,
+            max_latency=options.max_latency,
+            max_bytes=options.max_bytes,
+            seed=options.split_seed,
+            calibration_samples=self.splits.calibration,
+            on_event=self.tell,
+        )
+
+    def candidate(self, plan: CompressionPlan) -> Candidate:
+        """The runnable model of a plan, with its provenance."""
+        return build(self.opened.proto, self.opened.graph, self.calibrated.database, self.complete(plan))
+
+    def complete(self, plan: CompressionPlan) -> CompressionPlan:
+        """The plan with its provenance, which does not depend on the search."""
+        options = self.options
+        record = CalibrationRecord(
+            source=self.source if isinstance(options.data, str) or options.data is None else "python",
+            samples=len(self.splits.calibration),
+            split_seed=options.split_seed,
+            digest=self.splits.digest,
+        )
+        return plan.model_copy(
+            update={
+                "source_digest": self.opened.loaded.digest,
+                "calibration": record,
+                "preprocess": self.preprocess,
+                "code_version": versions().get("hwc-onnx", ""),
+                "include": options.include,
+                "exclude": options.exclude,
+                "first_last": options.first_last,
+            }
+        )
+
+    def write_best(self, candidate: Candidate) -> None:
+        """Replace best.onnx and its plan."""
+        metadata = metadata_of(candidate.plan, self.opened, self.preprocess, self.provenance())
+        write_model(candidate.proto, self.folder.path / "best.onnx", metadata)
+        self.folder.write("plan.json", candidate.plan.to_json())
+
+    def provenance(self) -> dict[str, str]:
+        """What every written file says of this run."""
+        return {
+            "hwc.version": versions().get("hwc-onnx", ""),
+            "hwc.seed": str(self.options.seed),
+            "hwc.accelerator": self.job.profile.digest(),
+        }

@@ -1,0 +1,132 @@
+"""The verdict: which of the best plans the holdout lets pass, written and checked as a stranger would check it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx
+
+from hwc_onnx.candidate import Candidate, assemble, build
+from hwc_onnx.errors import VerifyError
+from hwc_onnx.evaluate.measure import measure
+from hwc_onnx.evaluate.reference import make_reference, with_baseline
+from hwc_onnx.evaluate.types import Evaluation
+from hwc_onnx.events import Note, Phase
+from hwc_onnx.export import Written, write_model
+from hwc_onnx.files import write_atomic
+from hwc_onnx.graph.parse import parse
+from hwc_onnx.job.running import Running
+from hwc_onnx.plan import CompressionPlan, with_plan
+from hwc_onnx.rebuild import rebuild
+from hwc_onnx.result import sha256
+from hwc_onnx.search.gate import Gate, Look
+from hwc_onnx.search.history import Record
+from hwc_onnx.search.objective import Objective
+from hwc_onnx.search.study import SearchResult
+from hwc_onnx.verify import verify
+from hwc_onnx.workspace import metadata_of
+
+ENERGY_TOLERANCE = 1e-9
+"""Relative difference allowed between the plan's energy and that of the written file parsed again."""
+VERIFIED_SAMPLES = 256
+Kind = Literal["compressed", "baseline_int8", "original"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be written and why: its look at the holdout, all looks in order, and the INT8 baseline's look.
+
+    `candidate` is None when the original is returned unchanged.
+    """
+
+    kind: Kind
+    candidate: Candidate | None
+    look: Look
+    looks: tuple[Look, ...]
+    baseline: Look
+    gate: Gate
+    search_drop: float
+
+    @property
+    def plan(self) -> CompressionPlan | None:
+        """The plan that is written, None for the original."""
+        return self.candidate.plan if self.candidate is not None else None
+
+
+def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
+    """Walk from the safest plan to the most aggressive one on the holdout; fall back to INT8, then to the original.
+
+    The INT8 baseline is looked at whatever happens, to be reported; as a fallback after a failed plan its test is not
+    part of the fixed sequence, and a note says so.
+    """
+    finalists = [_finalist(run, objective, record) for record in found.history.front()]
+    holdout = make_reference(run.opened.proto, run.splits.holdout, run.reference.metric, task=run.options.task)
+    holdout = with_baseline(holdout, run.baseline.proto)
+    expected = [evaluation for _, evaluation in finalists]
+    gate = Gate.choose(run.options.gate, holdout, run.limit_points, expected=expected, seed=run.options.split_seed)
+    run.tell(Note(gate.note))
+    chosen, looks = gate.walk([candidate.proto for candidate, _ in finalists])
+    baseline = gate.look(run.baseline.proto)
+    if chosen is not None:
+        candidate, evaluation = finalists[chosen]
+        drop = evaluation.drop_points
+        return Verdict("compressed", candidate, looks[chosen], tuple(looks), baseline, gate, drop)
+    why = "no searched plan passed on the holdout" if finalists else "the search accepted no plan"
+    run.tell(Note(f"{why}: the INT8 baseline is judged instead, outside the fixed sequence of tests", warning=True))
+    looks.append(baseline)
+    if baseline.passed:
+        return Verdict("baseline_int8", run.baseline, baseline, tuple(looks), baseline, gate, 0.0)
+    run.tell(Note("the INT8 baseline failed on the holdout too: the original is written unchanged", warning=True))
+    original = gate.look(run.opened.loaded.proto)
+    return Verdict("original", None, original, tuple(looks), baseline, gate, 0.0)
+
+
+def _finalist(run: Running, objective: Objective, record: Record) -> tuple[Candidate, Evaluation]:
+    """A plan of the front, refitted layer after layer through its own compressed prefix where that measures better."""
+    plan = run.complete(objective.plan_of(record.choices))
+    plain = build(run.opened.proto, run.opened.graph, run.calibrated.database, plan)
+    before = measure(plain.proto, run.reference)
+    run.tell(Phase("refit", f"plan {record.number} of the front, energy {record.outcome.energy:.3f} of INT8"))
+    stitched = rebuild(run.opened.proto, run.opened.graph, plan, run.calibrated.database, run.splits.calibration)
+    refitted = assemble(run.opened.proto, run.opened.graph, stitched)
+    after = measure(refitted.proto, run.reference)
+    better = (after.drop_points, after.damage) < (before.drop_points, before.damage)
+    return (refitted, after) if better else (plain, before)
+
+
+def write_output(run: Running, verdict: Verdict) -> Written:
+    """Write the chosen model, then check the file.
+
+    Raises:
+        VerifyError: the file fails a check, or costs something else than its plan said.
+    """
+    output = run.job.output
+    run.tell(Phase("write", str(output)))
+    loaded = run.opened.loaded
+    if verdict.candidate is None:
+        content = loaded.path.read_bytes() if loaded.path is not None else loaded.proto.SerializeToString()
+        write_atomic(output, content)
+        return Written(output, sha256(content), len(content))
+    candidate, evaluation = verdict.candidate, verdict.look.evaluation
+    cost = run.cost_model.cost(with_plan(run.opened.graph, candidate.plan))
+    metric = {"name": evaluation.metric, "before": evaluation.reference, "after": evaluation.value}
+    energy = {"accelerator": run.job.profile.name, "total": cost.total, "unit": cost.energy_unit}
+    extra = run.provenance() | {"hwc.metric": json.dumps(metric), "hwc.energy": json.dumps(energy)}
+    written = write_model(candidate.proto, output, metadata_of(candidate.plan, run.opened, run.preprocess, extra))
+    run.tell(Phase("verify", "open the written file at every level and cost it again"))
+    report = verify(output, loaded.proto, run.splits.search.take(slice(0, VERIFIED_SAMPLES)))
+    failed = [check for check in report.checks if not check.passed and not (check.name == "source" and not loaded.path)]
+    if failed:
+        raise VerifyError(
+            f"{output}: {failed[0].name}: {failed[0].found}; the best file of the search is kept in {run.folder.path}"
+        )
+    again = run.cost_model.cost(parse(onnx.load(str(output)), run.options.input_shapes)).total
+    if abs(again - cost.total) > ENERGY_TOLERANCE * cost.total:
+        raise VerifyError(
+            f"{output}: the file costs {again:.9g}, its plan {cost.total:.9g} {cost.energy_unit}; please report this, the "
+            f"plan is kept in {run.folder.path}"
+        )
+    run.folder.write("plan.json", candidate.plan.to_json())
+    return written

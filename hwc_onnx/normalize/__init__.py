@@ -1,0 +1,1 @@
+"""Model to model: opset, constant folding, batch-norm folding."""

@@ -1,0 +1,119 @@
+"""Small edits of a GraphProto that keep names, order and subgraph reads right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from hwc_onnx.graph.model_view import reads, subgraphs
+
+
+def rename_reads(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Make every node (subgraphs included) read the new name wherever it read the old one."""
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name in names:
+                node.input[place] = names[name]
+        for inner in subgraphs(node):
+            rename_reads(inner, names)
+            for value in inner.output:
+                if value.name in names:
+                    value.name = names[value.name]
+
+
+def keep_nodes(graph: onnx.GraphProto, wanted: Callable[[onnx.NodeProto], bool]) -> None:
+    """Drop the nodes that are not wanted, in place."""
+    kept = [node for node in graph.node if wanted(node)]
+    if len(kept) != len(graph.node):
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+        del graph.node[:]
+        graph.node.extend(copies)
+
+
+def put_initializer(graph: onnx.GraphProto, name: str, values: NDArray[Any]) -> None:
+    """Add an initializer, or give an existing one new values."""
+    tensor = numpy_helper.from_array(np.ascontiguousarray(values), name)
+    for existing in graph.initializer:
+        if existing.name == name:
+            existing.CopyFrom(tensor)
+            return
+    graph.initializer.append(tensor)
+
+
+def all_names(graph: onnx.GraphProto) -> set[str]:
+    """Every tensor name in use, subgraphs included."""
+    names = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        names.update(node.input, node.output)
+        for inner in subgraphs(node):
+            names |= all_names(inner)
+    return names
+
+
+def fresh_name(taken: set[str], base: str) -> str:
+    """`base`, or `base` with the first free number behind it; the name is added to `taken`."""
+    name, number = base, 2
+    while name in taken:
+        name, number = f"{base}_{number}", number + 1
+    taken.add(name)
+    return name
+
+
+def drop_unused(graph: onnx.GraphProto) -> None:
+    """Remove nodes that no output depends on, initializers nobody reads, and stale shape records."""
+    needed = {value.name for value in graph.output}
+    useful: set[str] = set()
+    for node in reversed(graph.node):
+        if any(name in needed for name in node.output if name):
+            useful.add(next(name for name in node.output if name))
+            needed.update(reads(node))
+    keep_nodes(graph, lambda node: next((name for name in node.output if name), "") in useful)
+    kept = [tensor for tensor in graph.initializer if tensor.name in needed]
+    if len(kept) != len(graph.initializer):
+        copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
+        del graph.initializer[:]
+        graph.initializer.extend(copies)
+    del graph.value_info[:]
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Put nodes into topological order; a graph that already is in order stays as it is."""
+    made = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer} | {""}
+    waiting = list(graph.node)
+    order: list[onnx.NodeProto] = []
+    while waiting:
+        later = []
+        for node in waiting:
+            if all(name in made for name in reads(node)):
+                order.append(node)
+                made.update(node.output)
+            else:
+                later.append(node)
+        if len(later) == len(waiting):
+            return  # a read of something nobody makes: the checker names it better
+        waiting = later
+    if any(first is not second for first, second in zip(order, graph.node, strict=True)):
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in order]
+        del graph.node[:]
+        graph.node.extend(copies)
+
+
+def remove_attributes(node: onnx.NodeProto, names: Iterable[str]) -> None:
+    """Drop attributes by name."""
+    gone = set(names)
+    kept = [attribute for attribute in node.attribute if attribute.name not in gone]
+    if len(kept) != len(node.attribute):
+        copies = [onnx.AttributeProto.FromString(attribute.SerializeToString()) for attribute in kept]
+        del node.attribute[:]
+        node.attribute.extend(copies)
+
+
+def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
+    """Give an attribute a new value."""
+    remove_attributes(node, [name])
+    node.attribute.append(onnx.helper.make_attribute(name, value))

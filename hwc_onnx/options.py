@@ -1,0 +1,120 @@
+"""Everything that `compress` can be told, checked once, and the part of it that makes two runs the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from hwc_onnx.errors import UsageError
+from hwc_onnx.pruning.table import COARSE, FINE, granularity
+from hwc_onnx.quantization.dialects import get_dialect
+
+
+@dataclass(frozen=True)
+class Options:
+    """Arguments of `hwc_onnx.compress`, see there. `max_drop` is points, or a share as text such as "1%"."""
+
+    data: Any = None
+    accelerator: str | Path = "edge-flex"
+    max_drop: float | str = 1.0
+    max_energy: float | None = None
+    max_latency: float | None = None
+    max_bytes: int | None = None
+    metric: Any = None
+    task: str | None = None
+    preset: str | None = None
+    sampler: str = "composite"
+    trials: int = 200
+    timeout: float | None = None
+    seed: int = 0
+    split_seed: int = 0
+    jobs: int = 1
+    gate: str | None = None
+    weight_bits: tuple[int, int] = (2, 8)
+    activation_bits: tuple[int, int] = (4, 8)
+    algorithms: tuple[str, ...] | None = None
+    granularity: tuple[str, ...] = ("fine", "coarse")
+    lanes: int = 1
+    dialect: str = "ort"
+    portable: bool = False
+    first_last: str = "keep"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    input_shapes: Mapping[str, Sequence[int]] | None = None
+    calibration_samples: int | None = None
+    search_samples: int | None = None
+    compare_accelerators: tuple[str | Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself (UsageError)."""
+        for name, low, high in (("weight_bits", 2, 8), ("activation_bits", 2, 8)):
+            first, last = getattr(self, name)
+            if not low <= first <= last <= high:
+                raise UsageError(f"{name}: {first}-{last}; give a range within {low}-{high}, the smaller one first")
+        if self.jobs != 1:
+            raise UsageError(
+                f"jobs: {self.jobs}; one search runs in one process, start several seeds side by side instead"
+            )
+        if self.trials < 1:
+            raise UsageError(f"trials: {self.trials}; at least 1 candidate has to be evaluated")
+        if self.lanes < 1:
+            raise UsageError(f"lanes: {self.lanes}; keep channels in multiples of 1 or more")
+        if self.gate not in (None, "upper", "point"):
+            raise UsageError(f"gate: '{self.gate}'; choose upper or point")
+        if self.first_last not in ("keep", "free"):
+            raise UsageError(f"first_last: '{self.first_last}'; choose keep or free")
+        wrong = set(self.granularity) - {"fine", "coarse"}
+        if wrong:
+            raise UsageError(f"granularity: {', '.join(sorted(wrong))}; choose from fine, coarse")
+        for name in self.algorithms or ():
+            kind = granularity(name)
+            if kind != "none" and kind not in self.granularity:
+                raise UsageError(
+                    f"algorithms: {name} is {kind}-grained, but granularity allows only {', '.join(self.granularity)}"
+                )
+        get_dialect(self.dialect)
+        assert self.drop_limit[0] >= 0
+
+    @property
+    def drop_limit(self) -> tuple[float, bool]:
+        """The limit and whether it is a share of the original's value.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
+        text = str(self.max_drop).strip()
+        relative = text.endswith("%")
+        try:
+            value = float(text.removesuffix("%"))
+        except ValueError as error:
+            raise UsageError(f"max_drop: '{self.max_drop}'; give points such as 1.0, or a share such as 1%") from error
+        if not 0 <= value < 1e6:
+            raise UsageError(f"max_drop: {self.max_drop}; a limit is zero or more")
+        return (value / 100, True) if relative else (value, False)
+
+    @property
+    def pruning(self) -> tuple[str, ...]:
+        """Names of the pruning algorithms that the search may use."""
+        known = tuple(self.algorithms) if self.algorithms is not None else (*FINE, *COARSE)
+        return tuple(name for name in known if name != "none" and granularity(name) in self.granularity)
+
+    def config(self, model_digest: str, data_digest: str, accelerator_digest: str) -> dict[str, Any]:
+        """Plain values that a continued run must share; files are represented by digests."""
+        left_out = {"data", "accelerator", "metric", "compare_accelerators"}
+        plain = {field.name: _plain(getattr(self, field.name)) for field in fields(self) if field.name not in left_out}
+        return plain | {
+            "model_sha256": model_digest,
+            "data_sha256": data_digest,
+            "accelerator_sha256": accelerator_digest,
+            "metric": self.metric if self.metric is None or isinstance(self.metric, str) else repr(self.metric),
+        }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,316 @@
+"""The compression plan: what each layer becomes, and everything needed to rebuild it byte for byte."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hwc_onnx.errors import PlanError
+from hwc_onnx.graph.layer_graph import FLOAT_BITS, ActivationGroup, ChannelGroup, Layer, LayerGraph
+from hwc_onnx.graph.variant import Setting, variant
+from hwc_onnx.plugins import nearest, resolve
+
+Bits = Annotated[int, Field(ge=2, le=16)]
+
+
+class LayerConfig(BaseModel):
+    """One layer's setting.
+
+    `ratio` is the share removed (0..0.95): of the weights for a fine-grained algorithm, of the output channels of the
+    layer's channel group for a coarse-grained one. Bits are 2..8; 16 leaves the operand as it is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    algorithm: str = "none"
+    ratio: Annotated[float, Field(ge=0.0, le=0.95)] = 0.0
+    weight_bits: Bits = 8
+    activation_bits: Bits = 8
+
+
+class Achieved(BaseModel):
+    """What a layer's setting came to once rewritten: shares in 0..1, channels kept (None: no coarse pruning)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ratio: float = 0.0
+    weight_density: float = 1.0
+    kept_channels: int | None = None
+
+
+class CalibrationRecord(BaseModel):
+    """Which samples the plan was built from, so that another data set is noticed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = "none"
+    samples: int = 0
+    split_seed: int = 0
+    digest: str = ""
+    ranges: str = "mse"
+    recovery: str = "full"
+
+
+class CompressionPlan(BaseModel):
+    """A setting for every layer (keyed by the layer's first output tensor) and its provenance.
+
+    `achieved` and `activation_density` are facts recorded when the plan was built; an empty mapping means that the
+    plan has not been built yet. `granularity` of channel removal is `lanes` channels.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    source_digest: str = ""
+    layers: dict[str, LayerConfig]
+    achieved: dict[str, Achieved] = {}
+    activation_density: dict[str, float] = {}
+    calibration: CalibrationRecord = CalibrationRecord()
+    dialect: str = "ort"
+    lanes: Annotated[int, Field(ge=1)] = 1
+    first_last: Literal["keep", "free"] = "keep"
+    portable: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    preprocess: dict[str, object] = {}
+    code_version: str = ""
+
+    def to_json(self) -> str:
+        """Canonical text: sorted keys, fixed indentation, so that equal plans are equal bytes."""
+        return json.dumps(self.model_dump(by_alias=True, mode="json"), sort_keys=True, indent=1) + "\n"
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical text."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def settings_digest(self) -> str:
+        """SHA-256 of the layer settings alone: two plans with the same settings are the same candidate."""
+        settings = {key: config.model_dump() for key, config in self.layers.items()}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def uniform(cls, keys: Mapping[str, object] | tuple[str, ...] | list[str], config: LayerConfig) -> CompressionPlan:
+        """The same setting for every layer key."""
+        return cls(layers={key: config for key in keys})
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "plan") -> CompressionPlan:
+        """Parse and validate.
+
+        Raises:
+            PlanError: not JSON, an unknown field, or a value out of range; the message names the field.
+        """
+        try:
+            return cls.model_validate(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise PlanError(
+                f"{where}: not JSON (line {error.lineno}: {error.msg}); expected a plan.json of schema 1"
+            ) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            path = ".".join(str(part) for part in first["loc"])
+            raise PlanError(
+                f"{where}: field '{path}': {first['msg']}; see docs/files.md for the plan schema"
+            ) from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> CompressionPlan:
+        """Read a plan file (PlanError if it cannot be read)."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlanError(
+                f"{path}: cannot be read as text ({error}); expected a plan.json written by hwc-onnx"
+            ) from error
+        return cls.from_json(text, str(path))
+
+
+COARSE_ALGORITHMS = frozenset({"l1", "l2", "fpgm", "bernoulli", "reconstruct", "gram"})
+"""Built-in algorithms that remove channels; `pruning/table.py` says where each one is."""
+
+NM_PATTERNS: Mapping[str, tuple[int, int]] = {"nm24": (2, 4), "nm48": (4, 8)}
+"""Built-in algorithms that leave N of every M weights."""
+
+STORED_BITS = 8
+"""Width of a stored tensor that no layer reads, in a model where some layer's input is quantized."""
+
+
+def is_coarse(algorithm: str) -> bool:
+    """Whether an algorithm removes channels; a plug-in (`module:attribute`) says so itself."""
+    if ":" not in algorithm:
+        return algorithm in COARSE_ALGORITHMS
+    return getattr(resolve("pruning algorithm", algorithm, {}), "granularity", "fine") == "coarse"
+
+
+def pattern_of(algorithm: str) -> tuple[int, int] | None:
+    """(N, M) for an algorithm that leaves N of every M weights, else None."""
+    if ":" not in algorithm:
+        return NM_PATTERNS.get(algorithm)
+    found = getattr(resolve("pruning algorithm", algorithm, {}), "pattern", None)
+    return None if found is None else (int(found[0]), int(found[1]))
+
+
+def kept_count(channels: int, ratio: float, lanes: int = 1) -> int:
+    """Channels left of `channels` when the share `ratio` is removed, in whole multiples of `lanes`, never zero."""
+    wanted = math.floor(channels * (1.0 - ratio) / lanes + 0.5) * lanes
+    return min(channels, max(wanted, lanes, 1))
+
+
+def width_fields(layer: Layer, group: ActivationGroup) -> tuple[str, ...]:
+    """The fields of the layer's `LayerConfig` that state the width of `group`.
+
+    A layer with weights reads its input at `activation_bits`. A product of two activations reads its first operand at
+    `activation_bits` and its second at `weight_bits`.
+    """
+    if layer.weight is not None:
+        return ("activation_bits",)
+    names = ("activation_bits", "weight_bits")
+    return tuple(field for field, tensor in zip(names, layer.inputs, strict=False) if tensor in group.tensors)
+
+
+def group_bits(graph: LayerGraph, plan: CompressionPlan) -> tuple[int, ...]:
+    """The width of every activation group under `plan`, in the graph's order.
+
+    Raises:
+        PlanError: two layers that read one tensor ask for different widths (both are named).
+    """
+    quantized = any(config.activation_bits < FLOAT_BITS for config in plan.layers.values())
+    widths = []
+    for group, fields in _fields(graph):
+        found: dict[int, str] = {}
+        for key, field in fields:
+            found.setdefault(getattr(_config(plan, key), field), key)
+        if len(found) > 1:
+            (first, one), (second, other) = list(found.items())[:2]
+            raise PlanError(
+                f"plan: layers '{one}' ({first} bits) and '{other}' ({second} bits) both read tensor '{group.tensor}', "
+                "which is stored once; give them the same width"
+            )
+        widths.append(next(iter(found), STORED_BITS if quantized else FLOAT_BITS))
+    return tuple(widths)
+
+
+def channel_choice(plan: CompressionPlan, group: ChannelGroup) -> int | None:
+    """How many channels `group` keeps under `plan`; None when it loses none.
+
+    Raises:
+        PlanError: the group is locked, or its producing layers disagree (both are named).
+    """
+    configs = [(key, _config(plan, key)) for key in group.producers]
+    if not any(is_coarse(config.algorithm) for _, config in configs):
+        return None
+    first_key, first = configs[0]
+    for key, config in configs[1:]:
+        if (config.algorithm, config.ratio) != (first.algorithm, first.ratio):
+            raise PlanError(
+                f"plan: layers '{first_key}' ({first.algorithm} {first.ratio:g}) and '{key}' ({config.algorithm} "
+                f"{config.ratio:g}) must lose the same channels; give all of {', '.join(group.producers)} the same setting"
+            )
+    if group.locked_because is not None:
+        if first.ratio == 0.0:
+            return None
+        raise PlanError(
+            f"plan: layer '{first_key}' cannot lose channels with '{first.algorithm}': {group.locked_because}; "
+            "use a fine-grained algorithm or none"
+        )
+    for key, _ in configs:
+        record = plan.achieved.get(key)
+        if record is not None and record.kept_channels is not None:
+            return record.kept_channels
+    return kept_count(group.channels, first.ratio, plan.lanes)
+
+
+def with_plan(graph: LayerGraph, plan: CompressionPlan) -> LayerGraph:
+    """The layer graph that the plan turns `graph` into: widths, densities, shapes and loop dimensions.
+
+    Uses the facts that the plan records (`achieved`, `activation_density`). Where it has none, fine-grained pruning is
+    taken to leave the share 1 - ratio of the weights that are not zero now.
+
+    Raises:
+        PlanError: the plan does not fit the graph.
+    """
+    weight_bits: dict[str, int] = {}
+    weight_density: dict[str, float] = {}
+    patterns: dict[str, tuple[int, int]] = {}
+    algorithms: dict[str, str] = {}
+    for layer in graph.layers:
+        config = _config(plan, layer.key)
+        algorithms[layer.key] = config.algorithm
+        if layer.weight is None:
+            continue
+        weight_bits[layer.key] = config.weight_bits
+        pattern = pattern_of(config.algorithm)
+        if pattern is not None:
+            patterns[layer.key] = pattern
+        record = plan.achieved.get(layer.key)
+        if record is not None:
+            weight_density[layer.key] = record.weight_density
+        elif config.algorithm != "none" and not is_coarse(config.algorithm):
+            left = 1.0 - config.ratio if pattern is None else pattern[0] / pattern[1]
+            weight_density[layer.key] = min(layer.weight_density, left)
+    kept = {}
+    for group in graph.channel_groups:
+        count = channel_choice(plan, group)
+        if count is not None:
+            kept[group.root] = count
+    setting = Setting(
+        weight_bits, weight_density, group_bits(graph, plan), plan.activation_density, kept, patterns, algorithms
+    )
+    return variant(graph, setting)
+
+
+def check_plan(graph: LayerGraph, plan: CompressionPlan) -> None:
+    """Check that a plan names exactly the graph's layers and that its settings can be carried out.
+
+    Raises:
+        PlanError: a layer is missing or unknown, a product of two activations is to be pruned, layers disagree about a
+            shared tensor or shared channels, channels of a locked group are to be removed, or a record is impossible.
+    """
+    known = [layer.key for layer in graph.layers]
+    for key in plan.layers:
+        if key not in set(known):
+            raise PlanError(
+                f"plan: layer '{key}' is not in the model{nearest(key, known)}; `hwc-onnx inspect` lists its layers"
+            )
+    for layer in graph.layers:
+        config = _config(plan, layer.key)
+        if layer.weight is None and config.algorithm != "none":
+            raise PlanError(
+                f"plan: layer '{layer.key}' multiplies two activations and has no weights, so algorithm "
+                f"'{config.algorithm}' has nothing to prune; use 'none'"
+            )
+    group_bits(graph, plan)
+    for group in graph.channel_groups:
+        count = channel_choice(plan, group)
+        if count is not None and not 1 <= count <= group.channels:
+            raise PlanError(
+                f"plan: layer '{group.root}' is said to keep {count} channels, but it has {group.channels}; "
+                f"between 1 and {group.channels} can be kept"
+            )
+
+
+def _config(plan: CompressionPlan, key: str) -> LayerConfig:
+    found = plan.layers.get(key)
+    if found is None:
+        raise PlanError(
+            f"plan: layer '{key}' has no setting; every layer of the model needs one (algorithm 'none' keeps it)"
+        )
+    return found
+
+
+def _fields(graph: LayerGraph) -> list[tuple[ActivationGroup, list[tuple[str, str]]]]:
+    """For every activation group the (layer key, field) pairs that state its width; worked out once per graph."""
+    found: list[tuple[ActivationGroup, list[tuple[str, str]]]] | None = graph.__dict__.get("_width_fields")
+    if found is None:
+        found = [
+            (group, [(key, field) for key in group.readers for field in width_fields(graph.layer(key), group)])
+            for group in graph.activation_groups
+        ]
+        graph.__dict__["_width_fields"] = found
+    return found

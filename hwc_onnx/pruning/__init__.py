@@ -1,0 +1,1 @@
+"""Pruning algorithms: scores and masks."""

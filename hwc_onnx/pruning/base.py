@@ -1,0 +1,112 @@
+"""What a pruning algorithm is: a score per weight (fine-grained) or per channel (coarse-grained); least goes first.
+
+A fine-grained algorithm sees the weight as rows [R, d], one per output channel; a coarse-grained one sees a matrix
+[channels, m] in which each row holds everything that belongs to one channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class WeightContext:
+    """What a score may know besides the weight.
+
+    `taps` is the number of kernel positions: column c * taps + k is input channel c at tap k. `input_power` is
+    E[x_j^2] and `inverse_diagonal` the diagonal of the inverse second moment of the inputs, both [R, d], repeated for
+    the rows that share inputs. `rng` is for algorithms that draw.
+    """
+
+    taps: int
+    input_power: F64
+    inverse_diagonal: F64
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+
+
+@dataclass(frozen=True)
+class FineAlgorithm:
+    """Zeros inside the tensor.
+
+    `score` maps rows [R, d] to scores [R, d]. `scope` says within what the smallest are taken: the whole layer, each
+    row, or runs of M consecutive input channels at one tap (`pattern` = (N, M): N of every M are kept and the ratio is
+    implied). `sequential` asks for zeros chosen column by column while the rest is being repaired; `score` is then
+    used only where no repair runs.
+    """
+
+    name: str
+    score: Callable[[F64, WeightContext], F64]
+    scope: Literal["layer", "row", "pattern"] = "layer"
+    pattern: tuple[int, int] | None = None
+    sequential: bool = False
+    granularity: Literal["fine"] = "fine"
+
+    def keep(self, weight: F64, ratio: float, context: WeightContext) -> NDArray[np.bool_]:
+        """Which weights of `weight` [R, d] stay, [R, d]."""
+        scores = self.score(weight, context)
+        if self.pattern is not None:
+            return keep_pattern(scores, self.pattern, context.taps)
+        if self.scope == "row":
+            return keep_largest(scores, ratio)
+        return keep_largest(scores.reshape(1, -1), ratio).reshape(scores.shape)
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A layer that reads the channels: rows [R, d], second moment [d, d], column j belongs to channel `channel[j]`.
+
+    A column with channel -1 reads something else.
+    """
+
+    weight: F64
+    moment: F64
+    channel: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CoarseAlgorithm:
+    """Channels that leave.
+
+    `score` maps [channels, m] to [channels]; the matrix holds the producers' rows, or the consumers' columns when
+    `reads` is "consumers". `select`, where given, replaces scores: it sees all consumers and returns the sorted kept
+    channels. `rescale` divides what consumers read by the share of channels kept. `refits` asks for the consumers'
+    least-squares refit even where no other repair is wanted.
+    """
+
+    name: str
+    score: Callable[[F64, np.random.Generator], F64]
+    reads: Literal["producers", "consumers"] = "producers"
+    select: Callable[[Sequence[Consumer], int, int], NDArray[np.int64]] | None = None
+    rescale: bool = False
+    refits: bool = False
+    granularity: Literal["coarse"] = "coarse"
+
+
+def keep_largest(scores: F64, ratio: float) -> NDArray[np.bool_]:
+    """Per row, drop exactly round(ratio * n) of the n smallest scores (at least one stays; ties by position)."""
+    count = min(round(ratio * scores.shape[1]), scores.shape[1] - 1)
+    keep = np.ones(scores.shape, dtype=bool)
+    if count > 0:
+        order = np.argsort(scores, axis=1, kind="stable")[:, :count]
+        np.put_along_axis(keep, order, False, axis=1)
+    return keep
+
+
+def keep_pattern(scores: F64, pattern: tuple[int, int], taps: int) -> NDArray[np.bool_]:
+    """Keep the N largest of every M consecutive input channels at each tap; a shorter last run keeps at most N."""
+    kept, run = pattern
+    rows, width = scores.shape
+    by_tap = scores.reshape(rows, width // taps, taps).transpose(0, 2, 1)
+    keep = np.zeros(by_tap.shape, dtype=bool)
+    for first in range(0, by_tap.shape[2], run):
+        part = by_tap[:, :, first : first + run]
+        order = np.argsort(-part, axis=2, kind="stable")[:, :, :kept]
+        np.put_along_axis(keep[:, :, first : first + run], order, True, axis=2)
+    return keep.transpose(0, 2, 1).reshape(rows, width)

@@ -1,0 +1,1 @@
+"""Quantizer parameters, ranges and dialects."""

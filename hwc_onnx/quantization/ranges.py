@@ -1,0 +1,94 @@
+"""From a tensor's histogram to its quantizer: per-tensor affine, zero exactly representable.
+
+Methods: "minmax" covers every value seen; "percentile" cuts the same small share off each tail; "mse" minimises the
+mean squared error of rounding and clipping over shrunken ranges, each end on its own (Nagel et al., "A White Paper on
+Neural Network Quantization", 2021, section 3.1).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwc_onnx.quantization.histogram import StreamingHistogram
+from hwc_onnx.quantization.quantizer import QuantParams
+
+Method = Literal["minmax", "percentile", "mse"]
+
+METHODS: tuple[Method, ...] = ("minmax", "percentile", "mse")
+PERCENTILE = 0.9999
+_SHRINK = np.geomspace(1.0, 0.01, 93)
+_REFINE = np.linspace(1.05, 0.95, 21)
+
+
+def activation_params(
+    histogram: StreamingHistogram, bits: int, method: Method = "mse", symmetric: bool = False
+) -> QuantParams:
+    """Quantizer of one stored tensor.
+
+    Args:
+        histogram: values seen in calibration; a tensor that was never seen or is always zero gets scale 1.
+        bits: width, 2..8.
+        method: how the range is chosen.
+        symmetric: signed codes with zero point 0 instead of unsigned codes with a free zero point.
+    """
+    low, high = min(histogram.minimum, 0.0), max(histogram.maximum, 0.0)
+    if method == "percentile":
+        low = min(histogram.quantile(1.0 - PERCENTILE), 0.0)
+        high = max(histogram.quantile(PERCENTILE), 0.0)
+    elif method == "mse" and high > low:
+        return _search(histogram, low, high, bits, symmetric)
+    return range_params(low, high, bits, symmetric)
+
+
+def range_params(low: float, high: float, bits: int, symmetric: bool = False) -> QuantParams:
+    """Quantizer that covers [low, high] (widened to include 0), zero on an integer."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    if symmetric:
+        scale = max(-low, high) / ((1 << (bits - 1)) - 1)
+        return _params(scale if scale > 0 else 1.0, 0, bits, signed=True)
+    levels = (1 << bits) - 1
+    scale = (high - low) / levels
+    if not scale > 0:
+        return _params(1.0, 0, bits, signed=False)
+    zero = min(max(round(-low / scale), 0), levels)
+    return _params(scale, zero, bits, signed=False)
+
+
+def probability_params(bits: int) -> QuantParams:
+    """Quantizer of a Softmax output: 0..1 on all levels, zero point 0."""
+    return _params(1.0 / ((1 << bits) - 1), 0, bits, signed=False)
+
+
+def _search(histogram: StreamingHistogram, low: float, high: float, bits: int, symmetric: bool) -> QuantParams:
+    """Shrink both ends together, then each on its own, then both finely.
+
+    A range a little wider than the values seen can be the best: its grid may meet a value that is frequent.
+    """
+    found = _best(histogram, low * _SHRINK, high * _SHRINK, bits, symmetric)
+    if low < 0.0 < high and not symmetric:
+        found = _best(histogram, low * _SHRINK, np.full_like(_SHRINK, found[1]), bits, symmetric)
+        found = _best(histogram, np.full_like(_SHRINK, found[0]), high * _SHRINK, bits, symmetric)
+    found = _best(histogram, found[0] * _REFINE, found[1] * _REFINE, bits, symmetric)
+    return range_params(*found, bits, symmetric)
+
+
+def _best(
+    histogram: StreamingHistogram, lows: NDArray[np.float64], highs: NDArray[np.float64], bits: int, symmetric: bool
+) -> tuple[float, float]:
+    """The range [low, high] of least error; the widest of equals."""
+    options = [range_params(float(low), float(high), bits, symmetric) for low, high in zip(lows, highs, strict=True)]
+    scales = np.array([float(params.scale) for params in options])
+    zeros = np.array([int(params.zero_point) for params in options])
+    errors = histogram.squared_errors(scales, options[0].qmin - zeros, options[0].qmax - zeros)
+    place = int(np.argmin(errors))
+    return float(lows[place]), float(highs[place])
+
+
+def _params(scale: float, zero: int, bits: int, signed: bool) -> QuantParams:
+    smallest = float(np.finfo(np.float32).tiny) * 2.0**20
+    value = max(scale, smallest) if math.isfinite(scale) else 1.0
+    return QuantParams(np.array(value, np.float32), np.array(zero, np.int32), bits, signed, None)

@@ -1,0 +1,135 @@
+"""Which channels of a group stay, and what that means for each weight that touches the group.
+
+A channel group is scored once, over all its producers (or consumers): scores are divided by their mean per layer, then
+added, so that no layer outvotes another by the size of its weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwc_onnx.graph.layer_graph import ChannelGroup, Layer, LayerGraph
+from hwc_onnx.plan import kept_count
+from hwc_onnx.pruning.base import CoarseAlgorithm, Consumer
+from hwc_onnx.recovery.layout import RowLayout
+from hwc_onnx.recovery.statistics import F64, LayerStatistics
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class WeightView:
+    """One layer's rows, layout and statistics, as the channel choice reads them."""
+
+    layer: Layer
+    layout: RowLayout
+    rows: F64
+    statistics: LayerStatistics
+
+
+class ChannelMaps:
+    """For every weight axis, the group channel of each position."""
+
+    def __init__(self, graph: LayerGraph) -> None:
+        axes: dict[tuple[str, int], list[tuple[str, Index]]] = {}
+        for group in graph.channel_groups:
+            for member in group.members:
+                index = np.asarray(member.index, dtype=np.int64)
+                axes.setdefault((member.tensor, member.axis), []).append((group.root, index))
+        self._axes = axes
+
+    def along(self, layer: Layer, axis: int, root: str) -> Index | None:
+        """Group channel of each position of the layer's weight along `axis`, None where the group is not there."""
+        for found, index in self._axes.get((layer.weight or "", axis), []):
+            if found == root:
+                return index
+        return None
+
+    def kept(self, layer: Layer, axis: int, keep: Mapping[str, Index]) -> Index | None:
+        """Positions of the layer's weight along `axis` that stay under `keep`, None for all."""
+        stays: NDArray[np.bool_] | None = None
+        for root, index in self._axes.get((layer.weight or "", axis), []):
+            if root in keep:
+                here = (index < 0) | np.isin(index, keep[root])
+                stays = here if stays is None else stays & here
+        if stays is None or stays.all():
+            return None
+        return np.flatnonzero(stays).astype(np.int64)
+
+    def roots(self, layer: Layer, axis: int) -> list[str]:
+        """Roots of the groups along `axis` of the layer's weight."""
+        return [root for root, _ in self._axes.get((layer.weight or "", axis), [])]
+
+
+def choose_channels(
+    group: ChannelGroup,
+    views: Mapping[str, WeightView],
+    maps: ChannelMaps,
+    chosen: CoarseAlgorithm,
+    ratio: float,
+    lanes: int,
+) -> Index:
+    """The sorted group channels that stay: kept_count(channels, ratio, lanes) of them."""
+    kept = kept_count(group.channels, ratio, lanes)
+    if kept >= group.channels:
+        return np.arange(group.channels, dtype=np.int64)
+    if chosen.select is not None:
+        consumers = _consumers(group, views, maps)
+        if consumers:
+            return chosen.select(consumers, group.channels, kept)
+    seed = hashlib.sha256(f"{group.root}|{chosen.name}|{ratio:.6f}".encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(seed[:8], "little"))
+    scores = np.zeros(group.channels)
+    sides = ("consumers", "producers") if chosen.reads == "consumers" else ("producers", "consumers")
+    for side in sides:
+        for matrix, index in _matrices(group, views, maps, side):
+            score = chosen.score(matrix, rng)
+            inside = index >= 0
+            share = np.zeros(group.channels)
+            np.add.at(share, index[inside], score[inside])
+            scores += share / max(float(share.mean()), 1e-30)
+        if scores.any():
+            break
+    stays = np.argsort(-scores, kind="stable")[:kept]
+    return np.sort(stays).astype(np.int64)
+
+
+def _matrices(
+    group: ChannelGroup, views: Mapping[str, WeightView], maps: ChannelMaps, side: str
+) -> list[tuple[F64, Index]]:
+    """(matrix [positions, m], group channel of each position) for every producer or consumer."""
+    found = []
+    for key in group.producers if side == "producers" else group.consumers:
+        if key not in views:
+            continue
+        view = views[key]
+        layout = view.layout
+        axis = view.layer.output_axis if side == "producers" or layout.groups > 1 else view.layer.input_axis
+        index = maps.along(view.layer, axis, group.root)
+        if index is None:
+            continue
+        if axis == view.layer.output_axis:
+            found.append((view.rows.reshape(layout.outputs, -1), index))
+        else:
+            by_channel = view.rows.reshape(layout.rows, layout.channels, layout.taps).transpose(1, 0, 2)
+            found.append((np.ascontiguousarray(by_channel).reshape(layout.channels, -1), index))
+    return [(matrix, index) for matrix, index in found if len(matrix) == len(index)]
+
+
+def _consumers(group: ChannelGroup, views: Mapping[str, WeightView], maps: ChannelMaps) -> list[Consumer]:
+    """Readers that mix channels (a depthwise reader leaves with its channel)."""
+    found = []
+    for key in group.consumers:
+        if key not in views or views[key].layout.groups > 1:
+            continue
+        view = views[key]
+        index = maps.along(view.layer, view.layer.input_axis, group.root)
+        if index is not None and len(index) == view.layout.channels:
+            moment = view.statistics.fit.second_moment(True)[0]
+            found.append(Consumer(view.rows[0], moment, np.repeat(index, view.layout.taps)))
+    return found

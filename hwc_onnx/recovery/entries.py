@@ -1,0 +1,112 @@
+"""Repaired rows of every layer of a model, made once and found again by the hash of what they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwc_onnx.recovery.byte_cache import ByteCache
+from hwc_onnx.recovery.channels import WeightView
+from hwc_onnx.recovery.layer import LayerRecovery, Recovery, RepairedRows, Setting
+from hwc_onnx.recovery.store import EntryStore
+
+ENTRY_VERSION = "2"
+"""Part of every key: raised when the same setting would give other numbers."""
+
+SHARED_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """A layer's weight (ONNX layout), its bias [outputs] or None, and whether a bias can be written at all."""
+
+    weight: NDArray[np.generic]
+    bias: NDArray[np.generic] | None
+    takes_bias: bool
+
+
+class Entries:
+    """`RepairedRows` by layer key and setting."""
+
+    def __init__(
+        self,
+        views: Mapping[str, WeightView],
+        parameters: Mapping[str, Parameters],
+        cache_dir: Path | None,
+        recovery: Recovery,
+        portable: bool,
+    ) -> None:
+        self._views, self._parameters = views, parameters
+        self._recovery, self._portable = recovery, portable
+        self._store = EntryStore(cache_dir)
+        self._shared = ByteCache(SHARED_BYTES)
+        self._workers: dict[str, LayerRecovery] = {}
+        self._digests: dict[str, str] = {}
+
+    def rows(self, key: str, setting: Setting) -> RepairedRows:
+        """The rows of one setting, from the cache or made now."""
+        name = self._name(key, setting)
+        found = self._store.get(name)
+        if found is None:
+            found = self._worker(key).build(setting)
+            self._store.put(name, found)
+        return found
+
+    def prepare(self, wanted: Mapping[str, Sequence[Setting]], workers: int) -> int:
+        """Make all settings `wanted` by layer key that are missing, each layer's together; returns how many."""
+
+        def make(key: str) -> int:
+            missing = {name: s for s in wanted[key] if self._store.get(name := self._name(key, s)) is None}
+            rows = self._worker(key).build_many(list(missing.values()))
+            for name, made in zip(missing, rows, strict=True):
+                self._store.put(name, made)
+            return len(missing)
+
+        for key in wanted:
+            self._digest(key)
+            self._worker(key)
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            return sum(pool.map(make, wanted))
+
+    def _digest(self, key: str) -> str:
+        """Hash of what all settings of a layer depend on."""
+        if key not in self._digests:
+            view, parameters = self._views[key], self._parameters[key]
+            hasher = hashlib.sha256(view.statistics.digest().encode())
+            for array in (parameters.weight, parameters.bias):
+                if array is not None:
+                    hasher.update(str((array.shape, array.dtype)).encode())
+                    hasher.update(np.ascontiguousarray(array).tobytes())
+            kind = (ENTRY_VERSION, view.layout, parameters.takes_bias, self._recovery, self._portable)
+            hasher.update(repr(kind).encode())
+            self._digests[key] = hasher.hexdigest()
+        return self._digests[key]
+
+    def _name(self, key: str, setting: Setting) -> str:
+        """Hash of everything that the rows depend on."""
+        mask = "" if setting.mask is None else setting.mask.name
+        numbers = (setting.bits, mask, f"{setting.ratio:.6f}", f"{setting.noise:.9e}", f"{setting.rescale:.9e}")
+        columns = b"" if setting.columns is None else setting.columns.tobytes()
+        text = repr((self._digest(key), numbers, setting.refit))
+        return hashlib.sha256(text.encode() + columns).hexdigest()
+
+    def _worker(self, key: str) -> LayerRecovery:
+        if key not in self._workers:
+            view, parameters = self._views[key], self._parameters[key]
+            self._workers[key] = LayerRecovery(
+                view.layout,
+                view.rows,
+                parameters.bias,
+                view.statistics,
+                parameters.takes_bias,
+                self._recovery,
+                self._portable,
+                self._shared,
+            )
+        return self._workers[key]

@@ -1,0 +1,275 @@
+"""One layer's repaired versions: every setting asked for, made from the layer's weight and its input moments alone.
+
+A setting goes through: least-squares target on the kept inputs and under rounding noise -> mask -> compensation of the
+mask -> weighted scale search -> OBS rounding -> scale refit -> coordinate descent over the codes -> refit. Several
+variants are made (with and without descent, each code range of the width, with and without a polish under rounding
+noise), and each output row takes the one with the least error on images that were not used for fitting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwc_onnx.graph.layer_graph import FLOAT_BITS
+from hwc_onnx.pruning.base import FineAlgorithm, WeightContext
+from hwc_onnx.recovery.bias import corrected_bias
+from hwc_onnx.recovery.byte_cache import ByteCache
+from hwc_onnx.recovery.coordinate import descend_values
+from hwc_onnx.recovery.layout import RowLayout
+from hwc_onnx.recovery.obs import obs_mask, obs_select
+from hwc_onnx.recovery.quadratic import Quadratic, output_error, output_power, quadratic_of
+from hwc_onnx.recovery.rounding import Job, Variant, polish, round_jobs
+from hwc_onnx.recovery.scales import fill_dead, ranges_of, search_scale
+from hwc_onnx.recovery.statistics import F64, LayerStatistics
+
+Recovery = Literal["full", "ranges", "none"]
+RECOVERIES: tuple[Recovery, ...] = ("full", "ranges", "none")
+NOISE_FLOOR = 5e-4
+"""Rounding noise below this share of the mean input variance is left out of the problem."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a layer becomes. `mask` is a fine-grained algorithm or None; `noise` the variance of input rounding.
+
+    `columns` are the kept columns of each group (None: all), `rescale` the factor on what is read where no repair
+    runs, `refit` asks for the least-squares refit to kept inputs even without other repairs.
+    """
+
+    bits: int
+    mask: FineAlgorithm | None = None
+    ratio: float = 0.0
+    noise: float = 0.0
+    columns: NDArray[np.int64] | None = None
+    rescale: float = 1.0
+    refit: bool = False
+
+
+@dataclass(frozen=True)
+class RepairedRows:
+    """Rows of one setting: integer `codes` [groups, rows, kept] and `scale` [groups, rows], or real rows (scale None).
+
+    `bias` is [outputs] or None; the errors are squared output errors relative to the layer's output variance, on the
+    moments fitted to and on the held-out ones (rounding noise included).
+    """
+
+    codes: NDArray[np.int8] | NDArray[np.float32]
+    scale: NDArray[np.float32] | None
+    bias: NDArray[np.float32] | None
+    error_fit: float
+    error_heldout: float
+
+
+class LayerRecovery:
+    """Makes `RepairedRows` of one layer; keeps the last problems, masks and variants, which settings share.
+
+    `rows` [groups, rows, d] are the original ones, `prior` what the least-squares refit leans towards (None: `rows`).
+    The layer may read other inputs than those its targets come from: let the moments be those of both, one after the
+    other, `rows` zero on the second half, `prior` the old rows, and `Setting.columns` the second half.
+    """
+
+    def __init__(
+        self,
+        layout: RowLayout,
+        rows: F64,
+        bias: NDArray[np.generic] | None,
+        statistics: LayerStatistics,
+        takes_bias: bool,
+        recovery: Recovery = "full",
+        portable: bool = False,
+        cache: ByteCache | None = None,
+        prior: F64 | None = None,
+    ) -> None:
+        self.layout = layout
+        self.rows = rows
+        self.prior = prior
+        self.bias = None if bias is None else np.asarray(bias, dtype=np.float64).reshape(-1)
+        self.statistics = statistics
+        self.takes_bias = takes_bias
+        self.recovery = recovery
+        self.portable = portable
+        self._power = np.maximum(output_power(self.rows, statistics.heldout), 1e-30)
+        self._power_fit = np.maximum(output_power(self.rows, statistics.fit), 1e-30)
+        self._cache = ByteCache(256 << 20) if cache is None else cache
+        self._owner = object()
+        power = np.einsum("gdd->", statistics.fit.second_moment(takes_bias)) / rows[:, 0].size
+        self._noise_floor = NOISE_FLOOR * float(power)
+
+    def build(self, setting: Setting, rival: Variant | None = None) -> RepairedRows:
+        """The repaired rows of one setting; rows of `rival` stay where they do better."""
+        if rival is None:
+            return self.build_many([setting])[0]
+        made = self._best(self._variants([setting])[self._key(setting)], setting)
+        return self._finish(self._pick([made, rival], setting), setting)
+
+    def build_many(self, settings: Sequence[Setting]) -> list[RepairedRows]:
+        """The repaired rows of several settings; those that read the same inputs are rounded together."""
+        if self.recovery != "full":
+            return [self._finish(self._plain(setting), setting) for setting in settings]
+        made = self._variants(settings)
+        return [self._finish(self._best(made[self._key(setting)], setting), setting) for setting in settings]
+
+    def _variants(self, settings: Sequence[Setting]) -> dict[tuple[object, ...], list[Variant]]:
+        """Variants made for noiseless inputs, by `_key`; what was made before is used again."""
+        made: dict[tuple[object, ...], list[Variant]] = {}
+        missing: dict[bytes, dict[tuple[object, ...], Setting]] = {}
+        for setting in settings:
+            key = self._key(setting)
+            found = self._recall(key)
+            if isinstance(found, list):
+                made[key] = found
+            else:
+                missing.setdefault(_bytes(setting.columns), {})[key] = setting
+        for together in missing.values():
+            jobs: list[Job] = []
+            owner: list[tuple[object, ...]] = []
+            for key, setting in together.items():
+                problem = self._problem(setting, 0.0)
+                keep, values = self._masked(setting)
+                made[key] = [] if setting.bits < FLOAT_BITS else [Variant(values, None)]
+                for low, high in ranges_of(setting.bits, self.portable) if setting.bits < FLOAT_BITS else ():
+                    jobs.append(Job(values, keep, low, high))
+                    owner.append(key)
+            for key, pair in zip(owner, round_jobs(problem, jobs, self._settle), strict=True):
+                made[key] += pair
+            for key in together:
+                self._remember(key, made[key], sum(variant.codes.nbytes for variant in made[key]))
+        return made
+
+    def _best(self, variants: list[Variant], setting: Setting) -> Variant:
+        """The rows with the least held-out error, after a polish under the rounding noise of the inputs."""
+        best = self._pick(variants, setting)
+        if setting.noise <= self._noise_floor:
+            return best
+        problem = self._problem(setting, setting.noise)
+        keep, _ = self._masked(setting)
+        if best.scale is None:
+            whole = np.ones(problem.target.shape, dtype=bool) if keep is None else keep
+            values = descend_values(best.values(), problem.target, problem.matrix, whole)
+            return self._pick([best, Variant(values, None)], setting)
+        low, high = self._bounds(best.codes, setting.bits)
+        return self._pick([best, polish(problem, best, keep, low, high, self._settle)], setting)
+
+    def _bounds(self, codes: NDArray[np.generic], bits: int) -> tuple[F64, F64]:
+        """The code range of each row, as far as its codes tell: the first range that holds them."""
+        least, most = codes.min(axis=2), codes.max(axis=2)
+        low, high = np.full(least.shape, np.nan), np.full(least.shape, np.nan)
+        for first, last in ranges_of(bits, self.portable):
+            fits = np.isnan(low) & (least >= first) & (most <= last)
+            low, high = np.where(fits, first, low), np.where(fits, last, high)
+        return low, high
+
+    def _plain(self, setting: Setting) -> Variant:
+        """Masks and rounding without any repair; "ranges" searches scales, "none" takes the largest weight."""
+        rows = self.rows if setting.columns is None else self.rows[:, :, setting.columns] * setting.rescale
+        if setting.refit and setting.columns is not None:
+            rows = self._problem(setting, 0.0).target
+        if setting.mask is not None:
+            rows = rows * self._scored_mask(setting, rows)
+        if setting.bits >= FLOAT_BITS:
+            return Variant(rows, None)
+        low, high = ranges_of(setting.bits, self.portable)[0]
+        ones = np.ones((self.layout.groups, rows.shape[2]))
+        scale = search_scale(rows, ones, low, high, 1 if self.recovery == "none" else 24)
+        scale = self._settle(scale)
+        return Variant(np.clip(np.rint(rows / scale[:, :, None]), low, high).astype(np.int8), scale)
+
+    def _settle(self, scale: F64) -> F64:
+        """Scales as they can be stored: float32, tied across groups where the format has one, never zero."""
+        if self.layout.tied:
+            scale = np.broadcast_to(scale.max(axis=0), scale.shape)
+        return fill_dead(scale).astype(np.float32).astype(np.float64)
+
+    def _problem(self, setting: Setting, noise: float) -> Quadratic:
+        key = ("problem", _bytes(setting.columns), noise)
+        found = self._recall(key)
+        if found is None:
+            found = quadratic_of(self.rows, self.statistics.fit, self.takes_bias, setting.columns, noise, self.prior)
+            self._remember(key, found, found.target.nbytes + 2 * found.matrix.nbytes)
+        assert isinstance(found, Quadratic)
+        return found
+
+    def _masked(self, setting: Setting) -> tuple[NDArray[np.bool_] | None, F64]:
+        """The mask and the rows repaired for it, for noiseless inputs."""
+        if setting.mask is None:
+            return None, self._problem(setting, 0.0).target
+        key = ("mask", *self._key(setting)[1:])
+        found = self._recall(key)
+        if not isinstance(found, tuple):
+            plain = self._problem(setting, 0.0)
+            if setting.mask.sequential:
+                keep, values = obs_select(plain.target, plain.factor, setting.ratio)
+            else:
+                keep = self._scored_mask(setting, plain.target)
+                values = obs_mask(plain.target, plain.factor, keep)
+            found = keep, descend_values(values, plain.target, plain.matrix, keep)
+            self._remember(key, found, keep.nbytes + values.nbytes)
+        return found
+
+    def _scored_mask(self, setting: Setting, rows: F64) -> NDArray[np.bool_]:
+        """The mask by the algorithm's own scores for `rows` [groups, rows, kept]."""
+        assert setting.mask is not None
+        columns = slice(None) if setting.columns is None else setting.columns
+        power = np.einsum("gdd->gd", self.statistics.fit.second_moment(False))[:, columns]
+        inverse = np.einsum("gkd,gkd->gd", *(2 * (self._problem(setting, 0.0).factor,)))
+        shape = (-1, rows.shape[2])
+        context = WeightContext(
+            self.layout.taps,
+            np.broadcast_to(power[:, None], rows.shape).reshape(shape),
+            np.broadcast_to(inverse[:, None], rows.shape).reshape(shape),
+        )
+        return setting.mask.keep(rows.reshape(shape), setting.ratio, context).reshape(rows.shape)
+
+    def _pick(self, variants: list[Variant], setting: Setting) -> Variant:
+        """Per row, the variant with the least held-out error; for the whole layer where scales are tied."""
+        errors = np.stack([self._error(variant, setting) for variant in variants])
+        if self.layout.tied:
+            return variants[int(errors.sum(axis=(1, 2)).argmin())]
+        best = errors.argmin(axis=0)
+        codes = np.stack([variant.codes for variant in variants])
+        group, row = np.indices(best.shape)
+        scales = [variant.scale for variant in variants if variant.scale is not None]
+        return Variant(codes[best, group, row], np.stack(scales)[best, group, row] if scales else None)
+
+    def _error(self, variant: Variant, setting: Setting) -> F64:
+        return output_error(
+            self.rows, variant.values(), self.statistics.heldout, self.takes_bias, setting.columns, setting.noise
+        )
+
+    def _finish(self, variant: Variant, setting: Setting) -> RepairedRows:
+        values = variant.values()
+        bias = None if self.bias is None else self.bias.astype(np.float32)
+        if self.recovery == "full" and self.takes_bias:
+            bias = corrected_bias(self.bias, self.rows, values, self.statistics.fit.mean, setting.columns)
+        centred = self.takes_bias and self.recovery == "full"
+        fit, heldout = (
+            output_error(self.rows, values, moments, centred, setting.columns, setting.noise).sum() / power.sum()
+            for moments, power in (
+                (self.statistics.fit, self._power_fit),
+                (self.statistics.heldout, self._power),
+            )
+        )
+        stored = variant.codes if variant.scale is not None else variant.codes.astype(np.float32)
+        scale = None if variant.scale is None else variant.scale.astype(np.float32)
+        return RepairedRows(stored, scale, bias, float(fit), float(heldout))  # type: ignore[arg-type]
+
+    def _key(self, setting: Setting) -> tuple[object, ...]:
+        """What the variants for noiseless inputs depend on."""
+        name = None if setting.mask is None else setting.mask.name
+        return setting.bits, name, round(setting.ratio, 6), _bytes(setting.columns)
+
+    def _recall(self, key: tuple[object, ...]) -> object | None:
+        found: object | None = self._cache.get((self._owner, key))
+        return found
+
+    def _remember(self, key: tuple[object, ...], value: object, size: int) -> None:
+        self._cache.put((self._owner, key), value, size)
+
+
+def _bytes(columns: NDArray[np.int64] | None) -> bytes:
+    return b"" if columns is None else columns.tobytes()

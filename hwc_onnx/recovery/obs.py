@@ -1,0 +1,106 @@
+"""Optimal Brain Surgeon in its fixed-order form: zero or round one column at a time, later columns make up for it.
+
+For A^-1 = U^T U with U upper triangular, replacing column j of a row by q_j costs ((w_j - q_j) / U_jj)^2 and moves the
+later columns by -(w_j - q_j) / U_jj * U[j, j+1:]. Columns are taken in natural order: sorting them by size is known to
+ruin depthwise networks. All rows share U, so a layer costs O(d^3 + rows * d^2).
+
+Source: Frantar & Alistarh, SparseGPT (ICML 2023), Algorithm 1; Frantar et al., GPTQ (ICLR 2023), section 3.
+Differs from the papers: blocks are of equal size, and zeroing and rounding share one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwc_onnx.recovery.statistics import F64
+
+BLOCK = 32
+SELECTION_BLOCK = 128
+
+Replace = Callable[[int, F64], F64]
+
+
+def blocks(width: int, size: int) -> list[tuple[int, int]]:
+    """Nearly equal [start, stop) blocks of at most `size` columns."""
+    count = max(1, -(-width // size))
+    edges = [round(i * width / count) for i in range(count + 1)]
+    return list(pairwise(edges))
+
+
+def _run(weight: F64, factor: F64, spans: list[tuple[int, int]], start: Callable[[int, int, F64], Replace]) -> F64:
+    """The common sweep: `start(first, last, columns)` sees a block and returns what replaces each of its columns."""
+    work = weight.astype(np.float64, copy=True)
+    result = np.empty_like(work)
+    diagonal = np.einsum("gdd->gd", factor)
+    for first, last in spans:
+        # [groups, columns, rows], so that each column is one run of memory
+        local = np.ascontiguousarray(work[:, :, first:last].transpose(0, 2, 1))
+        replace = start(first, last, local)
+        errors = np.empty_like(local)
+        for j in range(last - first):
+            column = local[:, j]
+            value = replace(first + j, column)
+            result[:, :, first + j] = value
+            errors[:, j] = (column - value) / diagonal[:, None, first + j]
+            if first + j + 1 < last:
+                local[:, j + 1 :] -= factor[:, first + j, first + j + 1 : last, None] * errors[:, j, None, :]
+        if last < work.shape[2]:
+            work[:, :, last:] -= errors.transpose(0, 2, 1) @ factor[:, first:last, last:]
+    return result
+
+
+def obs_round(
+    weight: F64, factor: F64, keep: NDArray[np.bool_] | None, scale: F64, low: int | F64, high: int | F64
+) -> F64:
+    """Integer codes (as float64) of `weight` [groups, rows, d] for per-row `scale` [groups, rows].
+
+    Columns where `keep` is False become zero; the rest are rounded to scale * {low..high} (bounds may differ by row).
+    """
+    codes = np.empty_like(weight)
+
+    def start(first: int, last: int, local: F64) -> Replace:
+        def replace(j: int, column: F64) -> F64:
+            code = np.minimum(np.maximum(np.rint(column / scale), low), high)
+            if keep is not None:
+                code *= keep[:, :, j]
+            codes[:, :, j] = code
+            return code * scale
+
+        return replace
+
+    _run(weight, factor, blocks(weight.shape[2], BLOCK), start)
+    return codes
+
+
+def obs_mask(weight: F64, factor: F64, keep: NDArray[np.bool_]) -> F64:
+    """Zero where `keep` is False and let the columns that follow make up for it; float64 [groups, rows, d]."""
+
+    def start(first: int, last: int, local: F64) -> Replace:
+        return lambda j, column: column * keep[:, :, j]
+
+    return _run(weight, factor, blocks(weight.shape[2], BLOCK), start)
+
+
+def obs_select(weight: F64, factor: F64, ratio: float) -> tuple[NDArray[np.bool_], F64]:
+    """Choose the zeros on the way: in each block, the share `ratio` of entries with the smallest (w_j / U_jj)^2.
+
+    Returns the kept positions [groups, rows, d], with exactly round(ratio * size) zeros, and the compensated rows.
+    """
+    keep = np.ones(weight.shape, dtype=bool)
+    diagonal = np.einsum("gdd->gd", factor)
+    per_column = weight.shape[0] * weight.shape[1]
+
+    def start(first: int, last: int, local: F64) -> Replace:
+        score = (local.transpose(0, 2, 1) / diagonal[:, None, first:last]) ** 2
+        count = round(ratio * per_column * last) - round(ratio * per_column * first)
+        flat = np.ones(score.size, dtype=bool)
+        flat[np.argsort(score.ravel(), kind="stable")[:count]] = False
+        keep[:, :, first:last] = flat.reshape(score.shape)
+        return lambda j, column: column * keep[:, :, j]
+
+    values = _run(weight, factor, blocks(weight.shape[2], SELECTION_BLOCK), start)
+    return keep, values

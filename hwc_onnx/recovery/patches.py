@@ -1,0 +1,124 @@
+"""Input patches of a layer at sampled output positions: the columns of X in Y = W X.
+
+Positions are drawn anew for each batch, the same number for every image, so that no image weighs more than another.
+A transposed convolution is a plain one over the input with zeros between its pixels and the kernel turned around;
+patches are gathered in the order of the weight's own taps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwc_onnx.graph.layer_graph import Layer
+
+F32 = NDArray[np.float32]
+
+
+def patches_of(
+    layer: Layer, attributes: Mapping[str, Any], x: F32, per_image: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Patches [groups, n, d] of a batch `x` of the layer's input, `per_image` positions of each image at most.
+
+    `attributes` are the node's; the column order is that of `hwc_onnx.recovery.layout`.
+    """
+    if layer.op_type == "Conv":
+        return conv_patches(layer, attributes, x, per_image, rng)
+    if layer.op_type == "ConvTranspose":
+        return transposed_patches(layer, attributes, x, per_image, rng)
+    return token_patches(layer, attributes, x, per_image, rng)
+
+
+def token_patches(
+    layer: Layer, attributes: Mapping[str, Any], x: F32, per_image: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Rows (or columns, for a weight on the left) of a matrix product's activation, [1, n, d]."""
+    left = layer.op_type == "MatMul" and layer.output_axis == len(layer.weight_shape) - 2
+    flipped = left or (layer.op_type == "Gemm" and bool(attributes.get("transA", 0)))
+    tokens = np.moveaxis(x, -2, -1) if flipped and x.ndim > 1 else x
+    tokens = tokens.reshape(len(x) if x.ndim > 2 else 1, -1, tokens.shape[-1])
+    if x.ndim <= 2:
+        return np.ascontiguousarray(tokens, dtype=np.float32)
+    return _sample(tokens, per_image, rng)[None]
+
+
+def _sample(tokens: F32, per_image: int, rng: np.random.Generator) -> F32:
+    """`per_image` of the tokens [images, n, d] of each image, [images * per_image, d]."""
+    images, available, width = tokens.shape
+    if available <= per_image:
+        return np.ascontiguousarray(tokens.reshape(-1, width), dtype=np.float32)
+    chosen = np.argsort(rng.random((images, available)), axis=1)[:, :per_image]
+    return np.ascontiguousarray(tokens[np.arange(images)[:, None], chosen].reshape(-1, width), dtype=np.float32)
+
+
+def _two_dimensional(x: F32) -> F32:
+    """[N, C, L] as [N, C, 1, L]."""
+    return x[:, :, None, :] if x.ndim == 3 else x
+
+
+def _pair(values: Any, default: int, spatial: int) -> tuple[int, int]:
+    """An ONNX attribute of one or two numbers as (rows, columns); one spatial axis is the columns."""
+    numbers = [int(v) for v in values] if values else [default] * spatial
+    return (default, numbers[0]) if spatial == 1 else (numbers[0], numbers[1])
+
+
+def _gather(padded: F32, groups: int, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Patches [groups, n, C/G * taps] at pixel `rows`, `columns` [images, positions, taps] of [N, C, Y, X]."""
+    images, channels = padded.shape[:2]
+    positions, taps = rows.shape[1:]
+    last = np.ascontiguousarray(padded.transpose(0, 2, 3, 1))
+    taken = last[np.arange(images)[:, None, None], rows, columns]
+    split = taken.reshape(images * positions, taps, groups, channels // groups)
+    return np.ascontiguousarray(split.transpose(2, 0, 3, 1)).reshape(groups, images * positions, -1)
+
+
+def _positions(images: int, available: int, per_image: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Output positions [images, n]: all of them when few, else a draw without replacement per image."""
+    if available <= per_image:
+        return np.broadcast_to(np.arange(available), (images, available)).astype(np.int64)
+    return np.argsort(rng.random((images, available)), axis=1)[:, :per_image].astype(np.int64)
+
+
+def conv_patches(
+    layer: Layer, attributes: Mapping[str, Any], x: F32, per_image: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Patches of a Conv (1-D or 2-D; grouped, strided, dilated), [groups, n, C/G * taps]."""
+    dims = layer.loop_dims
+    x = _two_dimensional(np.asarray(x, dtype=np.float32))
+    top, left, bottom, right = dims.pads
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    (sy, sx), (dy, dx) = dims.stride, dims.dilation
+    across = (padded.shape[3] - (dims.FX - 1) * dx - 1) // sx + 1
+    down = (padded.shape[2] - (dims.FY - 1) * dy - 1) // sy + 1
+    at = _positions(len(x), across * down, per_image, rng)
+    tap_y, tap_x = (t.reshape(-1) for t in np.meshgrid(np.arange(dims.FY), np.arange(dims.FX), indexing="ij"))
+    rows = (at // across)[:, :, None] * sy + tap_y * dy
+    columns = (at % across)[:, :, None] * sx + tap_x * dx
+    return _gather(padded, dims.G, rows, columns)
+
+
+def transposed_patches(
+    layer: Layer, attributes: Mapping[str, Any], x: F32, per_image: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Patches of a ConvTranspose: what each tap of an output pixel is multiplied with, zero where nothing lands."""
+    dims = layer.loop_dims
+    spatial = x.ndim - 2
+    x = _two_dimensional(np.asarray(x, dtype=np.float32))
+    (sy, sx), (dy, dx), (top, left, bottom, right) = dims.stride, dims.dilation, dims.pads
+    extra_y, extra_x = _pair(attributes.get("output_padding"), 0, spatial)
+    down = (x.shape[2] - 1) * sy + (dims.FY - 1) * dy + 1 + extra_y - top - bottom
+    across = (x.shape[3] - 1) * sx + (dims.FX - 1) * dx + 1 + extra_x - left - right
+    at = _positions(len(x), across * down, per_image, rng)
+    tap_y, tap_x = (t.reshape(-1) for t in np.meshgrid(np.arange(dims.FY), np.arange(dims.FX), indexing="ij"))
+    source_y = (at // across)[:, :, None] + top - tap_y * dy
+    source_x = (at % across)[:, :, None] + left - tap_x * dx
+    inside = (source_y % sy == 0) & (source_x % sx == 0)
+    rows, columns = source_y // sy, source_x // sx
+    inside &= (rows >= 0) & (rows < x.shape[2]) & (columns >= 0) & (columns < x.shape[3])
+    padded = np.pad(x, ((0, 0), (0, 0), (0, 1), (0, 1)))
+    rows = np.where(inside, rows, x.shape[2])
+    columns = np.where(inside, columns, x.shape[3])
+    return _gather(padded, dims.G, rows, columns)

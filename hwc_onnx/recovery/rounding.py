@@ -1,0 +1,106 @@
+"""Round many versions of one layer at once.
+
+All versions (widths, code ranges, masks) of a layer share the matrix of the problem, so they are stacked as further
+rows and go through OBS rounding and coordinate descent together. Each version yields two variants: rounded, and
+rounded then descended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwc_onnx.recovery.coordinate import descend_codes
+from hwc_onnx.recovery.obs import obs_round
+from hwc_onnx.recovery.quadratic import Quadratic
+from hwc_onnx.recovery.scales import refit_scale, search_scale
+from hwc_onnx.recovery.statistics import F64
+
+STACK_BYTES = 24 << 20
+SWEEPS = 2
+ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Integer `codes` [groups, rows, d] with `scale` [groups, rows], or real values with scale None."""
+
+    codes: NDArray[np.int8] | F64
+    scale: F64 | None
+
+    def values(self) -> F64:
+        """The rows as real numbers."""
+        codes = self.codes.astype(np.float64)
+        return codes if self.scale is None else codes * self.scale[:, :, None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One version to make: compensated rows `values`, their mask `keep` (None: dense) and the code range."""
+
+    values: F64
+    keep: NDArray[np.bool_] | None
+    low: int
+    high: int
+
+
+def round_jobs(problem: Quadratic, jobs: Sequence[Job], settle: Callable[[F64], F64]) -> list[list[Variant]]:
+    """Two variants of every job; `settle` makes scales [groups, rows] storable."""
+    size = max(1, problem.target.nbytes)
+    at_once = max(1, STACK_BYTES // size)
+    found: list[list[Variant]] = []
+    for first in range(0, len(jobs), at_once):
+        found += _round(problem, jobs[first : first + at_once], settle)
+    return found
+
+
+def _round(problem: Quadratic, jobs: Sequence[Job], settle: Callable[[F64], F64]) -> list[list[Variant]]:
+    rows, count = problem.target.shape[1], len(jobs)
+    diagonal = np.einsum("gdd->gd", problem.matrix)
+
+    def each(scale: F64) -> F64:
+        return np.concatenate([settle(scale[:, i * rows : (i + 1) * rows]) for i in range(count)], axis=1)
+
+    values = np.concatenate([job.values for job in jobs], axis=1)
+    target = np.concatenate([problem.target] * count, axis=1)
+    low = np.repeat([float(job.low) for job in jobs], rows)[None, :]
+    high = np.repeat([float(job.high) for job in jobs], rows)[None, :]
+    keep = None
+    if any(job.keep is not None for job in jobs):
+        dense = np.ones(problem.target.shape, dtype=bool)
+        keep = np.concatenate([dense if job.keep is None else job.keep for job in jobs], axis=1)
+    scale = each(np.concatenate([search_scale(job.values, diagonal, job.low, job.high) for job in jobs], axis=1))
+    codes = obs_round(values, problem.factor, keep, scale, low, high)
+    scale = each(refit_scale(codes, scale, target, problem.matrix))
+    stages = [(codes, scale)]
+    for _ in range(ROUNDS):
+        codes = descend_codes(codes, scale, target, problem.matrix, low, high, keep, SWEEPS)
+        scale = each(refit_scale(codes, scale, target, problem.matrix))
+    stages.append((codes, scale))
+    return [
+        [
+            Variant(stage[:, i * rows : (i + 1) * rows].astype(np.int8), scales[:, i * rows : (i + 1) * rows].copy())
+            for stage, scales in stages
+        ]
+        for i in range(count)
+    ]
+
+
+def polish(
+    problem: Quadratic,
+    variant: Variant,
+    keep: NDArray[np.bool_] | None,
+    low: F64,
+    high: F64,
+    settle: Callable[[F64], F64],
+) -> Variant:
+    """The variant descended under another problem (one with rounding noise, say), from where it stands."""
+    assert variant.scale is not None
+    codes = variant.codes.astype(np.float64)
+    scale = settle(refit_scale(codes, variant.scale, problem.target, problem.matrix))
+    codes = descend_codes(codes, scale, problem.target, problem.matrix, low, high, keep, SWEEPS)
+    scale = settle(refit_scale(codes, scale, problem.target, problem.matrix))
+    return Variant(codes.astype(np.int8), scale)

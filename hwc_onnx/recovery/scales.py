@@ -1,0 +1,79 @@
+"""Per-row weight scales: a first guess weighted by how much each input matters, and the exact refit for given codes.
+
+First guess: over a grid of shrink factors, the scale with the least sum_j A_jj (w_j - q_j)^2. Refit: for codes c and
+target t, the error (t - s c) A (t - s c)^T is least at s = (c A t) / (c A c).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwc_onnx.recovery.statistics import F64
+
+
+def code_range(bits: int, portable: bool = False) -> tuple[int, int]:
+    """Symmetric integer range of a weight width: [-(2^(b-1) - 1), 2^(b-1) - 1]; 8 bits become 7 when `portable`.
+
+    Products of 8-bit weights and unsigned 8-bit activations saturate in the 16-bit adders of x86 processors without
+    VNNI; +-63 never does.
+    """
+    high = (1 << (bits - 1)) - 1
+    if portable:
+        high = min(high, 63)
+    return -high, high
+
+
+def ranges_of(bits: int, portable: bool = False) -> list[tuple[int, int]]:
+    """Code ranges worth trying at a width, the symmetric one first.
+
+    Up to 4 bits the one code that a symmetric range leaves out counts: at 2 bits the range may also be -2..1 or, as a
+    channel's sign is free, its mirror image; at 3 and 4 bits it may take the lowest code in.
+    """
+    low, high = code_range(bits, portable)
+    if bits == 2:
+        return [(low, high), (-2, 1), (-1, 2)]
+    return [(low, high), (low - 1, high)] if bits <= 4 else [(low, high)]
+
+
+def search_scale(weight: F64, diagonal: F64, low: int, high: int, steps: int = 24) -> F64:
+    """Scale per row [groups, rows] of `weight` [groups, rows, d], weighted by `diagonal` [groups, d].
+
+    Rows of zeros get scale 0; see `fill_dead`.
+    """
+    largest = np.maximum(weight.max(axis=2) / max(high, 1), weight.min(axis=2) / min(low, -1))
+    smallest_shrink = {1: 0.2, 2: 0.2, 3: 0.35, 7: 0.45, 15: 0.6}.get(high, 0.75)
+    best: F64 = largest.copy()
+    best_error = np.full(largest.shape, np.inf)
+    for shrink in np.linspace(1.0, smallest_shrink, steps):
+        scale = largest * shrink
+        divisor = np.where(scale > 0, scale, 1.0)[:, :, None]
+        rounded = np.clip(np.rint(weight / divisor), low, high) * divisor
+        error = np.einsum("grd,gd->gr", (weight - rounded) ** 2, diagonal)
+        better = error < best_error
+        best = np.where(better, scale, best)
+        best_error = np.where(better, error, best_error)
+    return best
+
+
+def refit_scale(codes: F64, scale: F64, target: F64, matrix: F64) -> F64:
+    """Best positive scale per row for fixed `codes` [groups, rows, d]; rows where none exists keep `scale`."""
+    weighted = codes @ matrix
+    power = np.einsum("grd,grd->gr", weighted, codes)
+    match = np.einsum("grd,grd->gr", weighted, target)
+    usable = (power > 0) & (match > 0)
+    refitted: F64 = np.where(usable, match / np.where(power > 0, power, 1.0), scale)
+    return refitted
+
+
+def fill_dead(scale: F64, dead: NDArray[np.bool_] | None = None) -> F64:
+    """Rows of zeros (scale 0, or marked `dead`) take the median of the others, never a tiny number.
+
+    A runtime that turns the bias into integers of scale s_x * s_w would lose the bias of a channel whose weight scale
+    is next to nothing.
+    """
+    gone = scale <= 0 if dead is None else (scale <= 0) | dead
+    if not gone.any():
+        return scale
+    alive = scale[~gone]
+    return np.where(gone, float(np.median(alive)) if alive.size else 1.0, scale)

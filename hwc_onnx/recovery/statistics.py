@@ -1,0 +1,83 @@
+"""Second moments of a layer's inputs: all that the closed-form repairs need to know about the data.
+
+A layer is a matrix product Y = W X + b whose columns of X are im2col patches (or tokens). Each output row only needs
+the Gram matrix X X^T and the mean of X, so the patches themselves are never kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over `rows` input patches: `gram` [groups, d, d] of x x^T and `total` [groups, d] of x (float64)."""
+
+    gram: F64
+    total: F64
+    rows: int
+
+    @property
+    def mean(self) -> F64:
+        """Mean patch [groups, d]."""
+        return self.total / max(self.rows, 1)
+
+    def second_moment(self, centred: bool) -> F64:
+        """E[x x^T] [groups, d, d], or the covariance when `centred` (what is left once a bias absorbs the mean)."""
+        return self._covariance if centred else self.gram / max(self.rows, 1)
+
+    @cached_property
+    def _covariance(self) -> F64:
+        mean = self.mean
+        covariance: F64 = self.gram / max(self.rows, 1) - mean[:, :, None] * mean[:, None, :]
+        return covariance
+
+    def digest(self) -> str:
+        """SHA-256 of the contents."""
+        hasher = hashlib.sha256(str((self.gram.shape, self.rows)).encode())
+        hasher.update(np.ascontiguousarray(self.gram).tobytes())
+        hasher.update(np.ascontiguousarray(self.total).tobytes())
+        return hasher.hexdigest()
+
+    @classmethod
+    def identity(cls, groups: int, width: int) -> Moments:
+        """White inputs of mean zero: what is assumed for a layer without data."""
+        return cls(np.broadcast_to(np.eye(width), (groups, width, width)).copy(), np.zeros((groups, width)), 1)
+
+
+class MomentsBuilder:
+    """Accumulates `Moments` from patches that arrive in batches; memory is one Gram matrix per group."""
+
+    def __init__(self, groups: int, width: int) -> None:
+        self._gram = np.zeros((groups, width, width))
+        self._total = np.zeros((groups, width))
+        self._rows = 0
+
+    def add(self, patches: NDArray[np.floating]) -> None:
+        """Add patches [groups, n, d]."""
+        self._gram += (patches.transpose(0, 2, 1) @ patches).astype(np.float64)
+        self._total += patches.sum(axis=1, dtype=np.float64)
+        self._rows += patches.shape[1]
+
+    def build(self) -> Moments:
+        """The moments of everything added so far."""
+        return Moments(self._gram.copy(), self._total.copy(), self._rows)
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """One layer's calibration: moments to fit on, and moments of other images to judge by."""
+
+    fit: Moments
+    heldout: Moments
+
+    def digest(self) -> str:
+        """SHA-256 of what the repairs read."""
+        return hashlib.sha256((self.fit.digest() + self.heldout.digest()).encode()).hexdigest()

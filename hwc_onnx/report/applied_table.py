@@ -1,0 +1,43 @@
+"""Tables of `apply`: what each layer became, the drop, the energy and the file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import RenderableType
+
+from hwc_onnx.report.console import table
+from hwc_onnx.report.quantities import change, energy, metric_value, percent, points, size
+
+
+def applied_tables(payload: dict[str, Any]) -> list[RenderableType]:
+    """Layers, then one line each for accuracy, energy and file, then what was left out and why."""
+    layers = table("Layers", "layer", "pruning", "weights", "activations", "not zero", left=2)
+    for layer in payload["layers"]:
+        pruning = (
+            layer["algorithm"] if layer["algorithm"] == "none" else f"{layer['algorithm']} {percent(layer['ratio'])}"
+        )
+        density = layer["achieved"]["weight_density"] if "achieved" in layer else None
+        layers.add_row(
+            layer["key"],
+            pruning,
+            f"{layer['weight_bits']} bit",
+            f"{layer['activation_bits']} bit",
+            percent(density) if density is not None else "",
+        )
+    figures, unit, output = payload["energy_pj"], payload["energy_unit"], payload["output"]
+    lines: list[RenderableType] = [layers, ""]
+    metric = payload["metric"]
+    if metric is not None:
+        name = metric["name"]
+        low, high = metric["drop_ci95"]
+        lines.append(
+            f"{name} {metric_value(name, metric['original'])} -> {metric_value(name, metric['compressed'])}, drop "
+            f"{points(metric['drop_points'])} points ({points(low)} .. {points(high)}, {metric['n_samples']} {payload['data']} samples)"
+        )
+    lines += [
+        f"energy on {payload['accelerator']}: {energy(figures['compressed'], unit)}, "
+        f"{change(payload['reduction_vs_int8'])} vs INT8, {change(payload['reduction_vs_float'])} vs float",
+        f"written: {output['path']}, {size(output['file_bytes'])} (original {size(output['original_file_bytes'])})",
+    ]
+    return lines + [f"note: {text}" for text in payload["notes"]]

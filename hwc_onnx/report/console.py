@@ -1,0 +1,41 @@
+"""Printing to a stream: JSON that any parser reads, tables that fit 80 columns."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+
+def print_json(payload: dict[str, Any] | list[Any], stream: TextIO) -> None:
+    """Write `payload` as JSON (no NaN or infinity, which JSON does not have: a ValueError)."""
+    stream.write(json.dumps(payload, indent=1, allow_nan=False) + "\n")
+
+
+def print_tables(tables: Sequence[RenderableType], stream: TextIO) -> None:
+    """Write tables and lines; long paths are not broken."""
+    console = Console(file=stream, highlight=False, markup=False)
+    for table in tables:
+        console.print(table, soft_wrap=isinstance(table, str))
+
+
+def tables_text(tables: Sequence[RenderableType]) -> str:
+    """What `print_tables` would write."""
+    stream = io.StringIO()
+    print_tables(tables, stream)
+    return stream.getvalue()
+
+
+def table(title: str | None, *columns: str, left: int = 1) -> Table:
+    """An empty table: the first `left` columns are words, the others right-aligned numbers that are never cut."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for position, name in enumerate(columns):
+        words = position < left
+        made.add_column(
+            name, justify="left" if words else "right", overflow="fold" if words else "ellipsis", no_wrap=not words
+        )
+    return made

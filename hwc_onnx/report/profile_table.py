@@ -1,0 +1,130 @@
+"""Tables of `profile`: energy node by node, one accelerator in depth or several side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import RenderableType
+
+from hwc_onnx.cost.types import COMPONENTS
+from hwc_onnx.errors import UsageError
+from hwc_onnx.plugins import nearest
+from hwc_onnx.report.console import table
+from hwc_onnx.report.quantities import change, count, energy, latency, percent, size
+
+
+def profile_tables(payloads: Sequence[dict[str, Any]], top: int | None = None) -> list[RenderableType]:
+    """Tables for the payloads of one model on one or several accelerators.
+
+    Args:
+        payloads: results of `payloads.profile_payload`, one for each accelerator.
+        top: show only this many nodes, those that cost most on the first accelerator.
+    """
+    if len(payloads) == 1:
+        return [_nodes(payloads[0], top), "", *_summary(payloads)]
+    return [_side_by_side(payloads, top), "", *_summary(payloads)]
+
+
+def explain_tables(payloads: Sequence[dict[str, Any]], key: str) -> list[RenderableType]:
+    """How one node's energy comes about on each accelerator: its parts, its accesses and its mapping.
+
+    Raises:
+        UsageError: no node has this key.
+    """
+    shown: list[RenderableType] = []
+    for payload in payloads:
+        known = [node["key"] for node in payload["nodes"]]
+        if key not in known:
+            raise UsageError(
+                f"--explain: no node '{key}'{nearest(key, known)}; `hwc-onnx profile MODEL` lists the nodes by name"
+            )
+        node = payload["nodes"][known.index(key)]
+        unit = payload["energy_unit"]
+        parts = table(f"{key} ({node['op_type']}) on {payload['accelerator']}", "part", "energy", "share")
+        total = node["energy_pj"]["total"]
+        for name in COMPONENTS:
+            part = node["energy_pj"][name]
+            if part:
+                parts.add_row(name, energy(part, unit), percent(part / total))
+        parts.add_row("total", energy(total, unit), percent(1.0))
+        shown.append(parts)
+        counts = table("\nAccesses in words", "memory", "operand", "read", "written", left=2)
+        for memory, operands in node["accesses"].items():
+            for operand, numbers in operands.items():
+                counts.add_row(memory, operand, count(numbers.get("read", 0.0)), count(numbers.get("write", 0.0)))
+        shown.append(counts)
+        mapping = ", ".join(f"{name}: {value}" for name, value in node["mapping"].items())
+        shown.append(f"\n{count(node['macs'])} MACs, {count(node['cycles'])} cycles, method {node['method']}")
+        shown.append(f"mapping {mapping}\n" if mapping else "")
+    return shown
+
+
+def _nodes(payload: dict[str, Any], top: int | None) -> RenderableType:
+    unit, total = payload["energy_unit"], payload["totals"]["energy_pj"]["total"]
+    made = table(
+        f"Energy per inference on {payload['accelerator']}",
+        "node",
+        "op",
+        "MACs",
+        "energy",
+        "share",
+        "DRAM",
+        "latency",
+        left=2,
+    )
+    for node in _chosen(payload["nodes"], top):
+        parts = node["energy_pj"]
+        share = parts["total"] / total if total else 0.0
+        made.add_row(
+            node["key"],
+            node["op_type"],
+            count(node["macs"]),
+            energy(parts["total"], unit),
+            percent(share),
+            energy(parts["dram"], unit),
+            latency(node["latency_s"]),
+        )
+    return made
+
+
+def _side_by_side(payloads: Sequence[dict[str, Any]], top: int | None) -> RenderableType:
+    made = table("Energy per inference", "node", "op", *(payload["accelerator"] for payload in payloads), left=2)
+    for chosen in _chosen(payloads[0]["nodes"], top):
+        figures = []
+        for payload in payloads:
+            node = next(node for node in payload["nodes"] if node["key"] == chosen["key"])
+            figures.append(energy(node["energy_pj"]["total"], payload["energy_unit"]))
+        made.add_row(chosen["key"], chosen["op_type"], *figures)
+    return made
+
+
+def _summary(payloads: Sequence[dict[str, Any]]) -> list[RenderableType]:
+    made = table("Total", "accelerator", "this model", "INT8", "float", "vs INT8", "vs float", "latency", "bytes")
+    lines: list[RenderableType] = [made]
+    for payload in payloads:
+        unit, totals = payload["energy_unit"], payload["totals"]
+        made.add_row(
+            payload["accelerator"],
+            energy(totals["energy_pj"]["total"], unit),
+            energy(payload["baseline_int8"]["energy_pj"], unit),
+            energy(payload["float"]["energy_pj"], unit),
+            change(payload["reduction_vs_int8"]),
+            change(payload["reduction_vs_float"]),
+            latency(totals["latency_s"]),
+            size(totals["accelerator_bytes"]),
+        )
+        if payload["unmodelled"]:
+            coverage = payload["coverage"]
+            lines.append(
+                f"{payload['accelerator']}: modelled {percent(coverage['macs'])} of the MACs and "
+                f"{percent(coverage['traffic'])} of the traffic; left out: "
+                + ", ".join(f"{item['key']} ({item['reason']})" for item in payload["unmodelled"])
+            )
+    return lines
+
+
+def _chosen(nodes: list[dict[str, Any]], top: int | None) -> list[dict[str, Any]]:
+    if top is None:
+        return nodes
+    return sorted(nodes, key=lambda node: node["energy_pj"]["total"], reverse=True)[:top]

@@ -1,0 +1,80 @@
+"""Progress on stderr: one line for each improvement, and a moving line underneath when a person is watching.
+
+In a terminal the current phase and trial move on one line; elsewhere (a log, a pipe) only whole lines are written.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.status import Status
+
+from hwc_onnx.events import Event, Note, Phase, Step, TrialDone
+from hwc_onnx.report.quantities import duration, percent, points, size
+
+
+class Progress:
+    """A listener for `on_event`. Use as a context manager, so that the moving line is cleared on any exit."""
+
+    def __init__(self, stream: TextIO, quiet: bool = False) -> None:
+        self._console = Console(file=stream, highlight=False, quiet=quiet)
+        self._status: Status | None = None
+        if self._console.is_terminal and not quiet:
+            self._status = self._console.status("starting")
+        self._phase = ""
+        self._header_shown = False
+        self._last: TrialDone | None = None
+
+    def __enter__(self) -> Progress:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, Phase):
+            self._phase = event.name
+            self._line(f"{event.name}: {event.detail}" if event.detail else event.name)
+            self._move(event.name)
+        elif isinstance(event, Step):
+            share = f"{event.done} of {event.total}" if event.total else ""
+            self._move(" ".join(filter(None, (self._phase, share, event.detail))))
+        elif isinstance(event, TrialDone):
+            self._trial(event)
+        elif isinstance(event, Note):
+            self._line(f"{'warning' if event.warning else 'note'}: {event.text}")
+
+    def interrupted(self, command: str) -> None:
+        """Say what is kept, and how to go on."""
+        self._line("interrupted; every finished trial is kept, and best.onnx in the run folder is the best so far")
+        self._line(f"to continue: {command}")
+
+    def _trial(self, trial: TrialDone) -> None:
+        if not self._header_shown:
+            self._line(f"{'trial':>9}  {'of INT8 energy':>14}  {'drop':>7}  {'file':>9}  {'elapsed':>12}  from")
+            self._header_shown = True
+        if trial.improved:
+            written = size(trial.file_bytes) if trial.file_bytes else "-"
+            self._line(
+                f"{f'{trial.evaluations}/{trial.budget}':>9}  {percent(trial.energy):>14}  {points(trial.drop_points):>7}"
+                f"  {written:>9}  {duration(trial.seconds):>12}  {trial.origin}"
+            )
+        self._move(
+            f"trial {trial.evaluations} of {trial.budget}, best {percent(trial.best_energy)} of INT8's energy, "
+            f"{duration(trial.seconds)}"
+        )
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True, markup=False)
+
+    def _move(self, text: str) -> None:
+        if self._status is not None:
+            self._status.update(text)

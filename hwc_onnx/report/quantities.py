@@ -1,0 +1,71 @@
+"""How figures are written: four significant digits, a unit that fits the size, never a bare number."""
+
+from __future__ import annotations
+
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_JOULES = ((1e12, "J"), (1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ"), (1.0, "pJ"))
+_SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
+_BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1.0, "B"))
+
+
+def energy(value: float, unit: str = "pJ") -> str:
+    """Picojoules as pJ to J; other units (a profile in multiples of a MAC) with a thousand prefix."""
+    if unit == "pJ":
+        return _scaled(value, _JOULES)
+    return f"{count(value)} {unit}"
+
+
+def latency(seconds: float) -> str:
+    """Seconds as ns to s."""
+    return _scaled(seconds, _SECONDS)
+
+
+def duration(seconds: float) -> str:
+    """Elapsed time as 12 s, 3 min 05 s or 1 h 02 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(value: float) -> str:
+    """Bytes as B to GB (powers of 1000)."""
+    return _scaled(value, _BYTES)
+
+
+def count(value: float) -> str:
+    """A count with k, M, G or T."""
+    for factor, prefix in _PREFIXES:
+        if abs(value) >= factor:
+            return f"{value / factor:.4g}{prefix}"
+    return f"{value:.4g}"
+
+
+def percent(fraction: float) -> str:
+    """A fraction as a percentage with one decimal."""
+    return f"{100.0 * fraction:.1f}%"
+
+
+def change(reduction: float) -> str:
+    """A reduction as a signed change: 0.6 is -60.0%."""
+    return f"{-100.0 * reduction:+.1f}%"
+
+
+def points(value: float) -> str:
+    """A drop in points, with its sign."""
+    return f"{value:+.2f}"
+
+
+def metric_value(name: str, value: float) -> str:
+    """A metric in its own unit: shares as percentages, the rest as numbers."""
+    return f"{100.0 * value:.2f}%" if name in ("top1", "top5", "agreement", "miou") else f"{value:.5g}"
+
+
+def _scaled(value: float, units: tuple[tuple[float, str], ...]) -> str:
+    for factor, unit in units:
+        if abs(value) >= factor:
+            return f"{value / factor:.4g} {unit}"
+    factor, unit = units[-1]
+    return f"{value / factor:.4g} {unit}"

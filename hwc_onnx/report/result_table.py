@@ -1,0 +1,129 @@
+"""Table of `compress`: accuracy, energy on each accelerator and bytes, before and after, and where the files are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import RenderableType
+
+from hwc_onnx.report.console import table
+from hwc_onnx.report.quantities import change, count, duration, energy, latency, metric_value, points, size
+
+_KINDS = {
+    "compressed": "compressed model",
+    "baseline_int8": "INT8 baseline (no better plan passed the gate)",
+    "original": "original, unchanged (nothing passed the gate, INT8 included)",
+}
+
+
+def result_tables(payload: dict[str, Any], notes: bool = True) -> list[RenderableType]:
+    """Tables for a result.json (schema 1); `notes` repeats what was said on the way."""
+    said = [f"note: {text}" for text in payload.get("notes", ())] if notes else []
+    return [_accuracy(payload), "", _energy(payload), "", _sizes(payload), "", *_files(payload), *said]
+
+
+def markdown_rows(payload: dict[str, Any]) -> list[str]:
+    """The same figures as a Markdown table, for a README."""
+    metric, output = payload["metric"], payload["output"]
+    name = metric["name"]
+    low, high = metric["drop_ci95"]
+    rows = [
+        "| | float | INT8 | compressed |",
+        "|---|---|---|---|",
+        f"| {name} on {metric['n_holdout']} held-out samples | {metric_value(name, metric['original'])} "
+        f"| {metric_value(name, metric['baseline_int8'])} | {metric_value(name, metric['compressed'])} |",
+        f"| drop in points, 95% interval | | | {points(metric['drop_points'])} ({points(low)} .. {points(high)}) |",
+    ]
+    for item in _accelerators(payload):
+        figures, unit = item["energy_pj"], item["energy_unit"]
+        rows.append(
+            f"| energy per inference on `{item['name']}` | {energy(figures['float'], unit)} | {energy(figures['baseline_int8'], unit)} "
+            f"| {energy(figures['compressed'], unit)} ({change(item['reduction_vs_int8'])} vs INT8, "
+            f"{change(item['reduction_vs_float'])} vs float) |"
+        )
+    rows.append(
+        f"| file | {size(output['original_file_bytes'])} | {size(output['baseline_file_bytes'])} | {size(output['file_bytes'])} |"
+    )
+    return rows
+
+
+def _accuracy(payload: dict[str, Any]) -> RenderableType:
+    metric = payload["metric"]
+    name = metric["name"]
+    low, high = metric["drop_ci95"]
+    made = table(
+        f"Accuracy ({name}, {metric['n_holdout']} held-out {payload['data']} samples)",
+        "",
+        "original",
+        "INT8",
+        "compressed",
+        "drop",
+        "95% interval",
+    )
+    made.add_row(
+        name,
+        metric_value(name, metric["original"]),
+        metric_value(name, metric["baseline_int8"]),
+        metric_value(name, metric["compressed"]),
+        f"{points(metric['drop_points'])} pt",
+        f"{points(low)} .. {points(high)}",
+    )
+    return made
+
+
+def _energy(payload: dict[str, Any]) -> RenderableType:
+    made = table("Energy per inference", "accelerator", "float", "INT8", "compressed", "vs INT8", "vs float")
+    for item in _accelerators(payload):
+        figures, unit = item["energy_pj"], item["energy_unit"]
+        made.add_row(
+            item["name"],
+            energy(figures["float"], unit),
+            energy(figures["baseline_int8"], unit),
+            energy(figures["compressed"], unit),
+            change(item["reduction_vs_int8"]),
+            change(item["reduction_vs_float"]),
+        )
+    return made
+
+
+def _sizes(payload: dict[str, Any]) -> RenderableType:
+    output, name = payload["output"], payload["accelerator"]["name"]
+    made = table("Size and speed", "", "original", "INT8", "compressed")
+    made.add_row(
+        "file", size(output["original_file_bytes"]), size(output["baseline_file_bytes"]), size(output["file_bytes"])
+    )
+    for label, key, write in (
+        (f"weights on {name}", "accelerator_bytes", size),
+        (f"latency on {name}", "latency_s", latency),
+        ("MACs", "macs", count),
+    ):
+        made.add_row(label, *(write(payload[key][kind]) for kind in ("float", "baseline_int8", "compressed")))
+    return made
+
+
+def _files(payload: dict[str, Any]) -> list[RenderableType]:
+    output, metric, search = payload["output"], payload["metric"], payload["search"]
+    limit = f"{metric['limit_points']:.2f} points"
+    judged = "95% upper bound" if metric["gate"] == "upper" else "point estimate"
+    verdict = "goal met" if payload["goal_met"] else "goal NOT met"
+    lines: list[RenderableType] = [
+        f"{verdict}: limit {limit}, judged by the drop's {judged}; {search['evaluations']} evaluations "
+        f"with {search['sampler']} in {duration(search['seconds'])} (stopped by {search['stopped_by']})",
+        f"written: {output['path']}, the {_KINDS[output['kind']]}",
+    ]
+    if payload.get("run_dir"):
+        lines.append(f"run folder: {payload['run_dir']} (plan.json, result.json, pareto.csv)")
+    if payload["data"] == "synthetic":
+        lines.append("measured on synthetic inputs: give real samples with --data for figures that you can rely on")
+    return lines
+
+
+def _accelerators(payload: dict[str, Any]) -> list[dict[str, Any]]:
+    main = {
+        "name": payload["accelerator"]["name"],
+        "energy_pj": payload["energy_pj"],
+        "energy_unit": payload["energy_unit"],
+        "reduction_vs_int8": payload["reduction_vs_int8"],
+        "reduction_vs_float": payload["reduction_vs_float"],
+    }
+    return [main, *payload.get("compared_accelerators", ())]

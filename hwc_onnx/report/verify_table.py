@@ -1,0 +1,38 @@
+"""Tables of `verify`: each check with what was found, and what was counted from the file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import RenderableType
+
+from hwc_onnx.report.console import table
+from hwc_onnx.report.quantities import energy, percent, size
+
+
+def verify_tables(payload: dict[str, Any]) -> list[RenderableType]:
+    """Checks, then agreement, widths, bytes and energy."""
+    checks = table(None, "check", "", "found", left=3)
+    checks.columns[0].no_wrap = True
+    for check in payload["checks"]:
+        checks.add_row(check["name"], "ok" if check["passed"] else "FAILED", check["found"])
+    counted = table(None, "counted from the file", "")
+    counted.add_row(
+        f"agreement with the original on {payload['n_samples']} {payload['data']} samples",
+        percent(payload["agreement"]),
+    )
+    if payload["relative_error"] is not None:
+        counted.add_row("relative difference of the outputs", percent(payload["relative_error"]))
+    for label, key in (("weight tensors by width", "weight_bits"), ("activations by width", "activation_bits")):
+        widths = ", ".join(f"{number} x {bits} bit" for bits, number in payload[key].items())
+        counted.add_row(label, widths or "none quantized")
+    counted.add_row("weights that are not zero", percent(payload["weight_density"]))
+    counted.add_row("file", f"{size(payload['file_bytes'])} (original {size(payload['original_bytes'])})")
+    if payload["energy_pj"] is not None:
+        figures, unit = payload["energy_pj"], payload["energy_unit"]
+        counted.add_row(
+            "energy per inference", f"{energy(figures['compressed'], unit)} (float {energy(figures['float'], unit)})"
+        )
+    failed = [check["name"] for check in payload["checks"] if not check["passed"]]
+    verdict = "all checks passed" if payload["passed"] else f"FAILED: {', '.join(failed)}"
+    return [checks, "", counted, "", f"{payload['compressed']}: {verdict}"]

@@ -1,0 +1,1 @@
+"""Graph rewrites: prune, remove channels, insert QDQ, clean up."""

@@ -1,0 +1,146 @@
+"""The run folder: one search, its inputs, its record and its best file so far, safe against being killed.
+
+A run is continued when it is started again with the same inputs; a lock names the host and process that owns it, and
+locks of dead processes are broken. Files are replaced by rename, so that a reader never sees half a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hwc_onnx.errors import UsageError
+from hwc_onnx.files import write_atomic
+
+EXTENDABLE = frozenset({"trials", "timeout", "jobs"})
+"""Options that may change when a run is continued: more work, not other work."""
+
+
+class RunFolder:
+    """A folder that one process owns while it works.
+
+    Args:
+        path: the folder; created if missing.
+        config: the resolved inputs and options of this run, plain YAML values; digests stand for files.
+        fresh: move an existing run aside and start anew.
+        resume: True demands that a run exists.
+
+    Raises:
+        UsageError: the folder cannot be made, another live process owns it, there is nothing to resume, or the
+            existing run has other inputs (the message names the first difference).
+    """
+
+    def __init__(
+        self, path: Path, config: Mapping[str, Any], *, fresh: bool = False, resume: bool | None = None
+    ) -> None:
+        self.path = path
+        self.config = dict(config)
+        exists = (path / "config.resolved.yaml").is_file()
+        if resume and not exists:
+            raise UsageError(f"{path}: nothing to resume there; leave --resume out to start, or give --run-dir")
+        if fresh and path.exists():
+            self._owner_must_be_gone()
+            path.rename(path.with_name(f"{path.name}.{time.strftime('%Y%m%d-%H%M%S')}"))
+            exists = False
+        try:
+            (path / "cache").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"{path}: cannot be made ({error.strerror}); choose another place with --run-dir"
+            ) from error
+        self._lock()
+        if exists:
+            try:
+                self._same_inputs()
+            except UsageError:
+                self.release()
+                raise
+        write_atomic(path / "config.resolved.yaml", yaml.safe_dump(self.config, sort_keys=True).encode())
+
+    @property
+    def lock_file(self) -> Path:
+        """Where the owner is written."""
+        return self.path / ".lock"
+
+    def release(self) -> None:
+        """Give the folder up; safe to call twice."""
+        try:
+            owner = json.loads(self.lock_file.read_text())
+        except (OSError, ValueError):
+            return
+        if owner.get("pid") == os.getpid() and owner.get("host") == platform.node():
+            self.lock_file.unlink(missing_ok=True)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def read_json(self, name: str) -> Any | None:
+        """The parsed file, or None when it is missing or not JSON."""
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def write(self, name: str, data: str | bytes) -> Path:
+        """Replace a file of the run."""
+        path = self.path / name
+        write_atomic(path, data.encode() if isinstance(data, str) else data)
+        return path
+
+    def _owner_must_be_gone(self) -> None:
+        try:
+            owner = json.loads(self.lock_file.read_text())
+        except (OSError, ValueError):
+            return
+        pid = owner.get("pid")
+        same_host = owner.get("host") == platform.node()
+        if not isinstance(pid, int) or pid == os.getpid():
+            return
+        if not same_host or _alive(pid):
+            raise UsageError(
+                f"{self.path}: in use by process {pid} on host {owner.get('host')}; wait for it, stop it, or give"
+                f" another --run-dir (if that host is gone for good, delete {self.lock_file.name} in the folder)"
+            )
+
+    def _lock(self) -> None:
+        self._owner_must_be_gone()
+        owner = json.dumps({"pid": os.getpid(), "host": platform.node()})
+        write_atomic(self.lock_file, owner.encode())
+
+    def _same_inputs(self) -> None:
+        try:
+            old = yaml.safe_load((self.path / "config.resolved.yaml").read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise UsageError(
+                f"{self.path}/config.resolved.yaml: cannot be read ({error}); use --fresh to start anew"
+            ) from error
+        if not isinstance(old, dict):
+            raise UsageError(f"{self.path}/config.resolved.yaml: not a mapping; use --fresh to start anew")
+        for name in sorted((set(old) | set(self.config)) - EXTENDABLE):
+            if old.get(name) != self.config.get(name):
+                raise UsageError(
+                    f"{self.path}: holds a run with other inputs: {name} was {old.get(name)!r}, now"
+                    f" {self.config.get(name)!r}; repeat the old value, use --fresh to move the old run aside, or give"
+                    " another --run-dir"
+                )
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process with this number runs on this host."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,1 @@
+"""The only place that loops: space, agents, referees, study."""

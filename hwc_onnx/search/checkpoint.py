@@ -1,0 +1,72 @@
+"""Agent checkpoints: everything the agents hold after n trials, so that a resumed study need not replay them.
+
+The file names the trials that it was made from by a hash of their plans and outcomes. A checkpoint of other trials,
+another version or a damaged file is ignored: replaying gives the same bytes, only slower.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwc_onnx.files import write_atomic
+from hwc_onnx.search.history import History, Record, outcome_payload
+
+if TYPE_CHECKING:
+    from hwc_onnx.search.agents import Agents
+
+VERSION = "1"
+
+
+class Checkpoint:
+    """One file, replaced atomically."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save(self, history: History, agents: Agents) -> None:
+        """Write the agents as they are after `history`."""
+        from safetensors.numpy import save
+
+        metadata = {
+            "version": VERSION,
+            "finished": str(len(history)),
+            "trials": digest(history.records),
+            "shape": json.dumps([agents.size, agents.families]),
+        }
+        write_atomic(self.path, save(agents.state(), metadata))
+
+    def load(self, history: History) -> tuple[int, Agents] | None:
+        """The number of trials and the agents after them, if the file belongs to a prefix of `history`."""
+        from safetensors import SafetensorError, safe_open
+
+        from hwc_onnx.search.agents import Agents
+
+        if not self.path.is_file():
+            return None
+        try:
+            with safe_open(str(self.path), framework="numpy") as file:
+                metadata = file.metadata() or {}
+                arrays: dict[str, NDArray[np.generic]] = {name: file.get_tensor(name) for name in file.keys()}
+            finished = int(metadata.get("finished", "-1"))
+            fits = metadata.get("version") == VERSION and 0 < finished <= len(history)
+            if not fits or metadata.get("trials") != digest(history.records[:finished]):
+                return None
+            size, families = json.loads(metadata["shape"])
+            return finished, Agents.restored(size, families, arrays)
+        except (SafetensorError, OSError, ValueError, KeyError):
+            return None
+
+
+def digest(records: list[Record]) -> str:
+    """SHA-256 over plans and outcomes in order."""
+    text = [
+        [record.choices.tolist(), {k: v for k, v in outcome_payload(record.outcome).items() if k != "seconds"}]
+        for record in records
+    ]
+    return hashlib.sha256(json.dumps(text, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,78 @@
+"""Energy tables: what every option of a unit costs at the current point, from remembered local parts.
+
+The energy is a sum of factors with small scopes, so the row of a unit needs only the factors that contain it, and a
+row is the same wherever its neighbourhood is the same. Both facts are remembered; a solver then asks for thousands of
+rows and computes few.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwc_onnx.search.problem import Choices, Problem
+from hwc_onnx.search.space import Space
+
+MEMORY = 400_000
+
+
+class EnergyRows:
+    """Rows of option energies; `neighbours[u]` are the other units that change the row of u."""
+
+    def __init__(self, problem: Problem, space: Space) -> None:
+        self._factors = problem.factors
+        self._space = space
+        self._containing: list[list[int]] = [[] for _ in problem.units]
+        near: list[set[int]] = [set() for _ in problem.units]
+        for f, factor in enumerate(problem.factors):
+            for u in factor.scope:
+                self._containing[u].append(f)
+                near[u] |= set(factor.scope)
+        for u, producers in space.producers.items():
+            near[u] |= {other for layer in producers for other in near[layer]}
+        for u, members in enumerate(near):
+            members.discard(u)
+        self.neighbours = [np.array(sorted(members), dtype=np.int64) for members in near]
+        self._rows: dict[tuple[int, bytes], NDArray[np.float64]] = {}
+        self._points: dict[tuple[int, tuple[int, ...]], float] = {}
+        self._scopes = [np.array(factor.scope, dtype=np.int64) for factor in problem.factors]
+
+    def row(self, choices: Choices, unit: int) -> NDArray[np.float64]:
+        """Energy of the options of `unit` minus that of its first option, [options]. The options are read as they
+        stand; a channel group's pruning also ends its producers' own pruning.
+        """
+        key = (unit, choices[self.neighbours[unit]].tobytes())
+        found = self._rows.get(key)
+        if found is None:
+            if len(self._rows) >= MEMORY:
+                self._rows.clear()
+            found = self._compute(choices, unit)
+            self._rows[key] = found
+        return found
+
+    def total(self, choices: Choices) -> float:
+        """The sum of all factors at canonical choices."""
+        return sum(self._part(f, choices) for f in range(len(self._factors)))
+
+    def _compute(self, choices: Choices, unit: int) -> NDArray[np.float64]:
+        factors = self._containing[unit]
+        producers = self._space.producers.get(unit, ())
+        if producers:
+            factors = sorted({f for u in (unit, *producers) for f in self._containing[u]})
+        row = np.empty(int(self._space.sizes[unit]))
+        changed = choices.copy()
+        for option in range(len(row)):
+            changed[unit] = option
+            read = self._space.canonical(changed) if producers else changed
+            row[option] = sum(self._part(f, read) for f in factors)
+        relative: NDArray[np.float64] = row - row[0]
+        return relative
+
+    def _part(self, factor: int, choices: Choices) -> float:
+        key = (factor, tuple(choices[self._scopes[factor]].tolist()))
+        found = self._points.get(key)
+        if found is None:
+            if len(self._points) >= MEMORY:
+                self._points.clear()
+            found = self._points[key] = self._factors[factor].energy(key[1])
+        return found

@@ -1,0 +1,155 @@
+"""The trials of a study, read back as records; the study is the only memory a strategy has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwc_onnx.search.problem import Choices, Outcome
+from hwc_onnx.search.space import Space
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+Origin = Literal["seed", "rollout", "policy", "local_search", "referee"]
+
+DROP = "drop"
+"""Name of the constraint drop + one standard error - limit, in points."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished trial. `counted` is False for a repeat of a plan that the study had already measured."""
+
+    number: int
+    choices: Choices
+    outcome: Outcome
+    origin: str
+    counted: bool
+    elapsed: float
+
+
+class History:
+    """Finished trials in order. `sync` appends what the study gained since."""
+
+    def __init__(self, space: Space, limit_points: float) -> None:
+        self.space = space
+        self.limit_points = limit_points
+        self.records: list[Record] = []
+        self._seen: set[int] = set()
+        self._by_plan: dict[bytes, Record] = {}
+        self._best: Record | None = None
+
+    def sync(self, study: Study) -> None:
+        """Append trials that finished since the last call, in order of their numbers."""
+        from optuna.trial import TrialState
+
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)):
+            if trial.number in self._seen or "outcome" not in trial.user_attrs:
+                continue
+            self._seen.add(trial.number)
+            self.append(record_of(trial, self.space))
+
+    def append(self, record: Record) -> None:
+        """Add one record."""
+        self.records.append(record)
+        self._by_plan.setdefault(record.choices.tobytes(), record)
+        if record.outcome.accepted(self.limit_points):
+            if self._best is None or record.outcome.energy < self._best.outcome.energy:
+                self._best = record
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def best(self) -> Record | None:
+        """The accepted record of least energy, or None."""
+        return self._best
+
+    @property
+    def evaluations(self) -> int:
+        """Trials that count."""
+        return sum(record.counted for record in self.records)
+
+    @property
+    def image_forwards(self) -> int:
+        """Images that trials ran through the network."""
+        return sum(record.outcome.image_forwards for record in self.records if record.counted)
+
+    def find(self, choices: Choices) -> Record | None:
+        """The record that first measured these canonical choices, or None."""
+        return self._by_plan.get(choices.tobytes())
+
+    def measured(self) -> list[Record]:
+        """Records with figures to learn from: counted and not failed."""
+        return [record for record in self.records if record.counted and record.outcome.failure is None]
+
+    def front(self, count: int = 5) -> list[Record]:
+        """Accepted plans that no other beats in energy and excess drop, safest first, at most `count` of them."""
+        accepted = [r for r in self.records if r.counted and r.outcome.accepted(self.limit_points)]
+        accepted.sort(key=lambda r: (r.outcome.energy, r.outcome.excess(self.limit_points)))
+        pareto: list[Record] = []
+        for record in accepted:
+            excess = record.outcome.excess(self.limit_points)
+            if not pareto or excess < pareto[-1].outcome.excess(self.limit_points) - 1e-12:
+                pareto.append(record)
+        if len(pareto) > count:
+            # evenly spread over the excess between the most aggressive plan and the safest
+            excesses = np.array([record.outcome.excess(self.limit_points) for record in pareto])
+            wanted = np.linspace(excesses[0], excesses[-1], count)
+            picked = sorted({int(np.argmin(np.abs(excesses - value))) for value in wanted} | {0})
+            pareto = [pareto[i] for i in picked][:count]
+        return pareto[::-1]
+
+    def curve(self) -> list[tuple[int, float]]:
+        """(evaluations, least accepted energy) at each improvement."""
+        points: list[tuple[int, float]] = []
+        evaluations, best = 0, np.inf
+        for record in self.records:
+            evaluations += record.counted
+            if record.outcome.accepted(self.limit_points) and record.outcome.energy < best:
+                best = record.outcome.energy
+                points.append((evaluations, best))
+        return points
+
+
+def plans_of(records: Sequence[Record], units: int) -> NDArray[np.int64]:
+    """Choices stacked into [records, units], also when there are none."""
+    return np.array([record.choices for record in records], dtype=np.int64).reshape(len(records), units)
+
+
+def record_of(trial: FrozenTrial, space: Space) -> Record:
+    """A finished trial as a record."""
+    attributes = trial.user_attrs
+    known = {field.name for field in fields(Outcome)}
+    outcome = Outcome(**{name: value for name, value in attributes["outcome"].items() if name in known})
+    return Record(
+        trial.number,
+        space.choices_of(trial.params),
+        outcome,
+        str(attributes.get("origin", "referee")),
+        bool(attributes.get("counted", True)),
+        float(attributes.get("elapsed", 0.0)),
+    )
+
+
+def outcome_payload(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as plain JSON values."""
+    payload = asdict(outcome)
+    payload["limits"] = {name: float(value) for name, value in outcome.limits.items()}
+    return {name: _plain(value) for name, value in payload.items()}
+
+
+def constraints_of(outcome: Outcome, limit_points: float) -> Mapping[str, float]:
+    """What Optuna's samplers learn feasibility from: at or below zero is respected."""
+    excess = outcome.excess(limit_points)
+    return {DROP: float(excess) if np.isfinite(excess) else 1e9, **{k: float(v) for k, v in outcome.limits.items()}}
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,157 @@
+"""What the trials have taught: the fitted damage surrogate and drop map together, and plans decoded with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwc_onnx.search.decode import Decoded, Decoder
+from hwc_onnx.search.drop_map import DropMap
+from hwc_onnx.search.history import History, plans_of
+from hwc_onnx.search.problem import Choices, Outcome, Problem
+from hwc_onnx.search.surrogate import LENGTH, DamageTable, Surrogate
+
+Array = NDArray[np.float64]
+
+START_DAMAGE = 0.04
+"""Damage assumed to cost one point of drop until trials say otherwise (assumed)."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Predicted log damage and drop of some plans, [plans] each; `feasible` is the probability of being accepted."""
+
+    log_damage: Array
+    doubt: Array
+    drop: Array
+    spread: Array
+    feasible: Array
+
+
+class Model:
+    """Damage surrogate and drop map fitted to a history. Deterministic in (history, rng)."""
+
+    def __init__(self, problem: Problem, table: DamageTable, history: History, rng: np.random.Generator) -> None:
+        self.problem = problem
+        self.table = table
+        records = history.measured()
+        damage = np.array([max(record.outcome.damage, 1e-7) for record in records])
+        plans = plans_of(records, len(problem.units))
+        self.surrogate = Surrogate.fit(table, plans, np.log(damage), rng)
+        complete = [i for i, record in enumerate(records) if record.outcome.complete]
+        outcomes = [records[i].outcome for i in complete]
+        self.drop_map = DropMap.fit(
+            damage[complete],
+            np.array([outcome.ce_shift for outcome in outcomes]),
+            np.array([outcome.drop_points for outcome in outcomes]),
+            problem.limit_points,
+            START_DAMAGE * problem.limit_points,
+        )
+        self._luck = _Luck(
+            self.surrogate, plans[complete], self._lucky(damage[complete], outcomes), self.drop_map.scatter
+        )
+        self._error = self._standard_error(outcomes_drop=[(o.drop_points, o.standard_error) for o in outcomes])
+
+    def forecast(self, plans: NDArray[np.int64]) -> Forecast:
+        """Predictions for plans [plans, units]."""
+        from scipy.special import ndtr
+
+        mean, doubt = self.surrogate.predict(plans)
+        curve = self.drop_map.drop(np.exp(mean))
+        rise = self.drop_map.drop(np.exp(mean + doubt)) - curve
+        luck, unsure = self._luck.predict(plans)
+        spread = np.sqrt(rise**2 + unsure**2)
+        drop = curve + luck
+        room = self.problem.limit_points - self._error - drop
+        return Forecast(mean, doubt, drop, spread, ndtr(room / spread))
+
+    def accepted_drop(self) -> float:
+        """The drop at which a plan is just accepted: the limit less the expected standard error, in points."""
+        return self.problem.limit_points - self._error
+
+    def reward(self, energy: Array, drop: Array) -> Array:
+        """Saved energy if the drop is allowed, otherwise a penalty that outweighs any saving; in [-1, 1]."""
+        limit = self.accepted_drop()
+        excess = np.maximum(drop - limit, 0.0) / max(self.problem.limit_points, 1e-9)
+        result: Array = np.maximum(1.0 - energy - 1.5 * excess, -1.0)
+        return result
+
+    def target(self, drop: float) -> float:
+        """The summed table damage at which this drop is expected."""
+        mean = self.surrogate.mean
+        log_damage = np.log(max(self.drop_map.damage(drop), 1e-7))
+        return float(np.exp((log_damage - mean.offset) / mean.slope))
+
+    def decode(
+        self,
+        decoder: Decoder,
+        drop: float,
+        starts: list[Choices],
+        log_correction: Array | None = None,
+        penalty: Array | None = None,
+        multiplier: float = 0.0,
+        rounds: int = 2,
+    ) -> Decoded:
+        """The cheapest plan whose predicted drop is `drop` points.
+
+        `log_correction` [units] scales damages (the policy's action), `penalty` [units, options] discourages options.
+        More `rounds` correct the target by what the model says about the decoded plan.
+        """
+        cost = self.table.costs(self.surrogate.mean)
+        if log_correction is not None:
+            cost = cost * np.exp(log_correction)[:, None]
+        target = self.target(drop)
+        if penalty is not None:
+            cost = cost + penalty * target
+        solution = decoder.solve(cost, target, starts, multiplier)
+        for _ in range(rounds - 1):
+            seen = self.forecast(solution.choices[None, :])
+            # neither the residual of damage nor a plan's luck is additive: aim again, knowing them at this plan
+            luck = float(seen.drop[0] - self.drop_map.drop(np.exp(seen.log_damage))[0])
+            wanted = np.log(max(self.drop_map.damage(drop - luck), 1e-7))
+            step = (wanted - seen.log_damage[0]) / self.surrogate.mean.slope
+            target *= float(np.exp(np.clip(step, -1.0, 1.0)))
+            solution = decoder.solve(cost, target, [solution.choices], solution.multiplier)
+        return solution
+
+    def _lucky(self, damage: Array, outcomes: list[Outcome]) -> Array:
+        """Measured drops above the curve, in points (below zero: lucky)."""
+        result: Array = np.array([outcome.drop_points for outcome in outcomes]) - self.drop_map.drop(damage)
+        return result.clip(-2.0 * self.problem.limit_points, 2.0 * self.problem.limit_points)
+
+    def _standard_error(self, outcomes_drop: list[tuple[float, float]]) -> float:
+        """Standard error of the drop near the limit, in points: from nearby trials, else from the split's size."""
+        limit = self.problem.limit_points
+        near = [error for drop, error in outcomes_drop if 0.3 * limit <= drop <= 2.5 * limit and error > 0.0]
+        guess = 0.5 * np.sqrt(1000.0 / max(self.problem.search_size, 1))
+        return float(min(np.median(near) if len(near) >= 3 else guess, 0.9 * limit))
+
+
+class _Luck:
+    """Where a plan's drop lies above or below the curve: similar plans lose the same images, so luck is shared.
+
+    A Gaussian process over the distance between plans; measured drops are exact for the images of the split.
+    """
+
+    def __init__(self, surrogate: Surrogate, plans: NDArray[np.int64], luck: Array, scatter: float) -> None:
+        self._surrogate = surrogate
+        self._plans = plans
+        self._variance = scatter**2
+        kernel = self._kernel(plans, plans) + (0.25 * scatter) ** 2 * np.eye(len(plans))
+        self._inverse = np.linalg.inv(kernel) if len(plans) else np.zeros((0, 0))
+        self._weights = self._inverse @ luck
+
+    def predict(self, plans: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Mean and standard deviation in points, [plans] each."""
+        cross = self._kernel(plans, self._plans)
+        explained = np.einsum("ij,jk,ik->i", cross, self._inverse, cross)
+        spread = np.sqrt(np.maximum(self._variance - explained, (0.1**2) * self._variance))
+        return cross @ self._weights, spread
+
+    def _kernel(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> Array:
+        if not len(left) or not len(right):
+            return np.zeros((len(left), len(right)))
+        covariance: Array = self._variance * np.exp(-self._surrogate.distance(left, right) / LENGTH)
+        return covariance

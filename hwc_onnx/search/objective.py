@@ -1,0 +1,241 @@
+"""The real problem: a model's layer database, an accelerator's cost model and ONNX Runtime on the search split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from hwc_onnx.candidate import Candidate, assemble
+from hwc_onnx.cost.model import CostModel
+from hwc_onnx.database import LayerDatabase
+from hwc_onnx.errors import RuntimeFailure
+from hwc_onnx.evaluate.early_stop import EarlyStop
+from hwc_onnx.evaluate.measure import measure_paired
+from hwc_onnx.evaluate.reference import Reference, chunks
+from hwc_onnx.evaluate.runner import open_session
+from hwc_onnx.evaluate.types import Samples
+from hwc_onnx.events import Listener, Step
+from hwc_onnx.export import file_bytes
+from hwc_onnx.graph.layer_graph import LayerGraph
+from hwc_onnx.plan import CompressionPlan, with_plan
+from hwc_onnx.search.costing import Costing
+from hwc_onnx.search.gains import probe_plan, probe_size
+from hwc_onnx.search.layer_table import LayerTable
+from hwc_onnx.search.problem import Choices, Factor, Outcome, Unit
+from hwc_onnx.search.space import Space
+from hwc_onnx.search.units import Freedom, build_units, plan_with, searched_channels, searched_layers, searched_tensors
+from hwc_onnx.uniform import selected
+
+
+class Objective:
+    """What `run_search` searches for one model, one accelerator and one data set (see `Problem`).
+
+    Building it makes the database entries that the menus need and measures how much each layer's error matters.
+
+    Args:
+        proto: the normalised float model.
+        graph: its layer graph.
+        database: its layer database.
+        cost_model: the accelerator.
+        reference: the original on the search split.
+        limit_points: largest allowed drop.
+        baseline: the INT8 plan with the facts it achieved; what is not searched stays as there.
+        algorithms: pruning algorithms that may be used.
+        weight_bits: narrowest and widest weight.
+        activation_bits: narrowest and widest stored tensor.
+        first_last: "keep" leaves network inputs and the last layer's input at 8 bits.
+        include: patterns of layers that may be compressed (none: all).
+        exclude: patterns of layers that may not.
+        lanes: channels are removed in multiples of this.
+        dialect: how quantizers are written.
+        portable: limit 8-bit weights for processors without wide dot products.
+        max_energy: further limit, as a fraction of the INT8 baseline.
+        max_latency: further limit in seconds.
+        max_bytes: further limit on the file.
+        seed: kept in the digests.
+        calibration_samples: what the database was calibrated on (counted, not read).
+        on_event: hears about progress.
+    """
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        graph: LayerGraph,
+        database: LayerDatabase,
+        cost_model: CostModel,
+        reference: Reference,
+        *,
+        limit_points: float,
+        baseline: CompressionPlan,
+        algorithms: Sequence[str],
+        weight_bits: tuple[int, int] = (2, 8),
+        activation_bits: tuple[int, int] = (4, 8),
+        first_last: str = "keep",
+        include: tuple[str, ...] = (),
+        exclude: tuple[str, ...] = (),
+        lanes: int = 1,
+        dialect: str = "ort",
+        portable: bool = False,
+        max_energy: float | None = None,
+        max_latency: float | None = None,
+        max_bytes: int | None = None,
+        seed: int = 0,
+        calibration_samples: Samples | None = None,
+        on_event: Listener | None = None,
+    ) -> None:
+        self.limit_points = limit_points
+        self.search_size = len(reference)
+        self.baseline = baseline.model_copy(update={"lanes": lanes, "dialect": dialect, "portable": portable})
+        self._proto, self._graph, self._database = proto, graph, database
+        self._cost_model, self._reference, self._on_event = cost_model, reference, on_event
+        self._max_energy, self._max_latency, self._max_bytes = max_energy, max_latency, max_bytes
+        self._seed = seed
+        self._forwards = self.search_size + (len(calibration_samples) if calibration_samples is not None else 0)
+        self._freedom = Freedom(
+            frozenset(selected(graph, include, exclude)), weight_bits, activation_bits, first_last == "free"
+        )
+        self._table = LayerTable(database, graph, algorithms, weight_bits)
+        self._tell(Step(0, 0, "what layers become under each setting"))
+        self._table.prepare(
+            searched_layers(graph, self._freedom),
+            searched_tensors(graph, self._freedom).values(),
+            activation_bits,
+            [group for group in graph.channel_groups if searched_channels(group, self._freedom)],
+        )
+        self.gains = self._measure_gains()
+        self._costing = Costing(graph, database, cost_model, self.baseline)
+        self._menus = build_units(graph, self._table, self._costing, self.gains, self._freedom, self._tell)
+        self._space = Space(self._menus.units)
+        self._costing.bind(self._menus, self._space)
+        self._exact: dict[bytes, float] = {}
+
+    @property
+    def units(self) -> Sequence[Unit]:
+        """The decisions, in network order."""
+        return self._menus.units
+
+    @property
+    def damage(self) -> Sequence[NDArray[np.float64]]:
+        """Predicted smooth loss per unit and option."""
+        return self._menus.damage
+
+    @cached_property
+    def start(self) -> Choices:
+        """The INT8 baseline."""
+        return np.array(self._menus.start, dtype=np.int64)
+
+    @cached_property
+    def factors(self) -> Sequence[Factor]:
+        """The energy as a sum of local parts."""
+        return self._costing.factors()
+
+    @property
+    def setup_forwards(self) -> int:
+        """Images forwarded before the search: calibration, the original's reference run, the probes."""
+        return self._forwards
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """What must be the same for a study to continue."""
+        options = [[unit.kind, unit.name, [repr(option) for option in unit.options]] for unit in self.units]
+        text = json.dumps([options, self._max_energy, self._max_latency, self._max_bytes, self._seed])
+        return {
+            "model": self._graph.source_digest,
+            "accelerator": self._cost_model.profile.digest(),
+            "space": hashlib.sha256(text.encode()).hexdigest(),
+        }
+
+    def energy(self, choices: Choices) -> float:
+        """Energy as a fraction of the INT8 baseline's: exact once measured or where no channels leave; otherwise with
+        the weight densities that the layers have with all their inputs.
+        """
+        canonical = self._space.canonical(choices)
+        known = self._exact.get(canonical.tobytes())
+        return known if known is not None else self._costing.energy(canonical)
+
+    def plan_of(self, choices: Choices) -> CompressionPlan:
+        """The compression plan that these choices mean."""
+        return plan_with(self._menus, self.baseline, self._space.canonical(choices), self._graph)
+
+    def candidate(self, plan: CompressionPlan) -> Candidate:
+        """The runnable model of a plan."""
+        return assemble(self._proto, self._graph, self._database.stitch(plan), "measure")
+
+    def evaluate(self, choices: Choices, energy_limit: float = np.inf) -> Outcome:
+        """Stitch, cost exactly, and measure until the paired loss or the energy says that it cannot be accepted."""
+        began = time.perf_counter()
+        canonical = self._space.canonical(choices)
+        stitched = self._database.stitch(self.plan_of(canonical))
+        cost = self._cost_model.cost(with_plan(self._graph, stitched.plan))
+        energy = cost.total / self._costing.baseline_total
+        self._exact[canonical.tobytes()] = energy
+        candidate = assemble(self._proto, self._graph, stitched, "measure")
+        limits: dict[str, float] = {}
+        if self._max_energy is not None:
+            limits["energy"] = energy / self._max_energy - 1.0
+        if self._max_latency is not None:
+            limits["latency"] = cost.latency_s / self._max_latency - 1.0
+        if self._max_bytes is not None:
+            limits["bytes"] = file_bytes(assemble(self._proto, self._graph, stitched).proto) / self._max_bytes - 1.0
+        stop = EarlyStop(self.limit_points, hopeless=energy >= energy_limit)
+        measured = measure_paired(candidate.proto, self._reference, level="all", stop=stop)
+        evaluation = measured.evaluation
+        return Outcome(
+            energy=float(energy),
+            drop_points=float(evaluation.drop_points),
+            standard_error=float(evaluation.standard_error),
+            damage=float(evaluation.damage),
+            ce_shift=float(evaluation.ce_shift),
+            n_samples=int(evaluation.n_samples),
+            complete=measured.complete,
+            limits=limits,
+            image_forwards=int(evaluation.n_samples),
+            seconds=time.perf_counter() - began,
+        )
+
+    def _measure_gains(self) -> dict[str, float]:
+        """How much smooth loss one unit of relative output error causes, per layer: one strongly compressed layer at a
+        time, on the first images of the search split.
+        """
+        keys = [layer.key for layer in self._graph.layers if layer.key in self._freedom.layers]
+        size = min(probe_size(len(keys)), self.search_size)
+        reference = first_samples(self._reference, size)
+        base = self._probe(self.baseline, reference)
+        gains: dict[str, float] = {}
+        for done, key in enumerate(keys):
+            self._tell(Step(done, len(keys), f"how much {key} matters"))
+            plan, error = probe_plan(self.baseline, self._graph, self._table, key)
+            if error <= 0.0:
+                continue
+            damage = self._probe(plan, reference)
+            gains[key] = max(damage - base, 1e-3 * max(base, 1e-6)) / error
+        self._forwards += size * (len(gains) + 1)
+        typical = float(np.median(list(gains.values()))) if gains else 1.0
+        return {layer.key: gains.get(layer.key, typical) for layer in self._graph.layers}
+
+    def _probe(self, plan: CompressionPlan, reference: Reference) -> float:
+        """Mean smooth loss of a plan on the probe's images; a candidate that cannot run teaches nothing."""
+        try:
+            session = open_session(self.candidate(plan).proto)
+            damages = [reference.divergence(outputs, start)[0] for start, outputs in chunks(session, reference)]
+        except RuntimeFailure:
+            return 0.0
+        return float(np.concatenate(damages).mean())
+
+    def _tell(self, event: Step) -> None:
+        if self._on_event is not None:
+            self._on_event(event)
+
+
+def first_samples(reference: Reference, size: int) -> Reference:
+    """The original's outputs on the first `size` samples, for damages only."""
+    outputs = {name: values[:size] for name, values in reference.outputs.items()}
+    return replace(reference, samples=reference.samples.take(slice(0, size)), outputs=outputs)

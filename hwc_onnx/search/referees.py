@@ -1,0 +1,41 @@
+"""Strategies to be measured against: Optuna's samplers, made anew for every trial from a derived seed.
+
+A sampler that lives as long as the study draws from a state that a resumed process does not have (a resumed
+RandomSampler repeats itself). Made anew with a seed derived from the number of finished trials, the next draw depends
+on the record alone.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+OPTUNA = ("tpe", "tpe-univariate", "nsga2", "random", "gp")
+
+
+def optuna_sampler(name: str, rng: np.random.Generator) -> BaseSampler:
+    """A fresh sampler seeded from `rng`.
+
+    `tpe` models units jointly, `tpe-univariate` each by itself (neither is better everywhere in high dimensions).
+    `nsga2` breeds from a small population, since a few hundred trials are only a handful of large generations.
+    """
+    import optuna
+
+    seed = int(rng.integers(2**31 - 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if name == "tpe":
+            return optuna.samplers.TPESampler(seed=seed, multivariate=True)
+        if name == "tpe-univariate":
+            return optuna.samplers.TPESampler(seed=seed, multivariate=False)
+        if name == "nsga2":
+            crossover = optuna.samplers.nsgaii.UniformCrossover()
+            return optuna.samplers.NSGAIISampler(seed=seed, population_size=20, crossover=crossover)
+        if name == "gp":
+            return optuna.samplers.GPSampler(seed=seed)
+        return optuna.samplers.RandomSampler(seed=seed)

@@ -1,0 +1,95 @@
+"""The study on disk: one journal file, safe against being killed at any byte.
+
+A kill in the middle of an append leaves half a line; appended to, it would make the journal unreadable for ever. So
+the owner of the run folder cuts an unfinished last line off before it opens the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwc_onnx.errors import RuntimeFailure, UsageError
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+    from optuna.study import Study
+
+STUDY_NAME = "hwc-onnx"
+SCHEMA = 1
+
+
+def open_storage(path: Path | None) -> BaseStorage:
+    """A journal file, or memory when `path` is None.
+
+    Raises:
+        UsageError: the file cannot be opened, or is not a journal.
+    """
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    if path is None:
+        return optuna.storages.InMemoryStorage()
+    try:
+        _cut_unfinished_line(path)
+        return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be opened ({error.strerror}); choose a writable --run-dir") from error
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"{path}: is not a study journal ({error}); use --fresh to start anew") from error
+
+
+def open_study(storage: BaseStorage, identity: Mapping[str, Any], resume: bool | None) -> Study:
+    """The study of this run, new or continued; `identity` must equal the stored one.
+
+    Raises:
+        UsageError: nothing to resume, or the stored study has another identity (names the first difference).
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    names = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
+    if STUDY_NAME not in names:
+        if resume:
+            raise UsageError("search: nothing to resume in this storage; leave --resume out to start")
+        study = optuna.create_study(study_name=STUDY_NAME, storage=storage, direction="minimize")
+    else:
+        study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
+    stored = study.user_attrs
+    for name, value in {"schema": SCHEMA, **identity}.items():
+        if name not in stored:
+            study.set_user_attr(name, value)
+        elif stored[name] != value:
+            raise UsageError(
+                f"search: the stored study has {name} {stored[name]!r}, this run {value!r}; repeat the old value, or use"
+                " --fresh to start anew"
+            )
+    return study
+
+
+def fail_unfinished(study: Study) -> int:
+    """Mark trials of a dead owner as failed; returns how many there were."""
+    from optuna.trial import TrialState
+
+    unfinished = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
+    for trial in unfinished:
+        if trial.state == TrialState.WAITING:
+            study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING)
+        study.tell(trial.number, state=TrialState.FAIL)
+    return len(unfinished)
+
+
+def _cut_unfinished_line(path: Path) -> None:
+    if not path.exists():
+        return
+    try:
+        with open(path, "rb+") as file:
+            data = file.read()
+            whole = data.rfind(b"\n") + 1
+            if whole != len(data):
+                file.truncate(whole)
+    except OSError as error:
+        if error.errno == 28:
+            raise RuntimeFailure(f"{path}: the disk is full; free some space and run again") from error
+        raise

@@ -1,0 +1,60 @@
+"""What a strategy of our own is, and the literal table of all strategies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hwc_onnx.errors import UsageError
+from hwc_onnx.plugins import nearest, resolve
+from hwc_onnx.search.history import History
+from hwc_onnx.search.problem import Choices, Problem
+from hwc_onnx.search.referees import OPTUNA
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Canonical choices to measure next, and where they came from."""
+
+    choices: Choices
+    origin: str
+
+
+class Strategy(Protocol):
+    """Proposes from the history alone; it keeps no state that the history cannot rebuild."""
+
+    def propose(self, history: History) -> Proposal | None:
+        """The next plan, or None when there is nothing left to try."""
+
+
+STRATEGIES = {
+    "composite": "hwc_onnx.search.composite:make",
+    "knapsack": "hwc_onnx.search.solver_strategies:make_knapsack",
+}
+"""Our own strategies: short name to a factory (problem, seed, trials, folder) -> Strategy."""
+
+SAMPLERS = (*STRATEGIES, *OPTUNA)
+
+
+def check_sampler(name: str) -> None:
+    """Refuse a name that leads to no strategy (UsageError), before any work is done."""
+    if name not in SAMPLERS and ":" not in name:
+        raise UsageError(
+            f"--sampler: unknown sampler '{name}'{nearest(name, list(SAMPLERS))}; choose from {', '.join(SAMPLERS)}, or name"
+            " your own as module:attribute"
+        )
+
+
+def make(name: str, problem: Problem, seed: int, trials: int, folder: Path | None) -> Strategy | None:
+    """Our strategy of this name, or None when the name is one of Optuna's samplers.
+
+    Raises:
+        UsageError: the name is unknown.
+    """
+    if name in OPTUNA:
+        return None
+    check_sampler(name)
+    factory: Callable[[Problem, int, int, Path | None], Strategy] = resolve("sampler", name, STRATEGIES)
+    return factory(problem, seed, trials, folder)

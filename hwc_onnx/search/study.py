@@ -1,0 +1,252 @@
+"""The search loop: propose, measure, record, until the budget is spent.
+
+The Optuna study is the record. Our own strategies propose from it and write each finished trial in one go; Optuna's
+samplers run by ask and tell. Killing the process loses at most the trial that was running: the next call with the same
+storage fails what is left over and goes on with the same draws.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hwc_onnx.errors import RuntimeFailure, SearchError
+from hwc_onnx.events import Listener, TrialDone
+from hwc_onnx.search import storage as storage_module
+from hwc_onnx.search.budget import Budget, Spent
+from hwc_onnx.search.decode import Decoder
+from hwc_onnx.search.history import History, Record, constraints_of, outcome_payload
+from hwc_onnx.search.problem import Choices, Outcome, Problem
+from hwc_onnx.search.referees import optuna_sampler
+from hwc_onnx.search.seeds import derived, seed_plan
+from hwc_onnx.search.space import Space
+from hwc_onnx.search.strategy import make
+from hwc_onnx.search.surrogate import DamageTable
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import Trial
+
+FAILURES = 10
+"""Failed candidates in a row that end the search with an error."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A finished or stopped search. `stopped_by` is "trials", "timeout", "converged" or "interrupted"."""
+
+    history: History
+    spent: Spent
+    seconds: float
+    stopped_by: str
+    sampler: str
+    seed: int
+
+    @property
+    def best(self) -> Record | None:
+        """The accepted record of least energy; None when not even the baseline was accepted."""
+        return self.history.best
+
+
+def run_search(
+    problem: Problem,
+    *,
+    sampler: str = "composite",
+    trials: int = 200,
+    seed: int = 0,
+    storage_path: str | Path | None = None,
+    timeout: float | None = None,
+    on_event: Listener | None = None,
+    on_incumbent: Callable[[Record], None] | None = None,
+    resume: bool | None = None,
+    space: Literal["menu", "raw"] = "menu",
+    warm_start: bool = True,
+) -> SearchResult:
+    """Search `problem` and keep the record at `storage_path` (None: in memory).
+
+    Args:
+        problem: what to search.
+        sampler: a name of `strategy.SAMPLERS`, or `module:attribute` of a factory like those.
+        trials: evaluations in all, earlier ones of a resumed study included.
+        seed: everything drawn derives from it and from the number of finished trials.
+        storage_path: journal file; the folder may also hold agent checkpoints.
+        timeout: seconds for this call; a candidate under way is finished first.
+        on_event: told about every trial.
+        on_incumbent: called with each new best record, and once with the best of a resumed study, so that the
+            caller's best-so-far file is never behind the record.
+        resume: True demands that the study exists.
+        space: parameters of Optuna's samplers; our own strategies always use the menu.
+        warm_start: begin with the seeds (they count).
+
+    Raises:
+        UsageError: unknown sampler, or a study of something else in the storage.
+        SearchError: too many candidates failed in a row.
+    """
+    began = time.monotonic()
+    path = None if storage_path is None else Path(storage_path)
+    strategy = make(sampler, problem, seed, trials, None if path is None else path.parent)
+    parameters = Space(problem.units, "menu" if strategy is not None else space)
+    study = storage_module.open_study(
+        storage_module.open_storage(path),
+        {
+            "sampler": sampler,
+            "seed": seed,
+            "space": parameters.kind,
+            "warm_start": warm_start,
+            "limit_points": problem.limit_points,
+            "digests": dict(problem.digests),
+        },
+        resume,
+    )
+    storage_module.fail_unfinished(study)
+    loop = _Loop(problem, study, parameters, began, trials, on_event, on_incumbent)
+    loop.history.sync(study)
+    loop.resumed()
+    table = DamageTable(problem)
+    decoder = Decoder(problem, parameters)
+    budget = Budget(trials, timeout)
+    try:
+        while (stopped_by := budget.stopped_by(loop.history)) is None:
+            first = seed_plan(problem, parameters, decoder, table, loop.history) if warm_start else None
+            if strategy is None:
+                loop.ask_and_tell(sampler, seed, first)
+                continue
+            if first is not None:
+                loop.record_in_one_go(first, "seed")
+                continue
+            proposal = strategy.propose(loop.history)
+            if proposal is None:
+                stopped_by = "converged"
+                break
+            loop.record_in_one_go(proposal.choices, proposal.origin)
+    except KeyboardInterrupt:
+        stopped_by = "interrupted"
+        storage_module.fail_unfinished(study)
+    spent = Spent.of(loop.history, problem.setup_forwards, problem.search_size)
+    return SearchResult(loop.history, spent, loop.elapsed(), stopped_by, sampler, seed)
+
+
+class _Loop:
+    """The parts of one trial: measure once, write, tell the caller."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        study: Study,
+        space: Space,
+        began: float,
+        trials: int,
+        on_event: Listener | None,
+        on_incumbent: Callable[[Record], None] | None,
+    ) -> None:
+        self.problem = problem
+        self.study = study
+        self.space = space
+        self.history = History(space, problem.limit_points)
+        self._distributions = space.distributions()
+        self._began = began
+        self._before = 0.0
+        self._trials = trials
+        self._on_event = on_event
+        self._on_incumbent = on_incumbent
+
+    def resumed(self) -> None:
+        """Take up the clock of an earlier call and repeat its incumbent to the caller."""
+        if self.history.records:
+            self._before = max(record.elapsed for record in self.history.records)
+        if self.history.best is not None and self._on_incumbent is not None:
+            self._on_incumbent(self.history.best)
+
+    def elapsed(self) -> float:
+        """Seconds since the search began, earlier calls included."""
+        return self._before + time.monotonic() - self._began
+
+    def record_in_one_go(self, choices: Choices, origin: str) -> None:
+        """Measure, then write the finished trial with a single append."""
+        from optuna.trial import TrialState, create_trial
+
+        outcome, counted = self._measure(choices)
+        failed = outcome.failure is not None
+        trial = create_trial(
+            state=TrialState.FAIL if failed else TrialState.COMPLETE,
+            value=None if failed else outcome.energy,
+            params=self.space.params_of(choices),
+            distributions=self._distributions,
+            user_attrs=self._attributes(choices, outcome, origin, counted),
+            constraints=None if failed else dict(constraints_of(outcome, self.problem.limit_points)),
+        )
+        self.study.add_trial(trial)
+        self._finish()
+
+    def ask_and_tell(self, sampler: str, seed: int, first: Choices | None) -> None:
+        """One trial of an Optuna sampler; a seed is enqueued, so that the sampler knows it as its own."""
+        from optuna.trial import TrialState
+
+        self.study.sampler = optuna_sampler(sampler, derived(seed, sampler, len(self.history)))
+        if first is not None:
+            self.study.enqueue_trial(self.space.params_of(first))
+        trial: Trial = self.study.ask(self._distributions)
+        choices = self.space.choices_of(trial.params)
+        outcome, counted = self._measure(choices)
+        origin = "seed" if first is not None else "referee"
+        for name, value in self._attributes(choices, outcome, origin, counted).items():
+            trial.set_user_attr(name, value)
+        if outcome.failure is not None:
+            self.study.tell(trial, state=TrialState.FAIL)
+        else:
+            for name, value in constraints_of(outcome, self.problem.limit_points).items():
+                trial.set_constraint(name, value)
+            self.study.tell(trial, outcome.energy)
+        self._finish()
+
+    def _measure(self, choices: Choices) -> tuple[Outcome, bool]:
+        known = self.history.find(choices)
+        if known is not None:
+            return known.outcome, False
+        incumbent = self.history.best
+        energy_limit = incumbent.outcome.energy if incumbent is not None else float("inf")
+        try:
+            return self.problem.evaluate(choices, energy_limit), True
+        except RuntimeFailure as error:
+            energy = self.problem.energy(choices)
+            return Outcome(energy, float("inf"), 0.0, float("inf"), complete=False, failure=str(error)), True
+
+    def _attributes(self, choices: Choices, outcome: Outcome, origin: str, counted: bool) -> dict[str, Any]:
+        return {
+            "plan": json.loads(self.problem.plan_of(choices).to_json()),
+            "origin": origin,
+            "outcome": outcome_payload(outcome),
+            "counted": counted,
+            "elapsed": self.elapsed(),
+        }
+
+    def _finish(self) -> None:
+        before = self.history.best
+        self.history.sync(self.study)
+        last, best = self.history.records[-1], self.history.best
+        improved = best is not None and best is not before
+        if improved and best is not None and self._on_incumbent is not None:
+            self._on_incumbent(best)
+        if self._on_event is not None:
+            self._on_event(
+                TrialDone(
+                    evaluations=self.history.evaluations,
+                    budget=self._trials,
+                    energy=last.outcome.energy,
+                    drop_points=last.outcome.drop_points,
+                    improved=improved,
+                    best_energy=best.outcome.energy if best is not None else float("inf"),
+                    seconds=self.elapsed(),
+                    origin=last.origin,
+                )
+            )
+        recent = self.history.records[-FAILURES:]
+        if len(recent) == FAILURES and all(record.outcome.failure is not None for record in recent):
+            raise SearchError(
+                f"search: the last {FAILURES} candidates all failed, the last with: {last.outcome.failure}; nothing was lost,"
+                " run `hwc-onnx doctor` and then the same command again"
+            )

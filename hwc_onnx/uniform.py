@@ -1,0 +1,171 @@
+"""One setting for every layer: "w4a8", "w4a8,fine=magnitude:0.5", "w8a8,coarse=l1:0.3".
+
+What a layer cannot take is left out of its setting and said: channels of a locked group stay, a product of two
+activations is only quantized, and the network's input and the last layer's input keep 8 bits unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+
+from hwc_onnx.errors import UsageError
+from hwc_onnx.graph.layer_graph import ActivationGroup, Layer, LayerGraph
+from hwc_onnx.plan import CompressionPlan, LayerConfig, width_fields
+from hwc_onnx.plugins import nearest
+from hwc_onnx.pruning.table import COARSE, FINE, PATTERNS
+
+SPEC = re.compile(
+    r"w(?P<weight>\d+)a(?P<activation>\d+)(?:,(?P<kind>fine|coarse)=(?P<name>[\w.:]+?)(?::(?P<ratio>[\d.]+))?)?$"
+)
+KEEP_BITS = 8
+
+
+def parse_spec(spec: str) -> LayerConfig:
+    """The setting that a specification asks for.
+
+    Raises:
+        UsageError: it cannot be read, or a width, algorithm or ratio is out of range.
+    """
+    found = SPEC.match(spec.replace(" ", ""))
+    if found is None:
+        raise UsageError(
+            f"uniform setting '{spec}': cannot be read; write w<bits>a<bits>, optionally with ,fine=<algorithm>:<ratio> or "
+            ',coarse=<algorithm>:<ratio>, such as "w4a8" or "w4a8,fine=magnitude:0.5"'
+        )
+    widths = {side: int(found[side]) for side in ("weight", "activation")}
+    for side, bits in widths.items():
+        if not (2 <= bits <= 8 or bits == 16):
+            raise UsageError(f"uniform setting '{spec}': {bits} {side} bits; allowed are 2 to 8, or 16 to leave them")
+    if found["kind"] is None:
+        return LayerConfig(weight_bits=widths["weight"], activation_bits=widths["activation"])
+    table = FINE if found["kind"] == "fine" else COARSE
+    name = found["name"]
+    if name not in table:
+        raise UsageError(
+            f"uniform setting '{spec}': no {found['kind']} algorithm '{name}'{nearest(name, list(table))}; "
+            f"choose from {', '.join(table)}"
+        )
+    if name in PATTERNS:
+        kept, of = PATTERNS[name]
+        ratio = 1 - kept / of
+    elif found["ratio"] is None:
+        raise UsageError(f"uniform setting '{spec}': say how much to remove, such as {found['kind']}={name}:0.5")
+    else:
+        ratio = float(found["ratio"])
+    if not 0 <= ratio <= 0.95:
+        raise UsageError(f"uniform setting '{spec}': ratio {ratio:g}; allowed is 0 to 0.95, the share removed")
+    return LayerConfig(algorithm=name, ratio=ratio, weight_bits=widths["weight"], activation_bits=widths["activation"])
+
+
+def kept_groups(graph: LayerGraph) -> list[ActivationGroup]:
+    """The activation groups that keep 8 bits by default: network inputs and what the last layers read.
+
+    A last layer is one whose output reaches a graph output without passing another layer.
+    """
+    last = [layer for layer in graph.layers if layer.weight is not None and _is_last(graph, layer)]
+    read = {tensor for layer in last for tensor in layer.inputs}
+    return [g for g in graph.activation_groups if set(g.tensors) & (read | set(graph.inputs))]
+
+
+def _is_last(graph: LayerGraph, layer: Layer) -> bool:
+    """Whether a graph output depends on the layer with no other layer in between."""
+    layers = {other.key for other in graph.layers if other.weight is not None}
+    reached, outputs = set(layer.outputs), set(graph.outputs)
+    for node in graph.nodes:
+        if node.key not in layers and reached & set(node.inputs):
+            reached |= set(node.outputs)
+    return bool(reached & outputs)
+
+
+def matches(layer: Layer, pattern: str) -> bool:
+    """Whether a layer is meant: `re:` and a regular expression, or a glob, of its key, node name or operator type."""
+    names = (layer.key, layer.node_name, layer.op_type)
+    if pattern.startswith("re:"):
+        try:
+            expression = re.compile(pattern[3:])
+        except re.error as error:
+            raise UsageError(
+                f"pattern '{pattern}': not a regular expression ({error}); escape it, or use a glob"
+            ) from error
+        return any(expression.fullmatch(name) for name in names)
+    return any(fnmatchcase(name, pattern) for name in names)
+
+
+def selected(graph: LayerGraph, include: tuple[str, ...], exclude: tuple[str, ...]) -> set[str]:
+    """Keys of the layers that may be compressed.
+
+    Raises:
+        UsageError: a pattern matches no layer, or nothing is left.
+    """
+    for pattern in (*include, *exclude):
+        if not any(matches(layer, pattern) for layer in graph.layers):
+            known = [layer.key for layer in graph.layers]
+            raise UsageError(
+                f"pattern '{pattern}' matches no layer{nearest(pattern, known)}; `hwc-onnx inspect` lists them"
+            )
+    chosen = {
+        layer.key
+        for layer in graph.layers
+        if (not include or any(matches(layer, p) for p in include)) and not any(matches(layer, p) for p in exclude)
+    }
+    if not chosen:
+        raise UsageError("--include and --exclude leave no layer to compress; loosen one of them")
+    return chosen
+
+
+def uniform(
+    graph: LayerGraph,
+    config: LayerConfig,
+    *,
+    first_last: str = "keep",
+    include: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+    note: Callable[[str], None] = lambda _: None,
+) -> CompressionPlan:
+    """`config` for every layer that can take it; `note` hears what was left out and why.
+
+    A layer that `include`/`exclude` leaves out keeps 8 bits and is not pruned.
+    """
+    chosen = selected(graph, include, exclude)
+    coarse = config.algorithm in COARSE
+    plain = config.model_copy(update={"algorithm": "none", "ratio": 0.0})
+    untouched = LayerConfig()
+    layers: dict[str, LayerConfig] = {}
+    for layer in graph.layers:
+        base = config if layer.key in chosen else untouched
+        layers[layer.key] = (
+            base
+            if layer.weight is not None and not (coarse and layer.key in chosen)
+            else (plain if layer.key in chosen else untouched)
+        )
+    if coarse:
+        for group in graph.channel_groups:
+            if not group.producers:
+                continue
+            if group.locked_because is not None:
+                note(f"channels of '{group.root}' stay: {group.locked_because}")
+            elif set(group.producers) <= chosen:
+                layers.update({key: config for key in group.producers})
+    _same_widths(graph, layers, config, chosen, first_last)
+    return CompressionPlan(
+        source_digest=graph.source_digest,
+        layers=layers,
+        first_last="free" if first_last == "free" else "keep",
+        include=include,
+        exclude=exclude,
+    )
+
+
+def _same_widths(
+    graph: LayerGraph, layers: dict[str, LayerConfig], config: LayerConfig, chosen: set[str], first_last: str
+) -> None:
+    """Give all readers of a stored tensor one width: the widest that any of them must keep."""
+    kept = kept_groups(graph) if first_last == "keep" else []
+    for group in graph.activation_groups:
+        wide = group in kept or any(key not in chosen for key in group.readers)
+        bits = max(config.activation_bits, KEEP_BITS) if wide else config.activation_bits
+        for key in group.readers:
+            update = {field: bits for field in width_fields(graph.layer(key), group)}
+            layers[key] = layers[key].model_copy(update=update)

@@ -1,0 +1,182 @@
+"""What every long call prepares: the model in normal form, its data, its accelerator and the calibrated layer database."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from hwc_onnx.cost.model import CostModel
+from hwc_onnx.cost.types import ModelCost
+from hwc_onnx.database import LayerDatabase
+from hwc_onnx.errors import ModelError
+from hwc_onnx.evaluate.collector import Calibration, collect
+from hwc_onnx.evaluate.types import Samples
+from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
+from hwc_onnx.graph.loading import Loaded, load_model
+from hwc_onnx.graph.parse import DENSITY_KEY, PATTERN_KEY, parse
+from hwc_onnx.graph.read_qdq import BITS_KEY
+from hwc_onnx.normalize.pipeline import normalize
+from hwc_onnx.plan import CompressionPlan, LayerConfig, with_plan
+from hwc_onnx.pruning.table import PATTERNS
+from hwc_onnx.uniform import uniform
+from hwc_onnx.verify import SOURCE_KEY
+
+PREPROCESS_KEY = "hwc.preprocess"
+"""Metadata: JSON of how samples are prepared, so that `evaluate` does the same."""
+
+InputShapes = Mapping[str, Sequence[int]] | None
+Model = str | Path | onnx.ModelProto
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model as it was given and in normal form, with its layer graph."""
+
+    loaded: Loaded
+    proto: onnx.ModelProto
+    graph: LayerGraph
+
+    @property
+    def name(self) -> str:
+        """The file's stem, or the graph's name."""
+        return self.loaded.path.stem if self.loaded.path is not None else self.proto.graph.name or "model"
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the file already carries quantizers."""
+        weights = any(layer.weight is not None and layer.weight_bits < FLOAT_BITS for layer in self.graph.layers)
+        return weights or any(info.bits < FLOAT_BITS for info in self.graph.tensors.values())
+
+    @property
+    def preprocess(self) -> dict[str, object]:
+        """The preparation of samples recorded in the file, empty when there is none."""
+        stored = {entry.key: entry.value for entry in self.loaded.proto.metadata_props}.get(PREPROCESS_KEY)
+        try:
+            found = json.loads(stored) if stored else {}
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def open_model(model: Model, input_shapes: InputShapes = None) -> Opened:
+    """Load, normalize and parse (ModelError when any of it is refused)."""
+    loaded = load_model(model)
+    proto = normalize(loaded.proto, input_shapes)
+    graph = replace(parse(proto, input_shapes), source_digest=loaded.digest)
+    return Opened(loaded, proto, graph)
+
+
+def open_float_model(model: Model, input_shapes: InputShapes = None) -> Opened:
+    """As `open_model`, for a model that is to be compressed.
+
+    Raises:
+        ModelError: the file is already quantized, so its weights have lost what recovery needs.
+    """
+    opened = open_model(model, input_shapes)
+    if opened.quantized:
+        tool = any(entry.key == BITS_KEY for entry in opened.loaded.proto.metadata_props)
+        raise ModelError(
+            f"{opened.loaded.path or 'model'}: already quantized{' by hwc-onnx' if tool else ''}; compress the float model "
+            "that it was made from (profile, evaluate and verify take this file as it is)"
+        )
+    return opened
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The layer database of one model and calibration split, the INT8 baseline's plan and how long it took."""
+
+    database: LayerDatabase
+    calibration: Calibration
+    baseline: CompressionPlan
+    seconds: float
+
+
+def calibrate(
+    opened: Opened,
+    samples: Samples,
+    *,
+    seed: int,
+    cache_dir: Path | None = None,
+    lanes: int = 1,
+    recovery: str = "full",
+    portable: bool = False,
+    dialect: str = "ort",
+) -> Calibrated:
+    """Run the calibration samples once and set up the layer database and the INT8 baseline."""
+    started = time.perf_counter()
+    rng = np.random.default_rng([seed, 0xCA11])
+    found = collect(opened.proto, opened.graph, samples, rng=rng)
+    database = LayerDatabase(
+        opened.proto,
+        opened.graph,
+        found,
+        cache_dir=cache_dir,
+        lanes=lanes,
+        recovery=recovery,  # type: ignore[arg-type]
+        portable=portable,
+    )
+    baseline = uniform(opened.graph, LayerConfig()).model_copy(
+        update={"dialect": dialect, "lanes": lanes, "portable": portable}
+    )
+    stitched = database.stitch(baseline)
+    return Calibrated(database, found, stitched.plan, time.perf_counter() - started)
+
+
+def float_densities(graph: LayerGraph, database: LayerDatabase) -> LayerGraph:
+    """The float network with its own activation densities: the share of elements that are not exactly zero."""
+    tensors = dict(graph.tensors)
+    for group in graph.activation_groups:
+        for name in group.tensors:
+            seen = database.calibration.histograms[name]
+            tensors[name] = replace(tensors[name], density=1.0 - seen.zeros / max(seen.total, 1))
+    layers = tuple(
+        replace(layer, activation_density=tensors[layer.inputs[0]].density) if layer.inputs else layer
+        for layer in graph.layers
+    )
+    return replace(graph, tensors=tensors, layers=layers)
+
+
+def costs(
+    model: CostModel, opened: Opened, calibrated: Calibrated, plan: CompressionPlan | None
+) -> tuple[ModelCost, ModelCost, ModelCost]:
+    """Costs of (float, INT8 baseline, `plan`); the float network's stand for `plan` None."""
+    unquantized = model.cost(float_densities(opened.graph, calibrated.database))
+    baseline = model.cost(with_plan(opened.graph, calibrated.baseline))
+    return unquantized, baseline, unquantized if plan is None else model.cost(with_plan(opened.graph, plan))
+
+
+def metadata_of(
+    plan: CompressionPlan, opened: Opened, preprocess: Mapping[str, object], extra: Mapping[str, str]
+) -> dict[str, str]:
+    """What a written file says of itself; densities are needed to cost it again, the rest is for people."""
+    text: dict[str, str] = {
+        "hwc.plan": plan.digest(),
+        SOURCE_KEY: opened.loaded.digest,
+        DENSITY_KEY: json.dumps(dict(sorted(plan.activation_density.items()))),
+    }
+    patterns = _patterns(plan)
+    if patterns:
+        text[PATTERN_KEY] = json.dumps(patterns)
+    if preprocess:
+        text[PREPROCESS_KEY] = json.dumps(preprocess, sort_keys=True, default=_plain)
+    return text | dict(extra)
+
+
+def _patterns(plan: CompressionPlan) -> dict[str, list[int]]:
+    return {key: list(PATTERNS[c.algorithm]) for key, c in sorted(plan.layers.items()) if c.algorithm in PATTERNS}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value)

@@ -1,0 +1,1 @@
+"""Tests of hwc-onnx; shared models and helpers are imported as `tests.<module>`."""

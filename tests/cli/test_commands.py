@@ -1,0 +1,181 @@
+"""Each command on a tiny model: what it prints, its JSON against the schema, the files it writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from tests.cli.running import Case, Run, compress_arguments, hwc
+
+Validate = Callable[[str, Any], None]
+
+
+def payload(*arguments: object, code: int = 0) -> Any:
+    result = hwc(*arguments, "--json")
+    assert result.exit_code == code, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_inspect_names_layers_groups_and_the_locked_output(case: Case, schema: Validate) -> None:
+    found = payload("inspect", case.model)
+    schema("inspect", found)
+    assert [layer["op_type"] for layer in found["layers"]] == ["Conv", "Conv", "Gemm"]
+    assert found["macs"] == 8 * 9 * 64 + 8 * 8 * 9 * 16 + 128 * 4
+    assert [bool(group["locked_because"]) for group in found["groups"]] == [False, False, True]
+    shown = hwc("inspect", case.model)
+    assert "locked:" in shown.stdout and "logits" in shown.stdout
+
+
+def test_profile_total_is_the_sum_of_its_nodes(case: Case, schema: Validate) -> None:
+    found = payload("profile", case.model)
+    schema("profile", found)
+    totals = found["totals"]["energy_pj"]
+    assert sum(node["energy_pj"]["total"] for node in found["nodes"]) == pytest.approx(totals["total"], rel=1e-12)
+    assert sum(value for name, value in totals.items() if name != "total") == pytest.approx(totals["total"], rel=1e-12)
+    assert found["float"]["energy_pj"] > found["baseline_int8"]["energy_pj"] > 0
+
+
+def test_profile_several_accelerators_stand_side_by_side(case: Case, schema: Validate) -> None:
+    names = ("edge-flex", "edge-tpu-64x64")
+    options = [word for name in names for word in ("--accel", name)]
+    found = payload("profile", case.model, *options)
+    schema("profile", found)
+    assert [item["accelerator"] for item in found] == list(names)
+    shown = hwc("profile", case.model, *options, "--top", 1).stdout
+    assert all(name in shown for name in names)
+
+
+def test_profile_explain_shows_accesses(case: Case) -> None:
+    result = hwc("profile", case.model, "--explain", "c1")
+    assert result.exit_code == 0, result.stderr
+    assert "Accesses in words" in result.stdout and "total" in result.stdout
+
+
+def test_profile_explain_unknown_node_exits_with_2(case: Case) -> None:
+    result = hwc("profile", case.model, "--explain", "c9")
+    assert result.exit_code == 2 and "no node 'c9'" in result.stderr
+
+
+def test_profile_of_a_plan_equals_profile_of_its_file(compressed: Run, case: Case) -> None:
+    planned = payload("profile", case.model, "--plan", compressed.run_dir / "plan.json")
+    written = payload("profile", compressed.output)
+    assert planned["totals"]["energy_pj"]["total"] == pytest.approx(written["totals"]["energy_pj"]["total"], rel=1e-9)
+
+
+def test_evaluate_alone_and_against(compressed: Run, case: Case, schema: Validate) -> None:
+    alone = payload("evaluate", case.model, "--data", case.data)
+    schema("evaluate", alone)
+    assert alone["value"] == 1.0 and alone["reference"] is None
+    paired = payload("evaluate", compressed.output, "--data", case.data, "--against", case.model)
+    schema("evaluate", paired)
+    assert paired["reference"] == 1.0
+    assert paired["drop_points"] == pytest.approx(100 * (1 - paired["value"]))
+    assert paired["ci95"][0] <= paired["drop_points"] <= paired["ci95"][1]
+
+
+def test_apply_uniform_writes_a_file_and_its_plan(case: Case, tmp_path: Path, schema: Validate) -> None:
+    output, plan = tmp_path / "w4.onnx", tmp_path / "plan.json"
+    found = payload(
+        "apply",
+        case.model,
+        "--uniform",
+        "w4a8,fine=magnitude:0.5",
+        "--data",
+        case.data,
+        "-o",
+        output,
+        "--save-plan",
+        plan,
+    )
+    schema("apply", found)
+    schema("plan", json.loads(plan.read_text()))
+    assert found["output"]["file_bytes"] == output.stat().st_size < Path(case.model).stat().st_size
+    assert all(layer["achieved"]["weight_density"] <= 0.51 for layer in found["layers"])
+    assert found["reduction_vs_int8"] > 0
+
+
+def test_apply_plan_twice_gives_the_same_bytes(compressed: Run, case: Case, tmp_path: Path) -> None:
+    plan = compressed.run_dir / "plan.json"
+    for name in ("a.onnx", "b.onnx"):
+        payload("apply", case.model, "--plan", plan, "--data", case.data, "-o", tmp_path / name)
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_apply_coarse_says_what_was_locked(case: Case, tmp_path: Path) -> None:
+    result = hwc(
+        "apply", case.model, "--uniform", "w8a8,coarse=l1:0.5", "--data", case.data, "-o", tmp_path / "small.onnx"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "logits" in result.stdout.split("note:")[1]
+
+
+def test_verify_passes_on_our_file_and_its_json_fits(compressed: Run, case: Case, schema: Validate) -> None:
+    found = payload("verify", compressed.output, "--against", case.model)
+    schema("verify", found)
+    assert found["passed"] and len(found["levels"]) == 4
+
+
+def test_verify_of_a_damaged_file_exits_with_5(compressed: Run, case: Case, tmp_path: Path) -> None:
+    proto = onnx.load(str(compressed.output))
+    proto.graph.output[0].name = "other"
+    for node in proto.graph.node:
+        for position, name in enumerate(node.output):
+            if name == "logits":
+                node.output[position] = "other"
+    onnx.save(proto, tmp_path / "damaged.onnx")
+    result = hwc("verify", tmp_path / "damaged.onnx", "--against", case.model)
+    assert result.exit_code == 5
+    assert "FAILED" in result.stdout and "output" in result.stdout
+
+
+def test_compress_result_fits_its_schema_and_its_file(compressed: Run, case: Case, schema: Validate) -> None:
+    found = json.loads(compressed.result.stdout)
+    schema("result", found)
+    stored = json.loads((compressed.run_dir / "result.json").read_text())
+    assert stored == found
+    assert found["output"]["file_bytes"] == compressed.output.stat().st_size
+    assert found["goal_met"] and found["data"] == "real"
+    assert found["energy_pj"]["compressed"] <= found["energy_pj"]["baseline_int8"] < found["energy_pj"]["float"]
+    schema("plan", json.loads((compressed.run_dir / "plan.json").read_text()))
+
+
+def test_compress_file_runs_with_onnxruntime_alone(compressed: Run, case: Case) -> None:
+    session = onnxruntime.InferenceSession(str(compressed.output), providers=["CPUExecutionProvider"])
+    assert session.run(None, {"x": np.load(case.data, allow_pickle=False)["x"][:5]})[0].shape == (5, 4)
+
+
+def test_compress_progress_goes_to_stderr(compressed: Run) -> None:
+    assert "search" in compressed.result.stderr
+    json.loads(compressed.result.stdout)
+
+
+def test_compress_again_prints_the_same_result(compressed: Run, case: Case) -> None:
+    before = compressed.output.read_bytes()
+    again = hwc(*compress_arguments(case, compressed.output.parent), "--quiet")
+    assert again.exit_code == 0 and again.stderr == ""
+    first, second = json.loads(compressed.result.stdout), json.loads(again.stdout)
+    assert (second["metric"], second["energy_pj"]) == (first["metric"], first["energy_pj"])
+    assert compressed.output.read_bytes() == before
+
+
+def test_compress_other_options_in_the_same_folder_are_refused(compressed: Run, case: Case) -> None:
+    before = {path.name: path.read_bytes() for path in compressed.run_dir.iterdir() if path.is_file()}
+    result = hwc(*compress_arguments(case, compressed.output.parent), "--seed", 7)
+    assert result.exit_code == 2
+    assert "seed" in result.stderr and "--fresh" in result.stderr
+    assert {path.name: path.read_bytes() for path in compressed.run_dir.iterdir() if path.is_file()} == before
+
+
+def test_compress_table_ends_with_where_the_files_are(case: Case, compressed: Run) -> None:
+    arguments = [word for word in compress_arguments(case, compressed.output.parent) if word != "--json"]
+    result = hwc(*arguments)
+    assert result.exit_code == 0, result.stderr
+    for words in ("Accuracy", "Energy per inference", "goal met", "written:", "run folder:"):
+        assert words in result.stdout

@@ -1,0 +1,88 @@
+"""Small results, made by hand, that tables and schemas are tested with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hwc_onnx.cost.types import COMPONENTS, ModelCost, NodeCost
+
+
+def result_payload() -> dict[str, Any]:
+    """A result.json of a run that met its goal."""
+    triple = {"float": 4.0e8, "baseline_int8": 1.0e8, "compressed": 3.9e7}
+    return {
+        "schema": 1,
+        "model": {"path": "resnet20.onnx", "sha256": "0" * 64},
+        "output": {
+            "path": "demo/resnet20.hwc.onnx",
+            "sha256": "1" * 64,
+            "kind": "compressed",
+            "file_bytes": 123_456,
+            "original_file_bytes": 1_095_000,
+            "baseline_file_bytes": 300_000,
+        },
+        "run_dir": "demo/resnet20.hwc",
+        "accelerator": {"name": "edge-flex", "sha256": "2" * 64},
+        "data": "real",
+        "splits": {"calibration": 1024, "search": 3976, "holdout": 10_000},
+        "metric": {
+            "name": "top1",
+            "original": 0.9321,
+            "baseline_int8": 0.9318,
+            "compressed": 0.9254,
+            "drop_points": 0.67,
+            "drop_ci95": [0.41, 0.93],
+            "search_drop_points": 0.55,
+            "limit_points": 1.0,
+            "gate": "upper",
+            "n_holdout": 10_000,
+            "at_disable_all": 0.9254,
+            "at_enable_all": 0.9255,
+        },
+        "looks": [],
+        "energy_pj": triple,
+        "energy_unit": "pJ",
+        "reduction_vs_int8": 0.61,
+        "reduction_vs_float": 0.9025,
+        "compared_accelerators": [
+            {
+                "name": "eyeriss-v2-sparse",
+                "energy_pj": triple,
+                "energy_unit": "pJ",
+                "reduction_vs_int8": 0.61,
+                "reduction_vs_float": 0.9025,
+            }
+        ],
+        "coverage": {"macs": 1.0, "traffic": 1.0},
+        "latency_s": {"float": 0.004, "baseline_int8": 0.001, "compressed": 0.0004},
+        "accelerator_bytes": {"float": 546_000, "baseline_int8": 273_000, "compressed": 90_000},
+        "macs": {"float": 3.1e7, "baseline_int8": 3.1e7, "compressed": 2.2e7},
+        "search": {
+            "sampler": "composite",
+            "seed": 0,
+            "evaluations": 200,
+            "image_forwards": 800_000,
+            "seconds": 183.2,
+            "database_seconds": 41.0,
+            "stopped_by": "trials",
+        },
+        "notes": [],
+        "goal_met": True,
+        "exit_code": 0,
+        "versions": {"hwc-onnx": "0.1.0"},
+    }
+
+
+def model_cost(scale: float = 1.0) -> ModelCost:
+    """Two nodes, a layer and a pooling, whose parts sum to the totals."""
+    conv = dict.fromkeys(COMPONENTS, 1000.0 * scale)
+    pool = {**dict.fromkeys(COMPONENTS, 0.0), "vector": 50.0 * scale}
+    accesses = {"buffer": {"input": {"read": 100.0, "write": 0.0}, "output": {"read": 0.0, "write": 20.0}}}
+    nodes = (
+        NodeCost(
+            "conv1_output", "Conv", 9216, conv, 100.0, 1e-6, "mapped", accesses, {"spatial": "K8 x C8"}, 0.5, "mac"
+        ),
+        NodeCost("pool_output", "MaxPool", 0, pool, 10.0, 1e-7, "vector"),
+    )
+    energy = {name: conv[name] + pool[name] for name in COMPONENTS}
+    return ModelCost(nodes, energy, "pJ", 110.0, 1.1e-6, 1.0, 0.98, 288, 9216, (("odd", "unknown operator"),))

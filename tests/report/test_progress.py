@@ -1,0 +1,44 @@
+"""Progress: whole lines when nobody watches, one for each improvement; nothing with quiet."""
+
+from __future__ import annotations
+
+import io
+
+from hwc_onnx.events import Note, Phase, Step, TrialDone
+from hwc_onnx.report.progress import Progress
+
+
+def shown(*, quiet: bool = False) -> list[str]:
+    stream = io.StringIO()
+    with Progress(stream, quiet=quiet) as progress:
+        progress(Phase("calibrate", "1024 samples"))
+        progress(Step(3, 20, "conv1"))
+        progress(TrialDone(1, 200, 0.55, 0.3, True, 0.55, 12.0, "seed", 200_000))
+        progress(TrialDone(2, 200, 0.60, 0.1, False, 0.55, 13.0, "rollout"))
+        progress(TrialDone(3, 200, 0.40, 0.8, True, 0.40, 75.0, "policy"))
+        progress(Note("labels found: metric top1"))
+        progress(Note("synthetic inputs", warning=True))
+    return stream.getvalue().splitlines()
+
+
+def test_progress_without_terminal_writes_improvements_only() -> None:
+    lines = shown()
+    assert lines[0] == "calibrate: 1024 samples"
+    assert "of INT8 energy" in lines[1]
+    assert [line.split()[0] for line in lines[2:4]] == ["1/200", "3/200"]
+    assert "55.0%" in lines[2] and "+0.30" in lines[2] and "200 KB" in lines[2] and "seed" in lines[2]
+    assert "1 min 15 s" in lines[3]
+    assert lines[4:] == ["note: labels found: metric top1", "warning: synthetic inputs"]
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_progress_quiet_writes_nothing() -> None:
+    assert shown(quiet=True) == []
+
+
+def test_progress_interrupted_says_how_to_continue() -> None:
+    stream = io.StringIO()
+    with Progress(stream) as progress:
+        progress.interrupted("hwc-onnx compress model.onnx --data 'my data.npz'")
+    assert "hwc-onnx compress model.onnx --data 'my data.npz'" in stream.getvalue()
+    assert "best.onnx" in stream.getvalue()

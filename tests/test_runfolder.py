@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from hwc_onnx.errors import UsageError
+from hwc_onnx.runfolder import RunFolder
+
+
+def test_run_folder_with_same_inputs_continues(tmp_path):
+    with RunFolder(tmp_path / "run", {"seed": 0, "trials": 10}) as first:
+        first.write("plan.json", "{}")
+    with RunFolder(tmp_path / "run", {"seed": 0, "trials": 20}) as second:
+        assert second.read_json("plan.json") == {}
+
+
+def test_run_folder_with_other_inputs_names_the_first_difference(tmp_path):
+    RunFolder(tmp_path / "run", {"seed": 0, "model": "a"}).release()
+    with pytest.raises(UsageError, match="model was 'a', now 'b'"):
+        RunFolder(tmp_path / "run", {"seed": 0, "model": "b"})
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_run_folder_fresh_moves_the_old_run_aside(tmp_path):
+    with RunFolder(tmp_path / "run", {"seed": 0}) as first:
+        first.write("kept.txt", "old")
+    with RunFolder(tmp_path / "run", {"seed": 1}, fresh=True):
+        assert not (tmp_path / "run" / "kept.txt").exists()
+    assert [p.read_text() for p in tmp_path.glob("run.*/kept.txt")] == ["old"]
+
+
+def test_run_folder_resume_without_a_run_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="nothing to resume"):
+        RunFolder(tmp_path / "run", {"seed": 0}, resume=True)
+
+
+def test_run_folder_of_a_live_process_is_refused_and_of_a_dead_one_taken(tmp_path):
+    RunFolder(tmp_path / "run", {"seed": 0}).release()
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        owner = {"pid": sleeper.pid, "host": platform.node()}
+        (tmp_path / "run" / ".lock").write_text(json.dumps(owner))
+        with pytest.raises(UsageError, match=f"process {sleeper.pid}"):
+            RunFolder(tmp_path / "run", {"seed": 0})
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    RunFolder(tmp_path / "run", {"seed": 0}).release()
