@@ -123,11 +123,11 @@ class TransformerBlock(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """4x4 patches of a 28x28 image as 49 tokens, learned positions, mean pooling over tokens."""
+    """49 overlapping patches, 7x7 at stride 4 (Wang et al., PVT v2, 2022), learned positions, mean over tokens."""
 
     def __init__(self, dim: int = 96, depth: int = 4, heads: int = 4, hidden: int = 192) -> None:
         super().__init__()
-        self.patches = nn.Conv2d(1, dim, 4, 4)
+        self.patches = nn.Conv2d(1, dim, 7, 4, 3)
         self.position = nn.Parameter(torch.randn(1, 49, dim) * 0.02)
         self.blocks = nn.Sequential(*[TransformerBlock(dim, heads, hidden) for _ in range(depth)])
         self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, 10)

@@ -27,7 +27,7 @@ RECIPES = {
     "resnet20": {"optimizer": "sgd", "epochs": 14, "lr": 0.2, "weight_decay": 5e-4},
     "mobilenetv2_small": {"optimizer": "sgd", "epochs": 12, "lr": 0.2, "weight_decay": 2e-4},
     "vgg_small": {"optimizer": "sgd", "epochs": 9, "lr": 0.08, "weight_decay": 5e-4},
-    "vit_tiny": {"optimizer": "adamw", "epochs": 14, "lr": 2e-3, "weight_decay": 0.05},
+    "vit_tiny": {"optimizer": "adamw", "epochs": 22, "lr": 2e-3, "weight_decay": 0.05},
 }
 BATCH = 128
 

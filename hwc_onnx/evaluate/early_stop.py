@@ -27,11 +27,13 @@ class EarlyStop:
     """When to stop one candidate.
 
     `limit_points` is the largest allowed drop (infinite: never stop for it). `hopeless` says that the candidate's
-    energy already rules it out: it is stopped at the first look, having taught what it can.
+    energy already rules it out: it is stopped at the first look, having taught what it can. `margin` is how many standard
+    errors below the limit a drop over the whole split must stay to be accepted; the test is then of that.
     """
 
     limit_points: float = math.inf
     hopeless: bool = False
+    margin: float = 0.0
     alpha: float = ALPHA
     first: int = FIRST_LOOK
 
@@ -62,7 +64,8 @@ class EarlyStop:
         level = self.alpha * _spending(self.looks(total), self.looks(total).index(seen), total)
         if not is_binary(differences):
             level /= 2  # a long left tail is seldom in the sample that should warn of it
-        z = excess_z(differences, self.limit_points / points_per_unit) / math.sqrt(1 - seen / total)
+        acceptable = self.limit_points / points_per_unit - self.margin * float(differences.std()) / math.sqrt(total)
+        z = excess_z(differences, acceptable) / math.sqrt(1 - seen / total)
         return z > normal_quantile(1 - level)
 
 

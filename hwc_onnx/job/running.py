@@ -121,11 +121,12 @@ class Running:
             }
         )
 
-    def write_best(self, candidate: Candidate) -> None:
-        """Replace best.onnx and its plan."""
+    def write_best(self, candidate: Candidate) -> int:
+        """Replace best.onnx and its plan; the size of the file in bytes."""
         metadata = metadata_of(candidate.plan, self.opened, self.preprocess, self.provenance())
-        write_model(candidate.proto, self.folder.path / "best.onnx", metadata)
+        written = write_model(candidate.proto, self.folder.path / "best.onnx", metadata)
         self.folder.write("plan.json", candidate.plan.to_json())
+        return written.file_bytes
 
     def provenance(self) -> dict[str, str]:
         """What every written file says of this run."""

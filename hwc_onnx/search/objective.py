@@ -29,7 +29,7 @@ from hwc_onnx.plan import CompressionPlan, with_plan
 from hwc_onnx.search.costing import Costing
 from hwc_onnx.search.gains import probe_plan, probe_size
 from hwc_onnx.search.layer_table import LayerTable
-from hwc_onnx.search.problem import Choices, Factor, Outcome, Unit
+from hwc_onnx.search.problem import ACCEPTED_ERRORS, Choices, Factor, Outcome, Unit
 from hwc_onnx.search.space import Space
 from hwc_onnx.search.units import Freedom, build_units, plan_with, searched_channels, searched_layers, searched_tensors
 from hwc_onnx.uniform import selected
@@ -185,8 +185,8 @@ class Objective:
             limits["latency"] = cost.latency_s / self._max_latency - 1.0
         if self._max_bytes is not None:
             limits["bytes"] = file_bytes(assemble(self._proto, self._graph, stitched).proto) / self._max_bytes - 1.0
-        stop = EarlyStop(self.limit_points, hopeless=energy >= energy_limit)
-        measured = measure_paired(candidate.proto, self._reference, level="all", stop=stop)
+        stop = EarlyStop(self.limit_points, hopeless=energy >= energy_limit, margin=ACCEPTED_ERRORS)
+        measured = measure_paired(candidate.proto, self._reference, stop=stop)
         evaluation = measured.evaluation
         return Outcome(
             energy=float(energy),
@@ -224,7 +224,7 @@ class Objective:
     def _probe(self, plan: CompressionPlan, reference: Reference) -> float:
         """Mean smooth loss of a plan on the probe's images; a candidate that cannot run teaches nothing."""
         try:
-            session = open_session(self.candidate(plan).proto)
+            session = open_session(self.candidate(plan).proto, level="fake_quant")
             damages = [reference.divergence(outputs, start)[0] for start, outputs in chunks(session, reference)]
         except RuntimeFailure:
             return 0.0

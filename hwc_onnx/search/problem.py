@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from hwc_onnx.plan import CompressionPlan
 
+ACCEPTED_ERRORS = 1.0
+"""Standard errors below the limit that a measured drop must stay for a plan to be accepted."""
+
 Choices = NDArray[np.int64]
 """One option index per unit, [units]."""
 
@@ -83,7 +86,7 @@ class Outcome:
 
     def excess(self, limit_points: float) -> float:
         """Points by which drop plus one standard error exceeds the limit (at or below zero: respected)."""
-        return self.drop_points + self.standard_error - limit_points
+        return self.drop_points + ACCEPTED_ERRORS * self.standard_error - limit_points
 
     def accepted(self, limit_points: float) -> bool:
         """Whether the plan may become the incumbent."""

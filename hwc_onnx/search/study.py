@@ -61,7 +61,7 @@ def run_search(
     storage_path: str | Path | None = None,
     timeout: float | None = None,
     on_event: Listener | None = None,
-    on_incumbent: Callable[[Record], None] | None = None,
+    on_incumbent: Callable[[Record], int] | None = None,
     resume: bool | None = None,
     space: Literal["menu", "raw"] = "menu",
     warm_start: bool = True,
@@ -141,7 +141,7 @@ class _Loop:
         began: float,
         trials: int,
         on_event: Listener | None,
-        on_incumbent: Callable[[Record], None] | None,
+        on_incumbent: Callable[[Record], int] | None,
     ) -> None:
         self.problem = problem
         self.study = study
@@ -229,8 +229,9 @@ class _Loop:
         self.history.sync(self.study)
         last, best = self.history.records[-1], self.history.best
         improved = best is not None and best is not before
+        written = 0
         if improved and best is not None and self._on_incumbent is not None:
-            self._on_incumbent(best)
+            written = self._on_incumbent(best)
         if self._on_event is not None:
             self._on_event(
                 TrialDone(
@@ -242,6 +243,7 @@ class _Loop:
                     best_energy=best.outcome.energy if best is not None else float("inf"),
                     seconds=self.elapsed(),
                     origin=last.origin,
+                    file_bytes=written,
                 )
             )
         recent = self.history.records[-FAILURES:]

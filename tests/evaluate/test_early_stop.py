@@ -53,6 +53,19 @@ def test_early_stop_full_level_at_every_look_errs_too_often():
     assert count / 1500 > 0.045
 
 
+def test_early_stop_margin_candidate_just_accepted_is_rarely_stopped():
+    differences = split(4096, 80, 60)
+    error = differences.std() / 64
+    stop = EarlyStop(limit_points=100 * (differences.mean() + error), margin=1.0)
+    assert stopped_share(differences, stop, 1500) <= 0.025 + 2 * math.sqrt(0.025 * 0.975 / 1500)
+
+
+def test_early_stop_margin_stops_more_of_what_would_be_refused():
+    differences = split(4096, 100, 40)
+    plain, strict = EarlyStop(limit_points=1.0), EarlyStop(limit_points=1.0, margin=1.0)
+    assert stopped_share(differences, strict, 500) > stopped_share(differences, plain, 500)
+
+
 def test_early_stop_bad_candidate_stops_at_the_first_look():
     differences = np.random.default_rng(0).permutation(split(4096, 500, 40))
     assert EarlyStop(1.0).stops(differences[:256], 4096, 100.0)
