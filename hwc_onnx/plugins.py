@@ -36,6 +36,8 @@ def resolve(kind: str, name: str, table: Mapping[str, str]) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        raise UsageError(f"{kind} '{name}': no module '{error.name}'; it must be importable from the current environment") from error
+        raise UsageError(
+            f"{kind} '{name}': no module '{error.name}'; it must be importable from the current environment"
+        ) from error
     except AttributeError as error:
         raise UsageError(f"{kind} '{name}': module '{module}' has no '{attribute}'") from error

@@ -19,14 +19,16 @@ from numpy.typing import NDArray
 
 from hwc_onnx.database import LayerDatabase, Stitched, quantized
 from hwc_onnx.evaluate.collector import collectable
-from hwc_onnx.evaluate.tensors import channel_means, layer_patches, measured_densities
+from hwc_onnx.evaluate.tensors import channel_means, measured_densities, read_by
 from hwc_onnx.evaluate.types import Samples
+from hwc_onnx.evaluate.walk import Walk
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, Layer, LayerGraph
 from hwc_onnx.plan import CompressionPlan
 from hwc_onnx.quantization.quantizer import QuantizedWeight
 from hwc_onnx.recovery.drift import corrected, local_shift
 from hwc_onnx.recovery.layer import LayerRecovery
 from hwc_onnx.recovery.layout import RowLayout
+from hwc_onnx.recovery.patches import patches_of
 from hwc_onnx.recovery.rounding import Variant
 from hwc_onnx.recovery.statistics import F64, LayerStatistics, MomentsBuilder
 from hwc_onnx.rewrite.insert_qdq import insert_qdq

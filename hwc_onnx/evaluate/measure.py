@@ -12,7 +12,7 @@ from hwc_onnx.evaluate.early_stop import EarlyStop
 from hwc_onnx.evaluate.metrics import Metric, SessionMetric, WholeMetric
 from hwc_onnx.evaluate.outputs import F64
 from hwc_onnx.evaluate.reference import Model, Reference, chunks, make_reference
-from hwc_onnx.evaluate.runner import Level, Session, cpu_features, open_session
+from hwc_onnx.evaluate.runner import Level, Session, Spread, cpu_features, open_session
 from hwc_onnx.evaluate.statistics import drop_bounds, is_binary, mean_bounds, standard_error, wilson_interval
 from hwc_onnx.evaluate.types import Evaluation, Samples
 
@@ -54,7 +54,7 @@ def measure(
     Args:
         model: the written graph, or a session of it (then `threads` and `level` are its own).
         reference: the original on the same samples.
-        threads: threads inside one operator.
+        threads: threads to use, None for all usable cores.
         level: how to open the graph; see `open_session`.
         stop: when to give up early; `Evaluation.n_samples` tells how many samples were seen.
 
@@ -73,7 +73,7 @@ def measure_paired(
     stop: EarlyStop | None = None,
 ) -> Measurement:
     """As `measure`, with the paired differences that tests need."""
-    session = model if isinstance(model, Session) else open_session(model, threads, level)
+    session = model if isinstance(model, Session) else open_session(model, threads, level, _spread(reference))
     metric, total = reference.metric, len(reference)
     seen = _Seen()
     for start, outputs in chunks(session, reference):
@@ -139,6 +139,11 @@ def measure_alone(
         threads=session.threads,
         cpu_features=cpu_features(),
     )
+
+
+def _spread(reference: Reference) -> Spread:
+    """A user's function of a session runs what it likes, one call at a time; ours are batches side by side."""
+    return "operators" if isinstance(reference.metric, SessionMetric) else "samples"
 
 
 def _compare(reference: Reference, seen: _Seen, session: Session) -> tuple[float, float, F64]:

@@ -10,8 +10,10 @@ import functools
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 Level = Literal["all", "extended", "basic", "disable", "fake_quant"]
+Spread = Literal["samples", "operators"]
 LEVELS: tuple[Level, ...] = ("disable", "basic", "extended", "all")
 """The four graph-optimisation levels of ONNX Runtime."""
 
@@ -51,13 +54,17 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Session:
-    """An open model: ONNX Runtime's session, what it reads and writes, and the settings that its results depend on."""
+    """An open model: ONNX Runtime's session, what it reads and writes, and the settings that its results depend on.
+
+    `spread` says what the threads share: batches that run side by side, or the work inside one operator.
+    """
 
     ort: onnxruntime.InferenceSession
     inputs: tuple[InputSpec, ...]
     outputs: tuple[str, ...]
     threads: int
     level: Level
+    spread: Spread = "samples"
 
     @property
     def fixed_batch(self) -> int | None:
@@ -110,15 +117,22 @@ def input_specs(proto: onnx.ModelProto) -> tuple[InputSpec, ...]:
     return tuple(specs)
 
 
-def open_session(model: onnx.ModelProto | str | Path, threads: int | None = None, level: Level = "all") -> Session:
+def open_session(
+    model: onnx.ModelProto | str | Path,
+    threads: int | None = None,
+    level: Level = "all",
+    spread: Spread = "samples",
+) -> Session:
     """Open a model.
 
     Args:
         model: a model, or the path of one (needed above 2 GB or with external data).
-        threads: threads inside one operator; None takes all usable cores.
+        threads: how many to use; None takes all usable cores.
         level: one of ONNX Runtime's optimisation levels, or "fake_quant": every optimisation except the fusion of
             quantizers into integer kernels. It computes the same function in float arithmetic, with rounding exactly
             where the file has quantizers, and is faster where the CPU's integer kernels are slow.
+        spread: "samples" lets `run` keep one batch per thread under way, which wastes no core on small operators;
+            "operators" divides each operator, for callers that run one batch at a time.
 
     Raises:
         RuntimeFailure: ONNX Runtime refuses the model; its own reason is quoted.
@@ -128,7 +142,7 @@ def open_session(model: onnx.ModelProto | str | Path, threads: int | None = None
     count = threads or usable_threads()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVEL_NAMES[level])
-    options.intra_op_num_threads = count
+    options.intra_op_num_threads = count if spread == "operators" else 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     # x86 without VNNI saturates 16-bit sums of 8-bit products; this picks kernels that do not. With VNNI nothing
@@ -150,7 +164,7 @@ def open_session(model: onnx.ModelProto | str | Path, threads: int | None = None
     specs = tuple(
         InputSpec(value.name, _static(value.shape), _numpy_type(value.type)) for value in session.get_inputs()
     )
-    return Session(session, specs, tuple(value.name for value in session.get_outputs()), count, level)
+    return Session(session, specs, tuple(value.name for value in session.get_outputs()), count, level, spread)
 
 
 def batch_size(session: Session) -> int:
@@ -179,22 +193,28 @@ def run(session: Session, samples: Samples, batch: int | None = None) -> dict[st
     feeds = _feeds(session, samples)
     total = len(samples)
     results: dict[str, NDArray[np.generic]] = {}
-    for start in range(0, total, size):
+    allocating = Lock()
+
+    def one(start: int) -> None:
         stop = min(start + size, total)
-        short = stop - start
-        padded = size if session.fixed_batch is not None else short
-        chunk = {name: _pad(array[start:stop], padded) for name, array in feeds.items()}
-        values = session.run(chunk)
+        padded = size if session.fixed_batch is not None else stop - start
+        values = session.run({name: _pad(array[start:stop], padded) for name, array in feeds.items()})
         for name, value in zip(session.outputs, values, strict=True):
-            rows = _per_sample(name, value, padded)[:short]
-            if name not in results:
-                results[name] = np.empty((total, *rows.shape[1:]), rows.dtype)
-            if results[name].shape[1:] != rows.shape[1:]:
+            rows = _per_sample(name, value, padded)[: stop - start]
+            with allocating:
+                into = results.setdefault(name, np.empty((total, *rows.shape[1:]), rows.dtype))
+            if into.shape[1:] != rows.shape[1:]:
                 raise RuntimeFailure(
                     f"output '{name}': shape {list(rows.shape[1:])} for samples {start} to {stop - 1} but "
-                    f"{list(results[name].shape[1:])} before; every sample must give the same output shape"
+                    f"{list(into.shape[1:])} elsewhere; every sample must give the same output shape"
                 )
-            results[name][start:stop] = rows
+            into[start:stop] = rows
+
+    starts = range(0, total, size)
+    workers = min(session.threads, len(starts)) if session.spread == "samples" else 1
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        for _ in pool.map(one, starts):
+            pass
     return results
 
 

@@ -5,7 +5,7 @@ Only the nodes that the wanted tensors need are run, and so many tensors at a ti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -17,7 +17,6 @@ from hwc_onnx.graph.layer_graph import Layer, LayerGraph, Node
 from hwc_onnx.graph.model_view import reads
 from hwc_onnx.quantization.histogram import StreamingHistogram
 from hwc_onnx.quantization.quantizer import QuantParams
-from hwc_onnx.recovery.patches import patches_of
 from hwc_onnx.recovery.statistics import F64
 
 GROUP_BYTES = 192 << 20
@@ -48,7 +47,7 @@ def run_tensors(
     last = len(samples) - (len(samples) % fixed if fixed else 0)
     fed = {spec.name for spec in specs}
     for group in _memory_groups([name for name in names if name not in fed], sizes, step):
-        session = open_session(with_outputs(proto, group), threads=threads, level="fake_quant")
+        session = open_session(with_outputs(proto, group), threads=threads, level="fake_quant", spread="operators")
         for first in range(0, last, step):
             feed = {spec.name: samples.inputs[spec.name][first : first + step] for spec in session.inputs}
             try:
@@ -66,23 +65,42 @@ def run_tensors(
                 yield name, first, np.asarray(samples.inputs[name][first : first + step], dtype=np.float32)
 
 
-def with_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """A model that computes exactly the tensors `names`, in that order, and nothing that they do not need."""
-    needed, nodes = set(names), []
-    for node in reversed(proto.graph.node):
-        if needed.intersection(node.output):
-            needed.update(reads(node))
-            nodes.append(node)
+def with_outputs(
+    proto: onnx.ModelProto, names: Sequence[str], given: Sequence[onnx.ValueInfoProto] = ()
+) -> onnx.ModelProto:
+    """A model that computes exactly the tensors `names`, in that order, and nothing that they do not need.
+
+    Tensors in `given` are inputs of the new model wherever it would have to compute them.
+    """
+    nodes, needed = needed_nodes(proto, names, {value.name for value in given})
+    made = {name for node in nodes for name in node.output}
     cut = onnx.ModelProto()
     cut.CopyFrom(
         onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions)
     )
     cut.graph.name = proto.graph.name or "graph"
-    cut.graph.node.extend(reversed(nodes))
+    cut.graph.node.extend(nodes)
     cut.graph.input.extend(value for value in proto.graph.input if value.name in needed)
+    cut.graph.input.extend(value for value in given if value.name in needed - made)
     cut.graph.initializer.extend(tensor for tensor in proto.graph.initializer if tensor.name in needed)
     cut.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     return cut
+
+
+def needed_nodes(
+    proto: onnx.ModelProto, names: Iterable[str], given: Container[str] = ()
+) -> tuple[list[onnx.NodeProto], set[str]]:
+    """The nodes that compute `names` from the model's inputs and `given`, in order, and every tensor they touch."""
+    needed = set(names)
+    wanted = {name for name in needed if name not in given}
+    nodes = []
+    for node in reversed(proto.graph.node):
+        if wanted.intersection(node.output):
+            read = set(reads(node))
+            needed |= read
+            wanted.update(name for name in read if name not in given)
+            nodes.append(node)
+    return nodes[::-1], needed
 
 
 def _memory_groups(names: Sequence[str], sizes: Mapping[str, int], batch: int) -> list[list[str]]:
@@ -143,23 +161,6 @@ def read_by(proto: onnx.ModelProto, graph: LayerGraph, layer: Layer) -> str:
     if node is None or node.op_type != layer.op_type:
         raise RuntimeFailure(f"layer '{layer.key}' ({layer.op_type}) is not in the rewritten model; this is our bug")
     return str(node.input[position])
-
-
-def layer_patches(
-    proto: onnx.ModelProto,
-    graph: LayerGraph,
-    layer: Layer,
-    samples: Samples,
-    per_image: int,
-    seed: int,
-    threads: int | None = None,
-    batch: int = 64,
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield (first sample, patches [groups, n, d]) of what `layer` reads in `proto`; positions depend on `seed` only."""
-    attributes = next(node for node in graph.nodes if node.key == layer.key).attributes
-    name = read_by(proto, graph, layer)
-    for _, first, array in run_tensors(proto, samples, [name], {}, threads, batch):
-        yield first, patches_of(layer, attributes, array, per_image, np.random.default_rng([seed, first]))
 
 
 def measured_densities(

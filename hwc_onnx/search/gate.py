@@ -92,7 +92,7 @@ class Gate:
             limit_points: the largest allowed drop.
             expected: the candidates' evaluations on the search split, which tell the spread of the paired drop.
             seed: of the bootstrap.
-            threads: threads inside one operator.
+            threads: threads to use.
 
         Raises:
             UsageError: `upper` for a metric without per-sample values.
