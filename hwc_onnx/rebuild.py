@@ -10,7 +10,7 @@ Source: the asymmetric targets of He, Zhang & Sun (ICCV 2017), section 3.2, with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -75,11 +75,11 @@ def rebuild(
     used = samples.take(slice(0, SAMPLES))
     weights = dict(stitched.weights)
     pruned = remove_channels(proto, graph, stitched.keep) if stitched.keep else proto
-    rebuilder = _Rebuilder(graph, database, stitched, used, threads, batch, gram_rows, seed)
-    for layer in graph.layers:
-        if collectable(layer) and plan.layers[layer.key].weight_bits < FLOAT_BITS:
-            compressed = insert_qdq(pruned, graph, weights, stitched.activations, plan.dialect, "measure")
-            weights[layer.key] = rebuilder.layer(layer, proto, compressed, weights[layer.key])
+    rebuilder = _Rebuilder(proto, graph, database, stitched, used, threads, batch, gram_rows, seed)
+    todo = [x for x in graph.layers if collectable(x) and plan.layers[x.key].weight_bits < FLOAT_BITS]
+    for number, layer in enumerate(todo):
+        compressed = insert_qdq(pruned, graph, weights, stitched.activations, plan.dialect, "measure")
+        weights[layer.key] = rebuilder.layer(layer, compressed, weights[layer.key], todo[number + 1 :])
     final = insert_qdq(pruned, graph, weights, stitched.activations, plan.dialect)
     densities = measured_densities(final, graph, used, stitched.activations, threads=threads, batch=batch)
     return replace(stitched, weights=weights, plan=_recorded(stitched.plan, weights, densities))
@@ -157,6 +157,7 @@ class _Rebuilder:
 
     def __init__(
         self,
+        proto: onnx.ModelProto,
         graph: LayerGraph,
         database: LayerDatabase,
         stitched: Stitched,
@@ -166,15 +167,17 @@ class _Rebuilder:
         gram_rows: int,
         seed: int,
     ) -> None:
-        self.graph, self.database, self.stitched, self.samples = graph, database, stitched, samples
-        self.threads, self.batch, self.seed = threads, batch, seed
+        self.proto, self.graph, self.database, self.stitched = proto, graph, database, stitched
+        self.seed = seed
         self.fitted = max(1, len(samples) - round(len(samples) * HELDOUT_SHARE))
         self.per_image = max(1, -(-gram_rows // self.fitted))
+        self.nodes = {node.key: node for node in graph.nodes}
+        self.walks = [Walk(samples, threads, batch) for _ in range(2)]
 
     def layer(
-        self, layer: Layer, proto: onnx.ModelProto, compressed: onnx.ModelProto, weight: QuantizedWeight
+        self, layer: Layer, compressed: onnx.ModelProto, weight: QuantizedWeight, ahead: Sequence[Layer]
     ) -> QuantizedWeight:
-        """The layer's weight, refitted to its inputs in `compressed`."""
+        """The layer's weight, refitted to its inputs in `compressed`; the layers `ahead` come later."""
         view, keep = self.database.views[layer.key], self.stitched.keep
         outputs = self.database.maps.kept(layer, layer.output_axis, keep)
         inputs = self.database.input_keep(layer.key, keep)
@@ -182,7 +185,7 @@ class _Rebuilder:
         if cut is None or weight.params is None:
             return weight
         layout, groups = cut
-        statistics = self._paired(layer, proto, compressed, layout, groups)
+        statistics = self._paired(layer, compressed, layout, groups, ahead)
         flat = view.rows.reshape(view.layout.outputs, -1)
         old = (flat if outputs is None else flat[outputs]).reshape(layout.groups, layout.rows, view.layout.width)
         columns = slice(None) if inputs is None else view.layout.columns(inputs)
@@ -211,27 +214,31 @@ class _Rebuilder:
         return quantized(rows, layout, setting.bits)
 
     def _paired(
-        self, layer: Layer, proto: onnx.ModelProto, compressed: onnx.ModelProto, layout: RowLayout, groups: Index
+        self, layer: Layer, compressed: onnx.ModelProto, layout: RowLayout, groups: Index, ahead: Sequence[Layer]
     ) -> LayerStatistics:
         """Moments of the original inputs followed by the compressed ones, at the same positions."""
         width = self.database.views[layer.key].layout.width + layout.width
         builders = [MomentsBuilder(layout.groups, width) for _ in range(2)]
         narrow = replace(layer, loop_dims=replace(layer.loop_dims, G=layout.groups))
         before, after = (
-            layer_patches(
-                model, self.graph, one, self.samples, self.per_image, self.seed, threads=self.threads, batch=self.batch
-            )
-            for model, one in ((proto, layer), (compressed, narrow))
+            walk.to(model, read_by(model, self.graph, layer), [read_by(model, self.graph, later) for later in ahead])
+            for walk, model in zip(self.walks, (self.proto, compressed), strict=True)
         )
-        for (first, original), (_, new) in zip(before, after, strict=True):
-            patches = np.concatenate([original[groups], new], axis=2)
-            images = min(self.batch, len(self.samples) - first)
-            cut = min(max(self.fitted - first, 0), images) * (patches.shape[1] // images)
+        for (images, original), (_, new) in zip(before, after, strict=True):
+            pair = self._patches(layer, original, images.start)[groups], self._patches(narrow, new, images.start)
+            patches = np.concatenate(pair, axis=2)
+            fitted = min(max(self.fitted - images.start, 0), len(images))
+            cut = fitted * (patches.shape[1] // len(images))
             for builder, part in zip(builders, (patches[:, :cut], patches[:, cut:]), strict=True):
                 if part.shape[1]:
                     builder.add(part)
         fit, heldout = (builder.build() for builder in builders)
         return LayerStatistics(fit, heldout if heldout.rows else fit)
+
+    def _patches(self, layer: Layer, array: NDArray[np.float32], first: int) -> NDArray[np.float32]:
+        """Patches of a batch of the layer's input; the positions depend on the seed and the batch only."""
+        rng = np.random.default_rng([self.seed, first])
+        return patches_of(layer, self.nodes[layer.key].attributes, array, self.per_image, rng)
 
 
 def _cut(layout: RowLayout, outputs: Index | None, inputs: Index | None) -> tuple[RowLayout, Index] | None:
