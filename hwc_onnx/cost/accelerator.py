@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hwc_onnx.cost.consistency import check_consistency
 
 Operand = Literal["I", "W", "O"]
 Dim = Literal["B", "G", "K", "C", "OY", "OX", "FY", "FX"]
@@ -21,7 +23,7 @@ Action = Literal["mac", "read_I", "read_W", "psum"]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
 class Wide(_Model):
@@ -90,7 +92,7 @@ class Memory(_Model):
     bytes: Positive | None
     read_pj_per_bit: Energy
     write_pj_per_bit: Energy
-    pack: Literal["exact"] | tuple[Positive, ...] = (8, 16)
+    pack: Literal["exact"] | Annotated[tuple[Positive, ...], Field(min_length=1)] = (8, 16)
     kind: Literal["register", "buffer", "dram"]
     double_buffered: bool = False
     home: bool = False
@@ -175,80 +177,7 @@ class AcceleratorProfile(_Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> AcceleratorProfile:
-        axes = [axis.name for axis in self.array.axes]
-        _require(len(set(axes)) == len(axes), "array.axes", "two axes have the same name", "give each its own")
-        names = [memory.name for memory in self.memories]
-        _require(len(set(names)) == len(names), "memories", "two memories have the same name", "give each its own")
-        last = self.memories[-1]
-        _require(
-            last.kind == "dram" and last.bytes is None,
-            f"memories.{last.name}",
-            "the last memory must be the dram with bytes: null",
-            "list memories from the multiplier outwards",
-        )
-        _require(
-            set(last.operands) == {"I", "W", "O"},
-            f"memories.{last.name}.operands",
-            "the last memory must hold I, W and O",
-            "write [I, W, O]",
-        )
-        for memory in self.memories[:-1]:
-            where = f"memories.{memory.name}"
-            _require(
-                memory.bytes is not None, f"{where}.bytes", "only the last memory may be unlimited", "give its bytes"
-            )
-            _require(
-                memory.kind != "dram", f"{where}.kind", "only the last memory may be dram", "write register or buffer"
-            )
-            unknown = [name for name in memory.spans if name not in axes] if memory.spans != "all" else []
-            _require(not unknown, f"{where}.spans", f"no array axis {unknown}", f"choose from {axes} or write all")
-            width = self.mac.accumulator_bits if "O" in memory.operands else 1
-            _require(
-                (memory.bytes or 0) * 8 >= width,
-                f"{where}.bytes",
-                "too small for a single word",
-                "enlarge it or leave it out",
-            )
-        homes = [memory.name for memory in self.memories if memory.home]
-        _require(len(homes) <= 1, "memories", f"several memories are home: {homes}", "mark one")
-        if homes:
-            home = next(memory for memory in self.memories if memory.home)
-            _require(
-                {"I", "O"} <= set(home.operands) and home.spans == "all",
-                f"memories.{home.name}",
-                "the home memory must hold I and O for the whole array",
-                "fix operands and spans, or drop home",
-            )
-        _require(
-            bool(homes) or self.residency.activations == "never",
-            "residency.activations",
-            "auto needs a memory with home: true",
-            "mark one, or write never",
-        )
-        for operand in ("I", "W", "O"):
-            chain = [memory for memory in self.memories if operand in memory.operands]
-            spans = [len(axes) if memory.spans == "all" else len(memory.spans) for memory in chain]
-            _require(
-                spans == sorted(spans),
-                "memories",
-                f"operand {operand}: an outer memory spans fewer axes than an inner one",
-                "list memories from the multiplier outwards",
-            )
-        _require(self.mac.bits >= self.mac.min_bits, "mac.min_bits", "larger than mac.bits", "lower it")
-        _require(
-            self.unit == "pJ" or self.reference_mac_pj is not None,
-            "reference_mac_pj",
-            "missing",
-            "state it for a normalised profile",
-        )
-        uncovered = [
-            path
-            for path in _numbers(self.model_dump(by_alias=True))
-            if not _covered(path, [*self.sources, *self.assumed])
-        ]
-        _require(
-            not uncovered, uncovered[0] if uncovered else "", "no source", "add the field to sources or to assumed"
-        )
+        check_consistency(self)
         return self
 
     def memory(self, name: str) -> Memory:
@@ -270,28 +199,3 @@ class AcceleratorProfile(_Model):
             self.model_dump(by_alias=True, mode="json", exclude={"sources", "assumed", "description"}), sort_keys=True
         )
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _numbers(content: Any, path: str = "") -> Iterator[str]:
-    """Paths of all numbers of a dumped profile, except schema and names; list entries are named."""
-    if isinstance(content, bool) or content is None or isinstance(content, str):
-        return
-    if isinstance(content, (int, float)):
-        if path != "schema":
-            yield path
-    elif isinstance(content, Mapping):
-        for key, value in content.items():
-            yield from _numbers(value, f"{path}.{key}" if path else str(key))
-    else:
-        for entry in content:
-            name = entry.get("name") if isinstance(entry, Mapping) else None
-            yield from _numbers(entry, f"{path}.{name}" if name else path)
-
-
-def _covered(path: str, entries: list[str]) -> bool:
-    return any(path == entry or path.startswith(entry + ".") for entry in entries)
-
-
-def _require(condition: bool, path: str, found: str, remedy: str) -> None:
-    if not condition:
-        raise ValueError(f"field '{path}': {found}; {remedy}")

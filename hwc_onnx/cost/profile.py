@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -80,15 +81,31 @@ def _explain(error: ValidationError, content: Mapping[str, Any]) -> str:
     """The first mistake in words: field path, what was found, what is allowed."""
     mistakes = error.errors()
     first = next((mistake for mistake in mistakes if mistake["type"] == "extra_forbidden"), mistakes[0])
-    path = ".".join(_step(content, first["loc"], i) for i, _ in enumerate(first["loc"]))
+    field = _field(first["loc"])
+    path = ".".join(_step(content, field, i) for i, _ in enumerate(field))
     if first["type"] == "extra_forbidden":
-        fields = _field_names(first["loc"])
-        return f"field '{path}' is unknown{nearest(str(first['loc'][-1]), fields)}; allowed: {', '.join(fields)}"
+        fields = _field_names(field)
+        return f"field '{path}' is unknown{nearest(str(field[-1]), fields)}; allowed: {', '.join(fields)}"
     if first["type"] == "missing":
         return f"field '{path}' is missing; it is required"
     if first["type"] == "value_error":
         return str(first["msg"]).removeprefix("Value error, ")
-    return f"field '{path}': {first['msg']}, found {first['input']!r}"
+    # a field that may be one word or a list fails once for each; both are allowed
+    same = [_plain(mistake["msg"]) for mistake in mistakes if _field(mistake["loc"]) == field]
+    return f"field '{path}': {', or '.join(dict.fromkeys(same))}; found {first['input']!r}"
+
+
+def _field(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The part of a location that the file's author wrote, without the names of alternatives that were tried."""
+    tried = next((i for i, part in enumerate(loc) if isinstance(part, str) and "[" in part), len(loc))
+    return loc[:tried]
+
+
+def _plain(message: str) -> str:
+    """A message without the names of Python types."""
+    message = message.replace("Input should be", "must be").replace("valid tuple", "list").replace("Tuple", "the list")
+    message = re.sub(r"valid dictionary( or instance of \w+)?", "mapping", message)
+    return message.replace(" after validation, not 0", "").replace("String should match pattern", "must match")
 
 
 def _step(content: Any, loc: tuple[int | str, ...], index: int) -> str:
