@@ -61,7 +61,7 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
     The INT8 baseline is looked at whatever happens, to be reported; as a fallback after a failed plan its test is not
     part of the fixed sequence, and a note says so.
     """
-    finalists = [_finalist(run, objective, record) for record in found.history.front()]
+    finalists = [_finalist(run, objective, record) for record in found.history.front(without=objective.start)]
     holdout = make_reference(run.opened.proto, run.splits.holdout, run.reference.metric, task=run.options.task)
     holdout = with_baseline(holdout, run.baseline.proto)
     expected = [evaluation for _, evaluation in finalists]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-Origin = Literal["seed", "rollout", "policy", "local_search", "referee"]
+Origin = Literal["seed", "rollout", "policy", "local_search", "referee", "closing"]
 
 DROP = "drop"
 """Name of the constraint drop + one standard error - limit, in points."""
@@ -89,9 +89,14 @@ class History:
         """Records with figures to learn from: counted and not failed."""
         return [record for record in self.records if record.counted and record.outcome.failure is None]
 
-    def front(self, count: int = 5) -> list[Record]:
-        """Accepted plans that no other beats in energy and excess drop, safest first, at most `count` of them."""
+    def front(self, count: int = 5, without: Choices | None = None) -> list[Record]:
+        """Accepted plans that no other beats in energy and excess drop, safest first, at most `count` of them.
+
+        `without` is a canonical plan to leave out, such as a baseline that is judged in any case.
+        """
         accepted = [r for r in self.records if r.counted and r.outcome.accepted(self.limit_points)]
+        if without is not None:
+            accepted = [record for record in accepted if not np.array_equal(record.choices, without)]
         accepted.sort(key=lambda r: (r.outcome.energy, r.outcome.excess(self.limit_points)))
         pareto: list[Record] = []
         for record in accepted:

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hwc_onnx.errors import RuntimeFailure, SearchError
+from hwc_onnx.errors import RuntimeFailure, SearchError, UsageError
 from hwc_onnx.events import Listener, TrialDone
 from hwc_onnx.search import storage as storage_module
-from hwc_onnx.search.budget import Budget, Spent
+from hwc_onnx.search.budget import PATIENCE, Budget, Spent
+from hwc_onnx.search.closing import CLOSING, closing_plans, reserved
 from hwc_onnx.search.decode import Decoder
 from hwc_onnx.search.history import History, Record, constraints_of, outcome_payload
 from hwc_onnx.search.problem import Choices, Outcome, Problem
@@ -65,6 +66,7 @@ def run_search(
     resume: bool | None = None,
     space: Literal["menu", "raw"] = "menu",
     warm_start: bool = True,
+    patience: int | None = None,
 ) -> SearchResult:
     """Search `problem` and keep the record at `storage_path` (None: in memory).
 
@@ -81,12 +83,18 @@ def run_search(
         resume: True demands that the study exists.
         space: parameters of Optuna's samplers; our own strategies always use the menu.
         warm_start: begin with the seeds (they count).
+        patience: evaluations without improvement that end the search (see `budget.stalled`); 0 never ends it, None is
+            `budget.PATIENCE` for the composite strategy and 0 for all others. A resumed study may have another.
 
     Raises:
-        UsageError: unknown sampler, or a study of something else in the storage.
+        UsageError: unknown sampler, negative patience, or a study of something else in the storage.
         SearchError: too many candidates failed in a row.
     """
     began = time.monotonic()
+    if patience is None:
+        patience = PATIENCE if sampler == "composite" else 0
+    if patience < 0:
+        raise UsageError(f"search: patience is {patience}; give a number of evaluations, or 0 for never")
     path = None if storage_path is None else Path(storage_path)
     strategy = make(sampler, problem, seed, trials, None if path is None else path.parent)
     parameters = Space(problem.units, "menu" if strategy is not None else space)
@@ -108,7 +116,8 @@ def run_search(
     loop.resumed()
     table = DamageTable(problem)
     decoder = Decoder(problem, parameters)
-    budget = Budget(trials, timeout)
+    kept_back = reserved(trials) if strategy is not None else 0
+    budget = Budget(trials - kept_back, timeout, patience)
     try:
         while (stopped_by := budget.stopped_by(loop.history)) is None:
             first = seed_plan(problem, parameters, decoder, table, loop.history) if warm_start else None
@@ -123,9 +132,12 @@ def run_search(
                 stopped_by = "converged"
                 break
             loop.record_in_one_go(proposal.choices, proposal.origin)
+        for choices in closing_plans(problem, parameters, decoder, table, loop.history, seed, kept_back):
+            loop.record_in_one_go(choices, CLOSING, to_the_end=True)
     except KeyboardInterrupt:
         stopped_by = "interrupted"
         storage_module.fail_unfinished(study)
+        loop.history.sync(study)
     spent = Spent.of(loop.history, problem.setup_forwards, problem.search_size)
     return SearchResult(loop.history, spent, loop.elapsed(), stopped_by, sampler, seed)
 
@@ -165,11 +177,11 @@ class _Loop:
         """Seconds since the search began, earlier calls included."""
         return self._before + time.monotonic() - self._began
 
-    def record_in_one_go(self, choices: Choices, origin: str) -> None:
-        """Measure, then write the finished trial with a single append."""
+    def record_in_one_go(self, choices: Choices, origin: str, to_the_end: bool = False) -> None:
+        """Measure, then write the finished trial with a single append; `to_the_end` whatever the energy."""
         from optuna.trial import TrialState, create_trial
 
-        outcome, counted = self._measure(choices)
+        outcome, counted = self._measure(choices, to_the_end)
         failed = outcome.failure is not None
         trial = create_trial(
             state=TrialState.FAIL if failed else TrialState.COMPLETE,
@@ -203,12 +215,12 @@ class _Loop:
             self.study.tell(trial, outcome.energy)
         self._finish()
 
-    def _measure(self, choices: Choices) -> tuple[Outcome, bool]:
+    def _measure(self, choices: Choices, to_the_end: bool = False) -> tuple[Outcome, bool]:
         known = self.history.find(choices)
         if known is not None:
             return known.outcome, False
         incumbent = self.history.best
-        energy_limit = incumbent.outcome.energy if incumbent is not None else float("inf")
+        energy_limit = incumbent.outcome.energy if incumbent is not None and not to_the_end else float("inf")
         try:
             return self.problem.evaluate(choices, energy_limit), True
         except RuntimeFailure as error:
