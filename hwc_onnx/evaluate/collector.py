@@ -107,8 +107,9 @@ class _LayerCollector:
 
 
 def collectable(layer: Layer) -> bool:
-    """Whether moments describe the layer: it has a weight that is one matrix (per group)."""
-    return layer.weight is not None and (layer.op_type in ("Conv", "ConvTranspose") or len(layer.weight_shape) == 2)
+    """Whether moments describe the layer: its weight is one matrix (per group), with at most two kernel axes."""
+    axes = (3, 4) if layer.op_type in ("Conv", "ConvTranspose") else (2,)
+    return layer.weight is not None and len(layer.weight_shape) in axes
 
 
 def _collectors(

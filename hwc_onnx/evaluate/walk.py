@@ -56,7 +56,7 @@ class Walk:
         kept, fresh = sorted(read & self._kept.keys() - made), sorted(read & made)
         outputs = sorted({name, *fresh} & made)
         piece = with_outputs(proto, outputs, [_value(*item) for item in self._kept.items()])
-        session = open_session(piece, threads=self._threads, level="fake_quant") if outputs else None
+        session = open_session(piece, self._threads, "fake_quant", "operators") if outputs else None
         collected: dict[str, Batches] = {output: [] for output in fresh}
         room = self._limit - sum(array.nbytes for tensor in kept for array in self._kept[tensor])
         for number, (images, feed) in enumerate(feeds):

@@ -55,14 +55,14 @@ def _sample(tokens: F32, per_image: int, rng: np.random.Generator) -> F32:
 
 
 def _two_dimensional(x: F32) -> F32:
-    """[N, C, L] as [N, C, 1, L]."""
-    return x[:, :, None, :] if x.ndim == 3 else x
+    """[N, C, L] as [N, C, L, 1]: one spatial axis is the vertical one, as in the loop dimensions."""
+    return x[:, :, :, None] if x.ndim == 3 else x
 
 
 def _pair(values: Any, default: int, spatial: int) -> tuple[int, int]:
-    """An ONNX attribute of one or two numbers as (rows, columns); one spatial axis is the columns."""
+    """An ONNX attribute of one or two numbers as (rows, columns)."""
     numbers = [int(v) for v in values] if values else [default] * spatial
-    return (default, numbers[0]) if spatial == 1 else (numbers[0], numbers[1])
+    return (numbers[0], default) if spatial == 1 else (numbers[0], numbers[1])
 
 
 def _gather(padded: F32, groups: int, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -1,0 +1,94 @@
+"""Coordinate descent never goes up, and stops where no single change helps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwc_onnx.recovery import coordinate
+from hwc_onnx.recovery.coordinate import descend_codes, descend_values
+from tests.recovery.problems import F64, case, output_error, quadratic
+
+LOW, HIGH = -3, 3
+
+
+def start(seed: int, groups: int = 1) -> tuple[object, object, F64, F64]:
+    one = case(seed, groups)
+    scale = np.abs(one.weight).max(axis=2) / HIGH
+    return one, quadratic(one), np.clip(np.rint(one.weight / scale[:, :, None]), LOW, HIGH), scale
+
+
+@given(st.integers(0, 10_000), st.integers(1, 2), st.sampled_from([32, 2]))
+@settings(max_examples=60, deadline=None)
+def test_no_sweep_over_codes_raises_the_error_on_the_samples(seed: int, groups: int, block: int) -> None:
+    one, problem, codes, scale = start(seed, groups)
+    before = output_error(one, codes * scale[:, :, None])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coordinate, "BLOCK", block)
+        for _ in range(6):
+            codes = descend_codes(codes, scale, problem.target, problem.matrix, LOW, HIGH, sweeps=1)
+            after = output_error(one, codes * scale[:, :, None])
+            assert np.all(after <= before * (1 + 1e-12))
+            before = after
+    assert codes.min() >= LOW and codes.max() <= HIGH
+
+
+def test_descent_with_a_wrong_gradient_raises_the_error() -> None:
+    """Broken twin: the matrix of other samples."""
+    one, problem, codes, scale = start(0)
+    wrong = quadratic(case(99)).matrix
+    moved = descend_codes(codes, scale, problem.target, wrong, LOW, HIGH, sweeps=50)
+    assert output_error(one, moved * scale[:, :, None]).sum() > output_error(one, codes * scale[:, :, None]).sum()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("block", [32, 3])
+def test_codes_at_rest_cannot_be_improved_by_any_single_change(
+    seed: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinate, "BLOCK", block)
+    one, problem, first, scale = start(seed)
+    keep = np.random.default_rng(seed).random(first.shape) < 0.8
+    codes = descend_codes(first * keep, scale, problem.target, problem.matrix, LOW, HIGH, keep, sweeps=1000)
+    assert not codes[~keep].any()
+
+    def improvements(codes: F64) -> int:
+        least, found = output_error(one, codes * scale[:, :, None])[0], 0
+        for r, j in np.argwhere(keep[0]):
+            for code in range(LOW, HIGH + 1):
+                changed = codes.copy()
+                changed[0, r, j] = code
+                found += output_error(one, changed * scale[:, :, None])[0, r] < least[r] * (1 - 1e-9)
+        return found
+
+    assert improvements(codes) == 0
+    assert improvements(first * keep) > 0
+
+
+def test_rows_keep_to_their_own_bounds() -> None:
+    _, problem, codes, scale = start(5)
+    low, high = np.array([[-3.0, -2.0, -1.0, 0.0, -3.0]]), np.array([[3.0, 1.0, 2.0, 3.0, 0.0]])
+    moved = descend_codes(np.clip(codes, low[:, :, None], high[:, :, None]), scale, problem.target, problem.matrix, low, high)
+    assert np.all(moved >= low[:, :, None]) and np.all(moved <= high[:, :, None])
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_descent_over_values_reaches_least_squares_on_the_kept_columns(
+    groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinate, "BLOCK", 3)
+    one = case(7, groups, width=6, samples=200)
+    problem = quadratic(one)
+    keep = np.random.default_rng(7).random(one.weight.shape) < 0.6
+    errors = []
+    for sweeps in (0, 1, 3, 2000):
+        values = descend_values(one.weight * keep, problem.target, problem.matrix, keep, sweeps)
+        assert not values[~keep].any()
+        errors.append(output_error(one, values))
+    assert np.all(np.diff(errors, axis=0) <= 1e-12)
+    for g, r in np.ndindex(*one.weight.shape[:2]):
+        there = keep[g, r]
+        best = np.linalg.lstsq(one.x[g][:, there], one.x[g] @ one.weight[g, r], rcond=None)[0]
+        np.testing.assert_allclose(values[g, r, there], best, rtol=1e-5, atol=1e-7)
