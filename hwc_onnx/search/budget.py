@@ -3,10 +3,14 @@
 One evaluation is one candidate whose network was run on any search image; repeats of a measured plan cost nothing.
 Image forwards count every image through the whole network, calibration and damage table included, so that strategies
 that learn from cheap tables can be compared with strategies that do not.
+
+A search that no longer improves stops by itself: when the last `patience` evaluations together lowered the best energy
+by less than `IMPROVEMENT`. The rule reads the record only, so a resumed search stops where an uninterrupted one would.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -14,6 +18,10 @@ from hwc_onnx.search.history import History
 
 REPEATS = 50
 """Proposals in a row that were all measured before; then the strategy has converged."""
+PATIENCE = 60
+"""Evaluations in a row without improvement after which the composite strategy stops (assumed)."""
+IMPROVEMENT = 0.005
+"""Share of the best energy that counts as an improvement (assumed)."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +41,11 @@ class Spent:
 
 
 class Budget:
-    """Limits of one call: evaluations in all, seconds from now on, repeats in a row."""
+    """Limits of one call: evaluations in all, seconds from now on, repeats in a row, and `patience` (0: endless)."""
 
-    def __init__(self, trials: int, timeout: float | None) -> None:
+    def __init__(self, trials: int, timeout: float | None, patience: int = 0) -> None:
         self._trials = trials
+        self._patience = patience
         self._deadline = None if timeout is None else time.monotonic() + timeout
 
     def stopped_by(self, history: History) -> str | None:
@@ -46,6 +55,25 @@ class Budget:
         recent = history.records[-REPEATS:]
         if len(recent) == REPEATS and not any(record.counted for record in recent):
             return "converged"
+        if self._patience and stalled(history, self._patience):
+            return "converged"
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return "timeout"
         return None
+
+
+def stalled(history: History, patience: int) -> bool:
+    """Whether the last `patience` evaluations, all after the last seed, improved the best energy too little.
+
+    A search without an accepted plan goes on: it has nothing to return yet.
+    """
+    first, counted = len(history.records), 0
+    while counted < patience:
+        first -= 1
+        if first < 0 or history.records[first].origin == "seed":
+            return False
+        counted += history.records[first].counted
+    limit = history.limit_points
+    before = min((r.outcome.energy for r in history.records[:first] if r.outcome.accepted(limit)), default=math.inf)
+    now = history.best.outcome.energy if history.best is not None else math.inf
+    return now > (1.0 - IMPROVEMENT) * before

@@ -1,7 +1,8 @@
 """Agent checkpoints: everything the agents hold after n trials, so that a resumed study need not replay them.
 
-The file names the trials that it was made from by a hash of their plans and outcomes. A checkpoint of other trials,
-another version or a damaged file is ignored: replaying gives the same bytes, only slower.
+The file names the trials that it was made from by a hash of their plans and outcomes, and the search by its seed and
+budget, which the agents' exploration depends on. A checkpoint of anything else, another version or a damaged file is
+ignored: replaying gives the same bytes, only slower.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ from hwc_onnx.search.history import History, Record, outcome_payload
 if TYPE_CHECKING:
     from hwc_onnx.search.agents import Agents
 
-VERSION = "1"
+VERSION = "2"
 
 
 class Checkpoint:
-    """One file, replaced atomically."""
+    """One file, replaced atomically. `search` names what else the agents depend on: seed and budget."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, search: str) -> None:
         self.path = path
+        self.search = search
 
     def save(self, history: History, agents: Agents) -> None:
         """Write the agents as they are after `history`."""
@@ -35,6 +37,7 @@ class Checkpoint:
 
         metadata = {
             "version": VERSION,
+            "search": self.search,
             "finished": str(len(history)),
             "trials": digest(history.records),
             "shape": json.dumps([agents.size, agents.families]),
@@ -54,8 +57,10 @@ class Checkpoint:
                 metadata = file.metadata() or {}
                 arrays: dict[str, NDArray[np.generic]] = {name: file.get_tensor(name) for name in file.keys()}
             finished = int(metadata.get("finished", "-1"))
-            fits = metadata.get("version") == VERSION and 0 < finished <= len(history)
-            if not fits or metadata.get("trials") != digest(history.records[:finished]):
+            same = metadata.get("version") == VERSION and metadata.get("search") == self.search
+            if not same or not 0 < finished <= len(history):
+                return None
+            if metadata.get("trials") != digest(history.records[:finished]):
                 return None
             size, families = json.loads(metadata["shape"])
             return finished, Agents.restored(size, families, arrays)

@@ -31,12 +31,14 @@ def closing_plans(
 ) -> list[Choices]:
     """Up to `count` plans that are still to be measured, the safest first.
 
-    They follow from the trials before the first closing one, so an interrupted closing is taken up where it stopped.
+    They follow from the trials before the closing ones at the end of the record, so an interrupted closing is taken up
+    where it stopped, and a study that was extended since closes anew.
     """
+    searched = len(history.records)
+    while searched and history.records[searched - 1].origin == CLOSING:
+        searched -= 1
     before = History(space, problem.limit_points)
-    for record in history.records:
-        if record.origin == CLOSING:
-            break
+    for record in history.records[:searched]:
         before.append(record)
     if not count or before.best is None:
         return []

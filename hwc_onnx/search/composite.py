@@ -89,7 +89,9 @@ class Composite:
         self._agents: Agents | None = None
         self._learned = History(self.space, problem.limit_points)
         self._thought: Thought | None = None
-        self._checkpoint = Checkpoint(folder / "agent.safetensors") if folder is not None else None
+        self._checkpoint = (
+            Checkpoint(folder / "agent.safetensors", f"seed {seed}, {trials} trials") if folder is not None else None
+        )
 
     def propose(self, history: History) -> Proposal | None:
         """The unseen plan of largest expected improvement among solver, policy and local search."""

@@ -193,4 +193,4 @@ class PlanEnv(gymnasium.Env[Array, dict[str, Any]]):
 
     def _observe(self) -> tuple[Array, dict[str, Any]]:
         dynamic = dynamic_features(self._corrections, self._families, self._step, self._units)
-        return self.situation.observation(self._step, dynamic), {"mask": self.situation.masks[self._step]}
+        return self.situation.observation(self._step, dynamic), {"mask": self.situation.masks[self._step].copy()}

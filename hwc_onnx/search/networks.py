@@ -71,8 +71,3 @@ def soft_update(target: nn.Module, online: nn.Module, tau: float) -> None:
     with torch.no_grad():
         for old, new in zip(target.parameters(), online.parameters(), strict=True):
             old.lerp_(new, tau)
-
-
-def to_tensor(array: object) -> Tensor:
-    """A numpy array as a tensor that shares its memory."""
-    return torch.as_tensor(array)

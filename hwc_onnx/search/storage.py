@@ -1,7 +1,8 @@
 """The study on disk: one journal file, safe against being killed at any byte.
 
 A kill in the middle of an append leaves half a line; appended to, it would make the journal unreadable for ever. So
-the owner of the run folder cuts an unfinished last line off before it opens the journal.
+the owner of the run folder cuts an unfinished last line off before it opens the journal, and takes away the lock that
+the dead process held while it wrote (Optuna would wait half a minute for it, or for ever if the path is relative).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 STUDY_NAME = "hwc-onnx"
 SCHEMA = 1
+LOCK_SUFFIX = ".lock"
+"""What Optuna appends to the journal's name while it writes."""
 
 
 def open_storage(path: Path | None) -> BaseStorage:
@@ -32,6 +35,7 @@ def open_storage(path: Path | None) -> BaseStorage:
     if path is None:
         return optuna.storages.InMemoryStorage()
     try:
+        path.with_name(path.name + LOCK_SUFFIX).unlink(missing_ok=True)
         _cut_unfinished_line(path)
         return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
     except OSError as error:

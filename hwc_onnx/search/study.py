@@ -76,7 +76,7 @@ def run_search(
         trials: evaluations in all, earlier ones of a resumed study included.
         seed: everything drawn derives from it and from the number of finished trials.
         storage_path: journal file; the folder may also hold agent checkpoints.
-        timeout: seconds for this call; a candidate under way is finished first.
+        timeout: seconds for this call; a candidate under way is finished first, and the closing plans still follow.
         on_event: told about every trial.
         on_incumbent: called with each new best record, and once with the best of a resumed study, so that the
             caller's best-so-far file is never behind the record.

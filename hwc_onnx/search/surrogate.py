@@ -12,13 +12,12 @@ Osband et al. (NeurIPS 2018), section 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwc_onnx.search.problem import Choices, Problem
+from hwc_onnx.search.problem import Problem
 
 Array = NDArray[np.float64]
 
@@ -215,8 +214,3 @@ def _least_squares(
             damping *= 8.0
     vector[-1] = max(vector[-1], 0.2)
     return vector
-
-
-def measured(plans: Sequence[Choices], units: int) -> NDArray[np.int64]:
-    """Plans stacked into [trials, units], also when there are none."""
-    return np.array(plans, dtype=np.int64).reshape(len(plans), units)
