@@ -70,7 +70,9 @@ def test_codes_at_rest_cannot_be_improved_by_any_single_change(
 def test_rows_keep_to_their_own_bounds() -> None:
     _, problem, codes, scale = start(5)
     low, high = np.array([[-3.0, -2.0, -1.0, 0.0, -3.0]]), np.array([[3.0, 1.0, 2.0, 3.0, 0.0]])
-    moved = descend_codes(np.clip(codes, low[:, :, None], high[:, :, None]), scale, problem.target, problem.matrix, low, high)
+    moved = descend_codes(
+        np.clip(codes, low[:, :, None], high[:, :, None]), scale, problem.target, problem.matrix, low, high
+    )
     assert np.all(moved >= low[:, :, None]) and np.all(moved <= high[:, :, None])
 
 

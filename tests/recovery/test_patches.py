@@ -58,7 +58,9 @@ def test_patches_with_exchanged_axes_or_turned_kernel_are_noticed() -> None:
     swapped = replace(layer, loop_dims=replace(dims, pads=(1, 0, 1, 2)))
     found, expected = computed("conv strided, dilated, uneven pads", swapped)
     assert found.shape != expected.shape or not np.allclose(found, expected, atol=1e-2)
-    transposed = replace(one_layer("transposed")[2], loop_dims=replace(one_layer("transposed")[2].loop_dims, pads=(0, 1, 1, 0)))
+    transposed = replace(
+        one_layer("transposed")[2], loop_dims=replace(one_layer("transposed")[2].loop_dims, pads=(0, 1, 1, 0))
+    )
     found, expected = computed("transposed", transposed)
     assert found.shape != expected.shape or not np.allclose(found, expected, atol=1e-2)
 
@@ -94,7 +96,13 @@ def test_collected_moments_are_the_sums_over_the_patches_of_fit_and_heldout_imag
     proto, graph, layer = one_layer(kind)
     x = tiny_models.feeds(proto, batch=16)["x"]
     found = collect(
-        proto, graph, Samples({"x": x}, None), threads=1, batch=5, gram_rows=ALL_POSITIONS * 16, rng=np.random.default_rng(0)
+        proto,
+        graph,
+        Samples({"x": x}, None),
+        threads=1,
+        batch=5,
+        gram_rows=ALL_POSITIONS * 16,
+        rng=np.random.default_rng(0),
     ).layers[layer.key]
     for moments, images in ((found.fit, x[:12]), (found.heldout, x[12:])):
         patches = patches_of(layer, attributes(graph, layer), images, ALL_POSITIONS, np.random.default_rng(0))

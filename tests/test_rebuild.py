@@ -1,0 +1,185 @@
+"""The rebuilt winner: never worse on its own held-out objective, the same every time, and walked through once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+
+from hwc_onnx.database import Stitched
+from hwc_onnx.errors import RuntimeFailure
+from hwc_onnx.evaluate.tensors import channel_means, read_by, run_tensors
+from hwc_onnx.evaluate.types import Samples
+from hwc_onnx.evaluate.walk import Walk
+from hwc_onnx.graph.layer_graph import Layer
+from hwc_onnx.rebuild import DriftCorrector, rebuild
+from hwc_onnx.rewrite.insert_qdq import insert_qdq
+from hwc_onnx.rewrite.remove_channels import remove_channels
+from hwc_onnx.uniform import parse_spec, uniform
+from tests import tiny_models
+from tests.pruning.prepared import EVERY_POSITION, Prepared, prepare
+
+MODELS = ("residual", "depthwise", "concat", "attention", "conv_transpose", "grouped")
+IMAGES = 64
+
+
+def compressed(made: Prepared, stitched: Stitched) -> onnx.ModelProto:
+    pruned = remove_channels(made.proto, made.graph, stitched.keep) if stitched.keep else made.proto
+    return insert_qdq(pruned, made.graph, stitched.weights, stitched.activations, "ort", "measure")
+
+
+def rebuilt(made: Prepared, spec: str, gram_rows: int = 2048) -> tuple[Stitched, Stitched]:
+    plan = uniform(made.graph, parse_spec(spec))
+    after = rebuild(made.proto, made.graph, plan, made.database, made.samples, threads=1, gram_rows=gram_rows)
+    return made.database.stitch(plan), after
+
+
+def variance_of_difference(made: Prepared, layer: Layer, stitched: Stitched, fitted: bool) -> float:
+    """Of a layer's output between the original and the compressed network, over fitted or held-out images."""
+    cut = IMAGES - round(IMAGES / 4)
+    images = Samples({"x": made.x[:cut] if fitted else made.x[cut:]}, None)
+    (before,), (after,) = (
+        [array for _, _, array in run_tensors(model, images, [layer.key], {}, 1, IMAGES)]
+        for model in (made.proto, compressed(made, stitched))
+    )
+    keep = made.database.maps.kept(layer, layer.output_axis, stitched.keep)
+    axis = 1 if layer.op_type in ("Conv", "ConvTranspose") else before.ndim - 1
+    before = before if keep is None else np.take(before, keep, axis)
+    difference = np.moveaxis(after - before, axis, 0).reshape(after.shape[axis], -1)
+    return float(difference.astype(np.float64).var(axis=1).sum())
+
+
+@pytest.mark.parametrize("spec", ["w4a8,coarse=l1:0.5", "w3a4,fine=obs:0.5"])
+@pytest.mark.parametrize("model", MODELS)
+def test_no_layer_gets_worse_on_held_out_images_given_what_comes_before(model: str, spec: str) -> None:
+    """Layer after layer, the rebuilt rows against the stitched ones behind the same rebuilt prefix."""
+    made = prepare(tiny_models.ALL[model], images=IMAGES)
+    stitched, after = rebuilt(made, spec, EVERY_POSITION)
+    changed = 0
+    weights = dict(stitched.weights)
+    for layer in made.graph.layers:
+        if layer.key not in weights or weights[layer.key].params is None:
+            continue
+        old = variance_of_difference(made, layer, replace(stitched, weights=weights), fitted=False)
+        changed += not np.array_equal(weights[layer.key].codes, after.weights[layer.key].codes)
+        weights[layer.key] = after.weights[layer.key]
+        new = variance_of_difference(made, layer, replace(stitched, weights=weights), fitted=False)
+        assert new <= old * (1 + 1e-4) + 1e-9
+    assert changed
+
+
+def test_rows_that_were_not_rebuilt_for_this_prefix_are_noticed() -> None:
+    """Broken twin: the rows of each layer in reverse order."""
+    made = prepare(tiny_models.chain, images=IMAGES)
+    stitched, after = rebuilt(made, "w4a8")
+    layer = made.graph.layers[1]
+    weight = after.weights[layer.key]
+    wrong = replace(weight, codes=np.ascontiguousarray(weight.codes[::-1]))
+    broken = replace(after, weights={**after.weights, layer.key: wrong})
+    assert variance_of_difference(made, layer, broken, False) > variance_of_difference(made, layer, stitched, False)
+
+
+def test_rebuilding_twice_gives_the_same() -> None:
+    first, again = (rebuilt(prepare(tiny_models.concat, images=IMAGES), "w4a4,coarse=gram:0.4")[1] for _ in range(2))
+    for key, weight in first.weights.items():
+        np.testing.assert_array_equal(weight.codes, again.weights[key].codes)
+        np.testing.assert_array_equal(weight.bias, again.weights[key].bias)
+    assert first.plan == again.plan
+
+
+def test_recorded_densities_are_those_of_the_rebuilt_weights() -> None:
+    made = prepare(tiny_models.chain, images=IMAGES)
+    before, after = rebuilt(made, "w2a4,fine=obs:0.5")
+    for key, achieved in after.plan.achieved.items():
+        codes = after.weights[key].codes
+        assert achieved.weight_density == pytest.approx(np.count_nonzero(codes) / codes.size)
+    assert after.plan.layers == before.plan.layers
+    assert set(after.plan.activation_density) == set(after.activations)
+
+
+@pytest.mark.parametrize("recovery", ["ranges", "none"])
+def test_without_full_recovery_the_entries_come_back_as_they_are(recovery: str) -> None:
+    made = prepare(tiny_models.chain, recovery=recovery)
+    before, after = rebuilt(made, "w4a8")
+    assert before.plan == after.plan
+    assert all(np.array_equal(before.weights[k].codes, after.weights[k].codes) for k in before.weights)
+
+
+def test_a_model_with_a_fixed_batch_is_rebuilt_like_one_with_a_free_batch() -> None:
+    made = prepare(tiny_models.chain, images=IMAGES)
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(made.proto)
+    for value in (*fixed.graph.input, *fixed.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 8
+    del fixed.graph.value_info[:]
+    plan = uniform(made.graph, parse_spec("w3a8"))
+    free, bound = (
+        rebuild(proto, made.graph, plan, made.database, made.samples, threads=1, batch=batch)
+        for proto, batch in ((made.proto, 8), (fixed, 64))
+    )
+    for key, weight in free.weights.items():
+        np.testing.assert_array_equal(weight.codes, bound.weights[key].codes)
+
+
+@pytest.mark.parametrize("kept_bytes", [1 << 30, 20_000])
+@pytest.mark.parametrize("model", sorted(tiny_models.ALL))
+def test_a_walk_sees_the_tensors_of_a_whole_run(model: str, kept_bytes: int) -> None:
+    made = prepare(tiny_models.ALL[model], images=20)
+    layers = [layer for layer in made.graph.layers if layer.weight is not None]
+    names = [read_by(made.proto, made.graph, layer) for layer in layers]
+    walk = Walk(made.samples, 1, 8, kept_bytes)
+    for number, name in enumerate(names):
+        found = list(walk.to(made.proto, name, names[number + 1 :]))
+        assert [list(images) for images, _ in found] == [list(range(8)), list(range(8, 16)), list(range(16, 20))]
+        expected = [array for _, _, array in run_tensors(made.proto, made.samples, [name], {}, 1, 8)]
+        for (_, array), whole in zip(found, expected, strict=True):
+            np.testing.assert_allclose(array, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_a_walk_follows_changes_ahead_and_not_behind() -> None:
+    made = prepare(tiny_models.chain, images=8)
+    first, second, third = (read_by(made.proto, made.graph, layer) for layer in made.graph.layers)
+    walk = Walk(made.samples, 1, 8)
+    list(walk.to(made.proto, second, [third]))
+    changed = onnx.ModelProto()
+    changed.CopyFrom(made.proto)
+    weights = {layer.weight for layer in made.graph.layers[:2]}
+    for tensor in changed.graph.initializer:
+        if tensor.name in weights:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(tensor), tensor.name))
+    ((_, found),) = walk.to(changed, third, [])
+    half = onnx.ModelProto()
+    half.CopyFrom(changed)
+    for tensor, original in zip(half.graph.initializer, made.proto.graph.initializer, strict=True):
+        if tensor.name == made.graph.layers[0].weight:
+            tensor.CopyFrom(original)
+    ((_, _, expected),) = run_tensors(half, made.samples, [third], {}, 1, 8)
+    ((_, _, everything),) = run_tensors(changed, made.samples, [third], {}, 1, 8)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert first == "x" and not np.allclose(found, everything, rtol=1e-2, atol=1e-2)
+
+
+def test_too_few_samples_for_a_fixed_batch_are_refused() -> None:
+    made = prepare(tiny_models.chain, images=4)
+    made.proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 8
+    with pytest.raises(RuntimeFailure, match="fixed batch of 8 and there are 4"):
+        list(Walk(made.samples, 1).to(made.proto, "t1", []))
+
+
+@pytest.mark.parametrize("model", ["chain", "residual", "concat"])
+def test_drift_correction_brings_the_mean_outputs_of_the_first_layers_back(model: str) -> None:
+    made = prepare(tiny_models.ALL[model], images=IMAGES)
+    stitched = made.database.stitch(uniform(made.graph, parse_spec("w4a8")))
+    layer = made.graph.layers[0]
+    off = replace(stitched.weights[layer.key], bias=stitched.weights[layer.key].bias + np.float32(0.5))
+    shifted = replace(stitched, weights={**stitched.weights, layer.key: off})
+    corrector = DriftCorrector(made.proto, made.graph, made.database, made.samples, 1)
+    repaired = corrector.correct(shifted, compressed(made, shifted))
+    (_, before), (_, wrong), (_, after) = (
+        channel_means(model, made.graph, [layer], made.samples, 1)[layer.key]
+        for model in (made.proto, compressed(made, shifted), compressed(made, repaired))
+    )
+    assert np.abs(wrong - before).min() > 0.3
+    assert np.abs(after - before).max() < 0.05
