@@ -4,7 +4,9 @@ A nest is a spatial unroll and temporal loops, inner to outer. An operand's tile
 do not grow it go round (stationarity needs no case analysis): it is placed after the largest number of loops whose
 tile still fits. Words that enter the memory over the layer are then a product over dimensions: one the operand
 follows contributes its whole size, one it repeats over the number of passes outside the placement, the window the
-distinct rows of all tiles. Remainders are exact: the last pass of a dimension is as short as it really is.
+distinct rows of all tiles. The last pass of a dimension is as short as it really is. One thing is counted too often:
+where a dimension has two loops outside the tile and the last pass of the outer one has a single step, the loops
+between them find the same tile again, and it is counted as fetched again.
 
 Source: the counting rule common to Timeloop (ISPASS 2019), Interstellar (ASPLOS 2020) and ZigZag (TC 2021), with
 uneven placement as in ZigZag. Differs from them: passes are whole numbers and edge tiles are counted as they are.

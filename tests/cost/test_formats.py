@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_selectable_format_never_enlarges_and_never_rises_as_density_falls(kind,
     rising = np.linspace(0, 1, 101)
     for storage in (chosen, forced):
         sizes = [element_bits(bits, float(d), storage) for d in rising]
-        assert all(a <= b + 1e-12 for a, b in zip(sizes, sizes[1:], strict=False))
+        assert all(a <= b + 1e-12 for a, b in itertools.pairwise(sizes))
     assert all(element_bits(bits, float(d), chosen) <= bits for d in rising)
     assert element_bits(bits, 1.0, forced) > bits
 

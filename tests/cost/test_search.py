@@ -76,9 +76,7 @@ def test_energy_with_one_word_forgotten_differs_from_walking_the_loops():
 
 def walked(table, row, dims, hierarchy):
     """Words moved by a row of the table, counted by walking the loops."""
-    loops = tuple(
-        (DIMS[d], int(n)) for d, n in zip(table.loop_dims[row], table.loop_sizes[row], strict=True) if n > 1
-    )
+    loops = tuple((DIMS[d], int(n)) for d, n in zip(table.loop_dims[row], table.loop_sizes[row], strict=True) if n > 1)
     spread = {d: int(table.unroll[row, :, i].prod()) for i, d in enumerate(DIMS)}
     alone = dict.fromkeys(DIMS, 1)
     room = {

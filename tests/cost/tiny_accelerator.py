@@ -47,7 +47,11 @@ def content(changes: dict[str, Any] | None = None) -> dict[str, Any]:
         *parents, last = path.split(".")
         at: Any = made
         for name in parents:
-            at = next(entry for entry in at if entry["name"] == name) if isinstance(at, list) else at.setdefault(name, {})
+            at = (
+                next(entry for entry in at if entry["name"] == name)
+                if isinstance(at, list)
+                else at.setdefault(name, {})
+            )
         at[last] = value
     return made
 
