@@ -22,10 +22,9 @@ from .settings import Settings, shared_options
 @click.option("--save-plan", metavar="FILE", help="Also write the plan with what was achieved.")
 @click.option(
     "--recovery",
-    type=click.Choice(["none", "ranges", "full"]),
-    default="full",
-    show_default=True,
-    help="Repair with calibration data: nothing, ranges only, or everything.",
+    type=click.Choice(["none", "ranges", "full", "sequential"]),
+    help="Repair with calibration data: nothing, ranges only, every layer by itself (full), or every layer after those"
+    " before it (sequential). Default: the plan's own; full for a uniform setting.",
 )
 @data_option
 @metric_option
@@ -42,7 +41,7 @@ def apply(
     uniform: str | None,
     output: str | None,
     save_plan: str | None,
-    recovery: str,
+    recovery: str | None,
     data: str | None,
     metric: str | None,
     preset: str | None,

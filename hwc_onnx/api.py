@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from hwc_onnx.candidate import Candidate, build
+from hwc_onnx.candidate import assemble
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.cost.types import ModelCost
@@ -29,7 +29,8 @@ from hwc_onnx.files import write_atomic
 from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.job.compression import Compression, check_output
 from hwc_onnx.options import Options
-from hwc_onnx.plan import CalibrationRecord, CompressionPlan, check_plan, with_plan
+from hwc_onnx.plan import RECOVERIES, CalibrationRecord, CompressionPlan, check_plan, with_plan
+from hwc_onnx.rebuild import rebuild
 from hwc_onnx.result import Result, versions
 from hwc_onnx.uniform import parse_spec, uniform
 from hwc_onnx.verify import VerifyReport
@@ -218,7 +219,7 @@ def apply_plan(
     *,
     plan: CompressionPlan | str | Path,
     data: Any = None,
-    recovery: str = "full",
+    recovery: str | None = None,
     metric: Any = None,
     task: str | None = None,
     preset: str | None = None,
@@ -232,7 +233,8 @@ def apply_plan(
         model: the float model.
         plan: a CompressionPlan or a plan file.
         data: samples for ranges and recovery (synthetic inputs when None); its holdout measures the drop.
-        recovery: "none" (rounding only), "ranges", or "full".
+        recovery: "none" (rounding only), "ranges", "full" (each layer by itself) or "sequential" (each layer after those
+            before it); default: the plan's own.
         metric: as for `compress`.
         task: as for `compress`.
         preset: as for `compress`.
@@ -240,10 +242,11 @@ def apply_plan(
         input_shapes: sizes of dynamic inputs.
         split_seed: which samples calibrate; default the plan's own.
     """
-    if recovery not in ("none", "ranges", "full"):
-        raise UsageError(f"recovery: '{recovery}'; choose none, ranges or full")
-    opened = open_float_model(model, input_shapes)
     chosen = _plan(plan)
+    recovery = recovery or chosen.calibration.recovery
+    if recovery not in RECOVERIES:
+        raise UsageError(f"recovery: '{recovery}'; choose {', '.join(RECOVERIES)}")
+    opened = open_float_model(model, input_shapes)
     notes: list[str] = []
     check_plan(opened.graph, chosen)
     if chosen.source_digest and chosen.source_digest != opened.loaded.digest:
@@ -263,7 +266,7 @@ def apply_plan(
         splits.calibration,
         seed=seed,
         lanes=chosen.lanes,
-        recovery=recovery,
+        recovery="full" if recovery == "sequential" else recovery,
         portable=chosen.portable,
         dialect=chosen.dialect,
     )
@@ -280,7 +283,12 @@ def apply_plan(
             "code_version": versions().get("hwc-onnx", ""),
         }
     )
-    candidate: Candidate = build(opened.proto, opened.graph, calibrated.database, complete)
+    database = calibrated.database
+    if recovery == "sequential":
+        stitched = rebuild(opened.proto, opened.graph, complete, database, splits.calibration)
+    else:
+        stitched = database.stitch(complete)
+    candidate = assemble(opened.proto, opened.graph, stitched)
     cost_model = CostModel(load_profile(accelerator))
     unquantized, baseline, cost = costs(cost_model, opened, calibrated, candidate.plan)
     reference = make_reference(opened.proto, splits.holdout, metric, task=task)

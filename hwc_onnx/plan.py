@@ -44,8 +44,15 @@ class Achieved(BaseModel):
     kept_channels: int | None = None
 
 
+RECOVERIES = ("none", "ranges", "full", "sequential")
+"""How weights are fitted: rounded only, with fitted ranges, each layer by itself, each layer after those before it."""
+
+
 class CalibrationRecord(BaseModel):
-    """Which samples the plan was built from, so that another data set is noticed."""
+    """Which samples the plan was built from, so that another data set is noticed.
+
+    `recovery` is one of `RECOVERIES`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,7 +61,7 @@ class CalibrationRecord(BaseModel):
     split_seed: int = 0
     digest: str = ""
     ranges: str = "mse"
-    recovery: str = "full"
+    recovery: Annotated[str, Field(pattern=f"^({'|'.join(RECOVERIES)})$")] = "full"
 
 
 class CompressionPlan(BaseModel):

@@ -112,7 +112,7 @@ class Compression:
             storage_path=run.folder.path / "study.journal",
             timeout=options.timeout,
             on_event=self.tell,
-            on_incumbent=lambda best: run.write_best(run.candidate(objective.plan_of(best.choices))),
+            on_incumbent=lambda best: run.write_best(run.candidate(objective, best)),
         )
         self.tell(Phase("gate", f"judge the best plans on {len(run.splits.holdout)} holdout samples"))
         verdict = judge(run, objective, found)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from hwc_onnx.candidate import Candidate, build
+from hwc_onnx.candidate import Candidate, assemble, build
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import AcceleratorProfile
 from hwc_onnx.evaluate.pool import Data
@@ -18,6 +19,7 @@ from hwc_onnx.options import Options
 from hwc_onnx.plan import CalibrationRecord, CompressionPlan
 from hwc_onnx.result import versions
 from hwc_onnx.runfolder import RunFolder
+from hwc_onnx.search.history import CLOSING, Record
 from hwc_onnx.search.objective import Objective
 from hwc_onnx.workspace import Opened, calibrate, metadata_of
 
@@ -96,11 +98,14 @@ class Running:
             on_event=self.tell,
         )
 
-    def candidate(self, plan: CompressionPlan) -> Candidate:
-        """The runnable model of a plan, with its provenance."""
-        return build(self.opened.proto, self.opened.graph, self.calibrated.database, self.complete(plan))
+    def candidate(self, objective: Objective, record: Record) -> Candidate:
+        """The model of a trial as it would be written, with its provenance."""
+        refitted = record.origin == CLOSING and objective.refits
+        stitched = objective.stitched(record.choices, refitted)
+        plan = self._complete(stitched.plan, "sequential" if refitted else "full")
+        return assemble(self.opened.proto, self.opened.graph, replace(stitched, plan=plan))
 
-    def complete(self, plan: CompressionPlan) -> CompressionPlan:
+    def _complete(self, plan: CompressionPlan, recovery: str) -> CompressionPlan:
         """The plan with its provenance, which does not depend on the search."""
         options = self.options
         record = CalibrationRecord(
@@ -108,6 +113,7 @@ class Running:
             samples=len(self.splits.calibration),
             split_seed=options.split_seed,
             digest=self.splits.digest,
+            recovery=recovery,
         )
         return plan.model_copy(
             update={

@@ -8,21 +8,17 @@ from typing import Literal
 
 import onnx
 
-from hwc_onnx.candidate import Candidate, assemble, build
+from hwc_onnx.candidate import Candidate
 from hwc_onnx.errors import VerifyError
-from hwc_onnx.evaluate.measure import measure
 from hwc_onnx.evaluate.reference import make_reference, with_baseline
-from hwc_onnx.evaluate.types import Evaluation
 from hwc_onnx.events import Note, Phase
 from hwc_onnx.export import Written, write_model
 from hwc_onnx.files import write_atomic
 from hwc_onnx.graph.parse import parse
 from hwc_onnx.job.running import Running
 from hwc_onnx.plan import CompressionPlan, with_plan
-from hwc_onnx.rebuild import rebuild
 from hwc_onnx.result import sha256
 from hwc_onnx.search.gate import Gate, Look
-from hwc_onnx.search.history import Record
 from hwc_onnx.search.objective import Objective
 from hwc_onnx.search.study import SearchResult
 from hwc_onnx.verify import verify
@@ -61,18 +57,18 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
     The INT8 baseline is looked at whatever happens, to be reported; as a fallback after a failed plan its test is not
     part of the fixed sequence, and a note says so.
     """
-    finalists = [_finalist(run, objective, record) for record in found.history.front(without=objective.start)]
+    finalists = found.history.front(without=objective.start)
     holdout = make_reference(run.opened.proto, run.splits.holdout, run.reference.metric, task=run.options.task)
     holdout = with_baseline(holdout, run.baseline.proto)
-    expected = [evaluation for _, evaluation in finalists]
+    expected = [record.outcome for record in finalists]
     gate = Gate.choose(run.options.gate, holdout, run.limit_points, expected=expected, seed=run.options.split_seed)
     run.tell(Note(gate.note))
-    chosen, looks = gate.walk([candidate.proto for candidate, _ in finalists])
+    candidates = [run.candidate(objective, record) for record in finalists]
+    chosen, looks = gate.walk([candidate.proto for candidate in candidates])
     baseline = gate.look(run.baseline.proto)
     if chosen is not None:
-        candidate, evaluation = finalists[chosen]
-        drop = evaluation.drop_points
-        return Verdict("compressed", candidate, looks[chosen], tuple(looks), baseline, gate, drop)
+        drop = finalists[chosen].outcome.drop_points
+        return Verdict("compressed", candidates[chosen], looks[chosen], tuple(looks), baseline, gate, drop)
     why = "no searched plan passed on the holdout" if finalists else "the search accepted no plan"
     run.tell(Note(f"{why}: the INT8 baseline is judged instead, outside the fixed sequence of tests", warning=True))
     looks.append(baseline)
@@ -81,19 +77,6 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
     run.tell(Note("the INT8 baseline failed on the holdout too: the original is written unchanged", warning=True))
     original = gate.look(run.opened.loaded.proto)
     return Verdict("original", None, original, tuple(looks), baseline, gate, 0.0)
-
-
-def _finalist(run: Running, objective: Objective, record: Record) -> tuple[Candidate, Evaluation]:
-    """A plan of the front, refitted layer after layer through its own compressed prefix where that measures better."""
-    plan = run.complete(objective.plan_of(record.choices))
-    plain = build(run.opened.proto, run.opened.graph, run.calibrated.database, plan)
-    before = measure(plain.proto, run.reference)
-    run.tell(Phase("refit", f"plan {record.number} of the front, energy {record.outcome.energy:.3f} of INT8"))
-    stitched = rebuild(run.opened.proto, run.opened.graph, plan, run.calibrated.database, run.splits.calibration)
-    refitted = assemble(run.opened.proto, run.opened.graph, stitched)
-    after = measure(refitted.proto, run.reference)
-    better = (after.drop_points, after.damage) < (before.drop_points, before.damage)
-    return (refitted, after) if better else (plain, before)
 
 
 def write_output(run: Running, verdict: Verdict) -> Written:

@@ -1,10 +1,12 @@
 """Progress on stderr: one line for each improvement, and a moving line underneath when a person is watching.
 
-In a terminal the current phase and trial move on one line; elsewhere (a log, a pipe) only whole lines are written.
+In a terminal the current phase and trial move on one line; elsewhere (a log, a pipe) only whole lines are written, and
+inside a long phase one now and then.
 """
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import TextIO
 
@@ -13,6 +15,9 @@ from rich.status import Status
 
 from hwc_onnx.events import Event, Note, Phase, Step, TrialDone
 from hwc_onnx.report.quantities import duration, percent, points, size
+
+QUIET_SECONDS = 10.0
+"""In a log, a phase says where it is when nothing was written for so long."""
 
 
 class Progress:
@@ -25,7 +30,7 @@ class Progress:
             self._status = self._console.status("starting")
         self._phase = ""
         self._header_shown = False
-        self._last: TrialDone | None = None
+        self._written = time.monotonic()
 
     def __enter__(self) -> Progress:
         if self._status is not None:
@@ -46,7 +51,10 @@ class Progress:
             self._move(event.name)
         elif isinstance(event, Step):
             share = f"{event.done} of {event.total}" if event.total else ""
-            self._move(" ".join(filter(None, (self._phase, share, event.detail))))
+            text = " ".join(filter(None, (self._phase, share, event.detail)))
+            self._move(text)
+            if self._status is None and time.monotonic() - self._written >= QUIET_SECONDS:
+                self._line(text)
         elif isinstance(event, TrialDone):
             self._trial(event)
         elif isinstance(event, Note):
@@ -73,6 +81,7 @@ class Progress:
         )
 
     def _line(self, text: str) -> None:
+        self._written = time.monotonic()
         self._console.print(text, soft_wrap=True, markup=False)
 
     def _move(self, text: str) -> None:

@@ -1,53 +1,64 @@
-"""The last evaluations: cheaper steps towards the limit, so that the final gate has something to fall back to.
+"""The last evaluations: plans refitted layer after layer, from the limit down to safer steps.
 
-The search drives towards the limit of its own samples. Whether a plan there also keeps the limit on the holdout is a
-matter of luck; plans at a fraction of the allowed drop keep it nearly always. A few evaluations are kept back for the
-best plan of each fraction.
+Refitting a plan to its own compressed inputs (rebuild.py) takes too long for every candidate and roughly halves the
+damage of any of them, so a refitted plan may be more aggressive than the best one of the search. A few evaluations are
+kept back for it: the solver aims at the damage that is expected to be right once refitted, and the ratio of damage
+after to damage before is learned on the way. Safer steps follow, because whether a plan at the limit of the search
+samples also keeps the limit on the holdout is a matter of luck; the gate needs something to fall back to.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from hwc_onnx.search.decode import Decoder
-from hwc_onnx.search.history import History
+from hwc_onnx.search.history import History, Record
 from hwc_onnx.search.model import Model
 from hwc_onnx.search.problem import Choices, Problem
 from hwc_onnx.search.seeds import derived, middle_starts
 from hwc_onnx.search.space import Space
 from hwc_onnx.search.surrogate import DamageTable
 
-CLOSING = "closing"
-"""Origin of these trials."""
-FRACTIONS = (0.2, 0.4, 0.6, 0.8)
-"""Of the drop at which a plan is just accepted (assumed)."""
+SHARES = (1.0, 0.7, 0.45, 0.25, 1.0, 0.85)
+"""Drops aimed at, as shares of the drop at which a plan is just accepted (assumed)."""
+REFITTED = 0.5
+"""Damage after refitting over damage before, until measured (assumed)."""
 
 
 def reserved(trials: int) -> int:
-    """Evaluations kept back of a budget: a tenth, as many as there are fractions at most."""
-    return min(len(FRACTIONS), trials // 10)
+    """Evaluations kept back of a budget: a tenth, but no more than there are steps."""
+    return min(len(SHARES), trials // 10)
 
 
-def closing_plans(
-    problem: Problem, space: Space, decoder: Decoder, table: DamageTable, history: History, seed: int, count: int
-) -> list[Choices]:
-    """Up to `count` plans that are still to be measured, the safest first.
+def closing_plan(
+    problem: Problem, space: Space, decoder: Decoder, table: DamageTable, history: History, seed: int
+) -> Choices | None:
+    """The next plan to refit and measure, None after the last step or where the search accepted nothing.
 
-    They follow from the trials before the closing ones at the end of the record, so an interrupted closing is taken up
-    where it stopped, and a study that was extended since closes anew.
+    It follows from the record alone, so an interrupted closing is taken up where it stopped.
     """
-    searched = len(history.records)
-    while searched and history.records[searched - 1].origin == CLOSING:
-        searched -= 1
-    before = History(space, problem.limit_points)
-    for record in history.records[:searched]:
-        before.append(record)
-    if not count or before.best is None:
-        return []
-    model = Model(problem, table, before, derived(seed, "closing", len(before)))
-    starts = [before.best.choices, *middle_starts(space, problem)]
-    wanted = FRACTIONS[:: max(1, len(FRACTIONS) // count)][:count]
-    plans = {
-        plan.tobytes(): plan
-        for share in wanted
-        if history.find(plan := model.decode(decoder, share * model.accepted_drop(), starts).choices) is None
-    }
-    return list(plans.values())
+    searched, done = history.searched(), history.closing()
+    if searched.best is None:
+        return None
+    model = Model(problem, table, searched, derived(seed, "closing", len(searched)))
+    starts = [searched.best.choices, *middle_starts(space, problem)]
+    ratio = _ratio(model, done) if problem.refits else 1.0
+    for share in SHARES[len(done) :]:
+        damage = model.drop_map.damage(share * model.accepted_drop()) / ratio
+        aim = float(model.drop_map.drop(np.array([damage]))[0])
+        plan = model.decode(decoder, aim, starts, lucky=False).choices
+        if not any(np.array_equal(plan, record.choices) for record in done):
+            return plan
+    return None
+
+
+def _ratio(model: Model, done: Sequence[Record]) -> float:
+    """Measured over predicted damage of the refitted plans so far, drawn to `REFITTED` as if by one more."""
+    logs = [np.log(REFITTED)]
+    for record in done:
+        if record.outcome.failure is None and record.outcome.damage > 0.0:
+            predicted = float(model.forecast(record.choices[None, :]).log_damage[0])
+            logs.append(np.log(record.outcome.damage) - predicted)
+    return float(np.exp(np.mean(logs)))

@@ -24,6 +24,7 @@ from hwc_onnx.evaluate.metrics import SessionMetric
 from hwc_onnx.evaluate.reference import Model, Reference
 from hwc_onnx.evaluate.statistics import drop_upper_bound, normal_quantile
 from hwc_onnx.evaluate.types import Evaluation
+from hwc_onnx.search.problem import Outcome
 
 Mode = Literal["upper", "point"]
 CONFIDENCE = 0.95
@@ -79,7 +80,7 @@ class Gate:
         holdout: Reference,
         limit_points: float,
         *,
-        expected: Sequence[Evaluation] = (),
+        expected: Sequence[Evaluation | Outcome] = (),
         seed: int = 0,
         threads: int | None = None,
     ) -> Gate:
@@ -90,7 +91,7 @@ class Gate:
                 limit, else `point`.
             holdout: the original measured on the holdout.
             limit_points: the largest allowed drop.
-            expected: the candidates' evaluations on the search split, which tell the spread of the paired drop.
+            expected: the candidates' measurements on the search split, which tell the spread of the paired drop.
             seed: of the bootstrap.
             threads: threads to use.
 
@@ -182,7 +183,7 @@ class Gate:
         )
 
 
-def _spread(holdout: Reference, expected: Sequence[Evaluation]) -> float:
+def _spread(holdout: Reference, expected: Sequence[Evaluation | Outcome]) -> float:
     """Standard deviation in points of one sample's paired drop."""
     measured = [one.standard_error * math.sqrt(one.n_samples) for one in expected if one.n_samples > 1]
     if measured and max(measured) > 0:

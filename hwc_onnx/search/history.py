@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Origin = Literal["seed", "rollout", "policy", "local_search", "referee", "closing"]
 
+CLOSING = "closing"
+"""Origin of trials whose plan was refitted layer after layer (see closing.py)."""
 DROP = "drop"
 """Name of the constraint drop + one standard error - limit, in points."""
 
@@ -84,6 +86,23 @@ class History:
     def find(self, choices: Choices) -> Record | None:
         """The record that first measured these canonical choices, or None."""
         return self._by_plan.get(choices.tobytes())
+
+    def searched(self) -> History:
+        """The trials of the search proper: refitted plans say nothing about plans that are not."""
+        if not any(record.origin == CLOSING for record in self.records):
+            return self
+        result = History(self.space, self.limit_points)
+        for record in self.records:
+            if record.origin != CLOSING:
+                result.append(record)
+        return result
+
+    def closing(self) -> list[Record]:
+        """The refitted plans since the last trial of the search proper."""
+        start = len(self.records)
+        while start and self.records[start - 1].origin == CLOSING:
+            start -= 1
+        return self.records[start:]
 
     def measured(self) -> list[Record]:
         """Records with figures to learn from: counted and not failed."""

@@ -93,11 +93,13 @@ class Model:
         penalty: Array | None = None,
         multiplier: float = 0.0,
         rounds: int = 2,
+        lucky: bool = True,
     ) -> Decoded:
         """The cheapest plan whose predicted drop is `drop` points.
 
         `log_correction` [units] scales damages (the policy's action), `penalty` [units, options] discourages options.
-        More `rounds` correct the target by what the model says about the decoded plan.
+        More `rounds` correct the target by what the model says about the decoded plan; its luck on the search samples
+        is left out unless `lucky`.
         """
         cost = self.table.costs(self.surrogate.mean)
         if log_correction is not None:
@@ -109,7 +111,7 @@ class Model:
         for _ in range(rounds - 1):
             seen = self.forecast(solution.choices[None, :])
             # neither the residual of damage nor a plan's luck is additive: aim again, knowing them at this plan
-            luck = float(seen.drop[0] - self.drop_map.drop(np.exp(seen.log_damage))[0])
+            luck = float(seen.drop[0] - self.drop_map.drop(np.exp(seen.log_damage))[0]) if lucky else 0.0
             wanted = np.log(max(self.drop_map.damage(drop - luck), 1e-7))
             step = (wanted - seen.log_damage[0]) / self.surrogate.mean.slope
             target *= float(np.exp(np.clip(step, -1.0, 1.0)))

@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from hwc_onnx.candidate import Candidate, assemble
+from hwc_onnx.candidate import assemble
 from hwc_onnx.cost.model import CostModel
-from hwc_onnx.database import LayerDatabase
+from hwc_onnx.cost.types import ModelCost
+from hwc_onnx.database import LayerDatabase, Stitched
 from hwc_onnx.errors import RuntimeFailure
 from hwc_onnx.evaluate.early_stop import EarlyStop
 from hwc_onnx.evaluate.measure import measure_paired
@@ -26,6 +27,7 @@ from hwc_onnx.events import Listener, Step
 from hwc_onnx.export import file_bytes
 from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.plan import CompressionPlan, with_plan
+from hwc_onnx.rebuild import SAMPLES, rebuild
 from hwc_onnx.search.costing import Costing
 from hwc_onnx.search.gains import probe_plan, probe_size
 from hwc_onnx.search.layer_table import LayerTable
@@ -61,7 +63,7 @@ class Objective:
         max_latency: further limit in seconds.
         max_bytes: further limit on the file.
         seed: kept in the digests.
-        calibration_samples: what the database was calibrated on (counted, not read).
+        calibration_samples: what the database was calibrated on; plans are refitted on them.
         on_event: hears about progress.
     """
 
@@ -116,6 +118,8 @@ class Objective:
         self._space = Space(self._menus.units)
         self._costing.bind(self._menus, self._space)
         self._exact: dict[bytes, float] = {}
+        self._calibration = calibration_samples
+        self._refitted: dict[bytes, Stitched] = {}
 
     @property
     def units(self) -> Sequence[Unit]:
@@ -165,18 +169,41 @@ class Objective:
         """The compression plan that these choices mean."""
         return plan_with(self._menus, self.baseline, self._space.canonical(choices), self._graph)
 
-    def candidate(self, plan: CompressionPlan) -> Candidate:
-        """The runnable model of a plan."""
-        return assemble(self._proto, self._graph, self._database.stitch(plan), "measure")
+    @property
+    def refits(self) -> bool:
+        """Whether there are calibration samples to refit plans on."""
+        return self._calibration is not None and self._database.recovery == "full"
+
+    def stitched(self, choices: Choices, refitted: bool = False) -> Stitched:
+        """The weights of a plan, as the database has them or refitted layer after layer (remembered)."""
+        canonical = self._space.canonical(choices)
+        if not refitted or self._calibration is None:
+            return self._database.stitch(self.plan_of(canonical))
+        key = canonical.tobytes()
+        if key not in self._refitted:
+            plan = self.plan_of(canonical)
+            self._refitted[key] = rebuild(self._proto, self._graph, plan, self._database, self._calibration)
+        return self._refitted[key]
 
     def evaluate(self, choices: Choices, energy_limit: float = np.inf) -> Outcome:
         """Stitch, cost exactly, and measure until the paired loss or the energy says that it cannot be accepted."""
         began = time.perf_counter()
-        canonical = self._space.canonical(choices)
-        stitched = self._database.stitch(self.plan_of(canonical))
+        stitched = self.stitched(choices)
         cost = self._cost_model.cost(with_plan(self._graph, stitched.plan))
+        self._exact[self._space.canonical(choices).tobytes()] = cost.total / self._costing.baseline_total
+        return self._measured(stitched, cost, energy_limit, began)
+
+    def refit(self, choices: Choices) -> Outcome:
+        """As `evaluate`, of the plan refitted layer after layer, whatever its energy."""
+        began = time.perf_counter()
+        stitched = self.stitched(choices, refitted=True)
+        cost = self._cost_model.cost(with_plan(self._graph, stitched.plan))
+        outcome = self._measured(stitched, cost, np.inf, began)
+        walked = 2 * min(SAMPLES, len(self._calibration or ()))
+        return replace(outcome, image_forwards=outcome.image_forwards + walked)
+
+    def _measured(self, stitched: Stitched, cost: ModelCost, energy_limit: float, began: float) -> Outcome:
         energy = cost.total / self._costing.baseline_total
-        self._exact[canonical.tobytes()] = energy
         candidate = assemble(self._proto, self._graph, stitched, "measure")
         limits: dict[str, float] = {}
         if self._max_energy is not None:
@@ -224,7 +251,9 @@ class Objective:
     def _probe(self, plan: CompressionPlan, reference: Reference) -> float:
         """Mean smooth loss of a plan on the probe's images; a candidate that cannot run teaches nothing."""
         try:
-            session = open_session(self.candidate(plan).proto, level="fake_quant")
+            session = open_session(
+                assemble(self._proto, self._graph, self._database.stitch(plan), "measure").proto, level="fake_quant"
+            )
             damages = [reference.divergence(outputs, start)[0] for start, outputs in chunks(session, reference)]
         except RuntimeFailure:
             return 0.0

@@ -100,7 +100,8 @@ class Problem(Protocol):
     `start` is the INT8 baseline. `damage[u][o]` predicts the smooth loss that option o of unit u causes alone, in the
     unit of `Outcome.damage`. `factors` add up to the energy as long as no network-wide effect (a tensor that starts to
     fit on chip) intervenes: the solver proposes with them, every reported figure comes from `energy`.
-    `setup_forwards` counts the images that calibration and the damage table already ran.
+    `refits` says that `refit` exists. `setup_forwards` counts the images that calibration and the damage table already
+    ran.
     """
 
     @property
@@ -143,3 +144,10 @@ class Problem(Protocol):
 
     def evaluate(self, choices: Choices, energy_limit: float = np.inf) -> Outcome:
         """Build and measure a candidate. One whose energy is at or above `energy_limit` may stop early."""
+
+    @property
+    def refits(self) -> bool:
+        """Whether plans can be refitted."""
+
+    def refit(self, choices: Choices) -> Outcome:
+        """Build a candidate with each layer refitted to what the layers before it produce, and measure it."""

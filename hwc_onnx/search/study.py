@@ -18,9 +18,9 @@ from hwc_onnx.errors import RuntimeFailure, SearchError, UsageError
 from hwc_onnx.events import Listener, TrialDone
 from hwc_onnx.search import storage as storage_module
 from hwc_onnx.search.budget import PATIENCE, Budget, Spent
-from hwc_onnx.search.closing import CLOSING, closing_plans, reserved
+from hwc_onnx.search.closing import closing_plan, reserved
 from hwc_onnx.search.decode import Decoder
-from hwc_onnx.search.history import History, Record, constraints_of, outcome_payload
+from hwc_onnx.search.history import CLOSING, History, Record, constraints_of, outcome_payload
 from hwc_onnx.search.problem import Choices, Outcome, Problem
 from hwc_onnx.search.referees import optuna_sampler
 from hwc_onnx.search.seeds import derived, seed_plan
@@ -116,24 +116,28 @@ def run_search(
     loop.resumed()
     table = DamageTable(problem)
     decoder = Decoder(problem, parameters)
-    kept_back = reserved(trials) if strategy is not None else 0
-    budget = Budget(trials - kept_back, timeout, patience)
+    kept_back = reserved(trials)
+    closed = sum(record.origin == CLOSING for record in loop.history.records)
+    budget = Budget(trials - kept_back - closed, timeout, patience)
     try:
-        while (stopped_by := budget.stopped_by(loop.history)) is None:
-            first = seed_plan(problem, parameters, decoder, table, loop.history) if warm_start else None
+        while (stopped_by := budget.stopped_by(searched := loop.history.searched())) is None:
+            first = seed_plan(problem, parameters, decoder, table, searched) if warm_start else None
             if strategy is None:
                 loop.ask_and_tell(sampler, seed, first)
                 continue
             if first is not None:
                 loop.record_in_one_go(first, "seed")
                 continue
-            proposal = strategy.propose(loop.history)
+            proposal = strategy.propose(searched)
             if proposal is None:
                 stopped_by = "converged"
                 break
             loop.record_in_one_go(proposal.choices, proposal.origin)
-        for choices in closing_plans(problem, parameters, decoder, table, loop.history, seed, kept_back):
-            loop.record_in_one_go(choices, CLOSING, to_the_end=True)
+        while len(loop.history.closing()) < kept_back:
+            plan = closing_plan(problem, parameters, decoder, table, loop.history, seed)
+            if plan is None:
+                break
+            loop.record_in_one_go(plan, CLOSING)
     except KeyboardInterrupt:
         stopped_by = "interrupted"
         storage_module.fail_unfinished(study)
@@ -177,11 +181,11 @@ class _Loop:
         """Seconds since the search began, earlier calls included."""
         return self._before + time.monotonic() - self._began
 
-    def record_in_one_go(self, choices: Choices, origin: str, to_the_end: bool = False) -> None:
-        """Measure, then write the finished trial with a single append; `to_the_end` whatever the energy."""
+    def record_in_one_go(self, choices: Choices, origin: str) -> None:
+        """Measure, then write the finished trial with a single append."""
         from optuna.trial import TrialState, create_trial
 
-        outcome, counted = self._measure(choices, to_the_end)
+        outcome, counted = self._measure(choices, refit=origin == CLOSING)
         failed = outcome.failure is not None
         trial = create_trial(
             state=TrialState.FAIL if failed else TrialState.COMPLETE,
@@ -215,13 +219,15 @@ class _Loop:
             self.study.tell(trial, outcome.energy)
         self._finish()
 
-    def _measure(self, choices: Choices, to_the_end: bool = False) -> tuple[Outcome, bool]:
-        known = self.history.find(choices)
+    def _measure(self, choices: Choices, refit: bool = False) -> tuple[Outcome, bool]:
+        known = None if refit else self.history.find(choices)
         if known is not None:
             return known.outcome, False
-        incumbent = self.history.best
-        energy_limit = incumbent.outcome.energy if incumbent is not None and not to_the_end else float("inf")
+        incumbent = None if refit else self.history.searched().best
+        energy_limit = incumbent.outcome.energy if incumbent is not None else float("inf")
         try:
+            if refit and self.problem.refits:
+                return self.problem.refit(choices), True
             return self.problem.evaluate(choices, energy_limit), True
         except RuntimeFailure as error:
             energy = self.problem.energy(choices)

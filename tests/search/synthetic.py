@@ -23,6 +23,9 @@ COARSE = (("l1", 1.3), ("reconstruct", 1.0))
 
 
 class SyntheticProblem:
+    refits = False
+    refitted_share = 0.5  # of a plan's damage, what is left once it is refitted
+
     def __init__(
         self,
         layers: int = 24,
@@ -128,11 +131,17 @@ class SyntheticProblem:
         total: NDArray[np.float64] = self._response @ amount + 6.0 * self._pairs @ pair
         return total
 
+    def refit(self, choices: Choices) -> Outcome:
+        return self._measured(choices, np.inf, np.sqrt(self.refitted_share))
+
     def evaluate(self, choices: Choices, energy_limit: float = np.inf) -> Outcome:
+        return self._measured(choices, energy_limit, 1.0)
+
+    def _measured(self, choices: Choices, energy_limit: float, scale: float) -> Outcome:
         self.evaluations += 1
         energy = self.energy(choices)
         seen = self.search_size if energy < energy_limit else min(256, self.search_size)
-        margin, shift = self._margin[:seen], self.perturbation(choices)[:seen]
+        margin, shift = self._margin[:seen], scale * self.perturbation(choices)[:seen]
         lost = (margin > 0).astype(float) - (margin + shift > 0).astype(float)
         entropy = np.logaddexp(0.0, -(margin + shift)) - np.logaddexp(0.0, -margin)
         return Outcome(
