@@ -53,7 +53,7 @@ def main() -> None:
         run(session, splits.search)
         floats.append(time.perf_counter() - started)
         started = time.perf_counter()
-        made = build(opened.proto, opened.graph, calibrated.database, plan)
+        made = build(opened.proto, opened.graph, calibrated.database, plan, "measure")
         measure(made.proto, reference)
         candidates.append(time.perf_counter() - started)
     ratio = statistics.median(candidates) / statistics.median(floats)

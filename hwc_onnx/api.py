@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -86,7 +86,11 @@ def compress(
 
 @dataclass(frozen=True)
 class ProfileResult:
-    """The cost of one model on one accelerator, with the INT8 and unquantized network beside it."""
+    """The cost of one model on one accelerator, with the INT8 and unquantized network beside it.
+
+    `densities` says where the shares of zero activations come from: nowhere (all count as dense), the given samples, or
+    the compressed file, which records them.
+    """
 
     cost: ModelCost
     baseline: ModelCost
@@ -94,12 +98,15 @@ class ProfileResult:
     graph: LayerGraph
     accelerator: str
     seconds: float
+    densities: Literal["dense", "measured", "recorded"] = "dense"
 
     def to_json(self) -> dict[str, Any]:
         """The content of `profile --json`."""
         from hwc_onnx.report.payloads import profile_payload
 
-        return profile_payload(self.accelerator, self.cost, self.baseline, self.float_cost, self.seconds)
+        return profile_payload(
+            self.accelerator, self.cost, self.baseline, self.float_cost, self.seconds, self.densities
+        )
 
     def to_table(self) -> str:
         """The table that `hwc-onnx profile` prints."""
@@ -131,7 +138,8 @@ def profile(
     started = time.perf_counter()
     cost_model = CostModel(load_profile(accelerator))
     graph = opened.graph
-    densities: dict[str, float] = {}
+    recorded = {name: info.density for name, info in graph.tensors.items() if info.density < 1.0}
+    densities = dict(recorded)
     unquantized = _as_float(graph)
     if data is not None and not opened.quantized:
         loaded = _load(data, opened.proto, None, input_shapes)
@@ -147,7 +155,10 @@ def profile(
     baseline = cost_model.cost(with_plan(opened.graph, int8))
     cost, float_cost = cost_model.cost(graph), cost_model.cost(unquantized)
     name = load_profile(accelerator).name
-    return ProfileResult(cost, baseline, float_cost, graph, name, time.perf_counter() - started)
+    origin: Literal["dense", "measured", "recorded"] = "recorded" if recorded else "dense"
+    if data is not None and not opened.quantized:
+        origin = "measured"
+    return ProfileResult(cost, baseline, float_cost, graph, name, time.perf_counter() - started, origin)
 
 
 def inspect(model: Model, *, input_shapes: InputShapes = None) -> LayerGraph:
@@ -369,8 +380,8 @@ def _plan(plan: CompressionPlan | str | Path) -> CompressionPlan:
 
 
 def _as_float(graph: LayerGraph) -> LayerGraph:
-    """The same network with every operand at 16 bits and nothing known to be zero."""
-    tensors = {name: replace(info, bits=16, density=1.0) for name, info in graph.tensors.items()}
+    """The same network with every operand at 16 bits and no weight known to be zero."""
+    tensors = {name: replace(info, bits=16) for name, info in graph.tensors.items()}
     layers = tuple(
         replace(
             layer,
@@ -378,7 +389,6 @@ def _as_float(graph: LayerGraph) -> LayerGraph:
             activation_bits=16,
             output_bits=16,
             weight_density=1.0,
-            activation_density=1.0,
             nm_pattern=None,
             algorithm="none",
         )

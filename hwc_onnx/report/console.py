@@ -36,6 +36,10 @@ def table(title: str | None, *columns: str, left: int = 1) -> Table:
     for position, name in enumerate(columns):
         words = position < left
         made.add_column(
-            name, justify="left" if words else "right", overflow="fold" if words else "ellipsis", no_wrap=not words
+            name,
+            justify="left" if words else "right",
+            overflow="fold" if words else "ellipsis",
+            no_wrap=not words,
+            min_width=len(name),
         )
     return made

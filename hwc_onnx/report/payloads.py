@@ -112,7 +112,12 @@ def layer_params(layer: Layer) -> int:
 
 
 def profile_payload(
-    accelerator: str, cost: ModelCost, baseline: ModelCost, float_cost: ModelCost, seconds: float
+    accelerator: str,
+    cost: ModelCost,
+    baseline: ModelCost,
+    float_cost: ModelCost,
+    seconds: float,
+    densities: str = "dense",
 ) -> dict[str, Any]:
     """Per-node energy of one model on one accelerator, with the INT8 and float totals beside it.
 
@@ -122,10 +127,12 @@ def profile_payload(
         baseline: the same network with every layer at 8 bits.
         float_cost: the same network unquantized.
         seconds: wall-clock time of the computation.
+        densities: where the shares of zero activations come from: "dense" (unknown), "measured" or "recorded".
     """
     return {
         "schema": SCHEMA,
         "accelerator": accelerator,
+        "activation_densities": densities,
         "energy_unit": cost.energy_unit,
         "nodes": [_node(node) for node in cost.nodes],
         "totals": {

@@ -13,6 +13,13 @@ from hwc_onnx.plugins import nearest
 from hwc_onnx.report.console import table
 from hwc_onnx.report.quantities import change, count, energy, latency, percent, size
 
+DENSITIES = {
+    "dense": "Activations count as dense; --data measures their zeros.",
+    "measured": "Zeros among activations: measured on the given samples.",
+    "recorded": "Zeros among activations: as recorded in the file. INT8 and float are this\n"
+    "network's, without removed channels; result.json compares with the original.",
+}
+
 
 def profile_tables(payloads: Sequence[dict[str, Any]], top: int | None = None) -> list[RenderableType]:
     """Tables for the payloads of one model on one or several accelerators.
@@ -21,9 +28,8 @@ def profile_tables(payloads: Sequence[dict[str, Any]], top: int | None = None) -
         payloads: results of `payloads.profile_payload`, one for each accelerator.
         top: show only this many nodes, those that cost most on the first accelerator.
     """
-    if len(payloads) == 1:
-        return [_nodes(payloads[0], top), "", *_summary(payloads)]
-    return [_side_by_side(payloads, top), "", *_summary(payloads)]
+    nodes = _nodes(payloads[0], top) if len(payloads) == 1 else _side_by_side(payloads, top)
+    return [nodes, "", *_summary(payloads), "", DENSITIES[payloads[0]["activation_densities"]]]
 
 
 def explain_tables(payloads: Sequence[dict[str, Any]], key: str) -> list[RenderableType]:
@@ -100,7 +106,7 @@ def _side_by_side(payloads: Sequence[dict[str, Any]], top: int | None) -> Render
 
 
 def _summary(payloads: Sequence[dict[str, Any]]) -> list[RenderableType]:
-    made = table("Total", "accelerator", "this model", "INT8", "float", "vs INT8", "vs float", "latency", "bytes")
+    made = table("Total", "accelerator", "this model", "INT8", "vs INT8", "vs float", "latency", "bytes")
     lines: list[RenderableType] = [made]
     for payload in payloads:
         unit, totals = payload["energy_unit"], payload["totals"]
@@ -108,7 +114,6 @@ def _summary(payloads: Sequence[dict[str, Any]]) -> list[RenderableType]:
             payload["accelerator"],
             energy(totals["energy_pj"]["total"], unit),
             energy(payload["baseline_int8"]["energy_pj"], unit),
-            energy(payload["float"]["energy_pj"], unit),
             change(payload["reduction_vs_int8"]),
             change(payload["reduction_vs_float"]),
             latency(totals["latency_s"]),

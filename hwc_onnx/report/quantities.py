@@ -50,7 +50,7 @@ def percent(fraction: float) -> str:
 
 def change(reduction: float) -> str:
     """A reduction as a signed change: 0.6 is -60.0%."""
-    return f"{-100.0 * reduction:+.1f}%"
+    return f"{round(-100.0 * reduction, 1) + 0.0:+.1f}%"
 
 
 def points(value: float) -> str:
