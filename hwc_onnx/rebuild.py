@@ -19,18 +19,17 @@ from numpy.typing import NDArray
 
 from hwc_onnx.database import LayerDatabase, Stitched, quantized
 from hwc_onnx.evaluate.collector import collectable
-from hwc_onnx.evaluate.tensors import channel_means, measured_densities, read_by
+from hwc_onnx.evaluate.tensors import measured_densities, read_by
 from hwc_onnx.evaluate.types import Samples
 from hwc_onnx.evaluate.walk import Walk
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, Layer, LayerGraph
 from hwc_onnx.plan import CompressionPlan
 from hwc_onnx.quantization.quantizer import QuantizedWeight
-from hwc_onnx.recovery.drift import corrected, local_shift
 from hwc_onnx.recovery.layer import LayerRecovery
 from hwc_onnx.recovery.layout import RowLayout
 from hwc_onnx.recovery.patches import patches_of
 from hwc_onnx.recovery.rounding import Variant
-from hwc_onnx.recovery.statistics import F64, LayerStatistics, MomentsBuilder
+from hwc_onnx.recovery.statistics import LayerStatistics, MomentsBuilder
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
 from hwc_onnx.rewrite.remove_channels import remove_channels
 
@@ -83,60 +82,6 @@ def rebuild(
     final = insert_qdq(pruned, graph, weights, stitched.activations, plan.dialect)
     densities = measured_densities(final, graph, used, stitched.activations, threads=threads, batch=batch)
     return replace(stitched, weights=weights, plan=_recorded(stitched.plan, weights, densities))
-
-
-class DriftCorrector:
-    """Takes each layer's own mean shift out of its bias, by one forward through the candidate (recovery/drift.py).
-
-    The original network's channel means over `samples` are measured once, when the corrector is made.
-    """
-
-    def __init__(
-        self,
-        proto: onnx.ModelProto,
-        graph: LayerGraph,
-        database: LayerDatabase,
-        samples: Samples,
-        threads: int | None = None,
-    ) -> None:
-        self._graph, self._database, self._samples, self._threads = graph, database, samples, threads
-        self._layers = [
-            layer for layer in graph.layers if collectable(layer) and database.parameters[layer.key].takes_bias
-        ]
-        self._original = channel_means(proto, graph, self._layers, samples, threads)
-
-    def correct(self, stitched: Stitched, compressed: onnx.ModelProto) -> Stitched:
-        """`stitched` with corrected biases; `compressed` is the model assembled from it."""
-        found = channel_means(compressed, self._graph, self._layers, self._samples, self._threads)
-        weights = dict(stitched.weights)
-        for layer in self._layers:
-            weight, view = weights[layer.key], self._database.views[layer.key]
-            if weight.params is None:
-                continue
-            outputs = self._database.maps.kept(layer, layer.output_axis, stitched.keep)
-            inputs = self._database.input_keep(layer.key, stitched.keep)
-            cut = _cut(view.layout, outputs, inputs)
-            if cut is None:
-                continue
-            layout, groups = cut
-            before_in, before_out = self._original[layer.key]
-            after_in, after_out = found[layer.key]
-            kept_in = before_in if inputs is None else before_in[inputs]
-            if layout.groups > 1:
-                kept_in = before_in.reshape(view.layout.groups, -1)[groups].reshape(-1)
-            kept_out = before_out if outputs is None else before_out[outputs]
-            rows = _values(weight, layout)
-            shift = local_shift(rows, layout, after_in - kept_in, after_out - kept_out)
-            bias = np.zeros(layout.outputs, np.float32) if weight.bias is None else weight.bias
-            weights[layer.key] = replace(weight, bias=corrected(bias, shift))
-        return replace(stitched, weights=weights)
-
-
-def _values(weight: QuantizedWeight, layout: RowLayout) -> F64:
-    """The real rows that a quantized weight stands for."""
-    assert weight.params is not None
-    scale = np.asarray(weight.params.scale, dtype=np.float64).reshape(1 if layout.tied else layout.groups, -1, 1)
-    return layout.to_rows(weight.codes) * scale
 
 
 def _recorded(

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from hwc_onnx.errors import RuntimeFailure
 from hwc_onnx.evaluate.types import Samples
-from hwc_onnx.graph.layer_graph import Layer, LayerGraph, Node
+from hwc_onnx.graph.layer_graph import Layer, LayerGraph
 from hwc_onnx.graph.model_view import reads
 from hwc_onnx.quantization.histogram import StreamingHistogram
 from hwc_onnx.quantization.quantizer import QuantParams
-from hwc_onnx.recovery.statistics import F64
 
 GROUP_BYTES = 192 << 20
 """Extra outputs of one session stay below this many bytes per batch."""
@@ -117,35 +116,6 @@ def _memory_groups(names: Sequence[str], sizes: Mapping[str, int], batch: int) -
     return groups
 
 
-class ChannelSums:
-    """Running mean per channel."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._sum: F64 = np.zeros(1)
-
-    def add(self, array: NDArray[np.float32], axis: int) -> None:
-        """Take in a batch whose channels lie along `axis`."""
-        others = tuple(i for i in range(array.ndim) if i != axis % array.ndim)
-        self._count += array.size // array.shape[axis]
-        self._sum = self._sum + array.sum(axis=others, dtype=np.float64)
-
-    @property
-    def mean(self) -> F64:
-        """Mean of each channel."""
-        mean: F64 = self._sum / max(self._count, 1)
-        return mean
-
-
-def channel_axis(layer: Layer, rank: int, node: Node, output: bool) -> int:
-    """The axis of a layer's activation that its input (or output) channels lie along."""
-    if layer.op_type in ("Conv", "ConvTranspose"):
-        return 1
-    left = layer.op_type == "MatMul" and layer.output_axis == len(layer.weight_shape) - 2
-    transposed = layer.op_type == "Gemm" and bool(node.attributes.get("transA", 0)) and not output
-    return rank - 2 if (left or transposed) and rank > 1 else rank - 1
-
-
 def read_by(proto: onnx.ModelProto, graph: LayerGraph, layer: Layer) -> str:
     """The tensor that feeds `layer` in `proto`, which may be a rewritten model: there it is the dequantized one.
 
@@ -177,29 +147,3 @@ def measured_densities(
     for name, _, array in run_tensors(proto, samples, sorted(activations), sizes, threads, batch):
         histograms[name].update(array)
     return {name: histogram.density(activations[name]) for name, histogram in histograms.items() if histogram.total}
-
-
-def channel_means(
-    proto: onnx.ModelProto,
-    graph: LayerGraph,
-    layers: Sequence[Layer],
-    samples: Samples,
-    threads: int | None = None,
-    batch: int = 64,
-) -> dict[str, tuple[F64, F64]]:
-    """Mean of each input channel and of each output channel of `layers` in `proto`, by layer key."""
-    nodes = {node.key: node for node in graph.nodes}
-    source = {layer.key: read_by(proto, graph, layer) for layer in layers}
-    inputs, outputs = ({layer.key: ChannelSums() for layer in layers} for _ in range(2))
-    names = sorted({*source.values(), *source})
-    sizes = {
-        name: int(np.prod(graph.tensors[name].shape, dtype=np.int64)) if name in graph.tensors else 0 for name in names
-    }
-    for name, _, array in run_tensors(proto, samples, names, sizes, threads, batch):
-        for layer in layers:
-            node = nodes[layer.key]
-            if name == source[layer.key]:
-                inputs[layer.key].add(array, channel_axis(layer, array.ndim, node, output=False))
-            if name == layer.key:
-                outputs[layer.key].add(array, channel_axis(layer, array.ndim, node, output=True))
-    return {key: (inputs[key].mean, outputs[key].mean) for key in source}

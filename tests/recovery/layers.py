@@ -12,9 +12,9 @@ from hwc_onnx.normalize.pipeline import normalize
 from tests.tiny_models import Builder
 
 
-def conv(group: int = 1, kernel: tuple[int, int] = (3, 3), shape: tuple[int, ...] = (8, 7), **facts: object):  # type: ignore[no-untyped-def]
+def conv(group: int = 1, kernel: tuple[int, int] = (3, 3), **facts: object) -> Callable[[], onnx.ModelProto]:
     def make() -> onnx.ModelProto:
-        b = Builder(["batch", 4, *shape])
+        b = Builder(["batch", 4, 8, 7])
         return b.finish(b.conv("x", 4, 8, kernel, group=group, **facts))
 
     return make
@@ -37,7 +37,9 @@ def transposed(group: int = 1, **facts: object) -> Callable[[], onnx.ModelProto]
     return make
 
 
-def product(op: str, shape: tuple[int, ...], weight: tuple[int, int], left: bool = False, **facts: object):  # type: ignore[no-untyped-def]
+def product(
+    op: str, shape: tuple[int, ...], weight: tuple[int, int], left: bool = False, **facts: object
+) -> Callable[[], onnx.ModelProto]:
     def make() -> onnx.ModelProto:
         b = Builder(["batch", *shape])
         operands = (b.weight(*weight), "x") if left else ("x", b.weight(*weight))

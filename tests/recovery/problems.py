@@ -1,4 +1,4 @@
-"""Small layers with data that is really there, so that every closed form can be checked against the samples themselves."""
+"""Small layers with the data itself, so that every closed form can be checked against the samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Case:
-    """Rows [G, R, d] and input patches [G, n, d] to fit on and to judge by; columns are correlated, means are not zero."""
+    """Rows [G, R, d], input patches [G, n, d] to fit on and to judge by; correlated columns, means not zero."""
 
     weight: F64
     x: F64

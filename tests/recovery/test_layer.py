@@ -19,7 +19,7 @@ def worker(one: Case, recovery: str = "full", takes_bias: bool = True, **facts: 
     groups, rows, width = one.weight.shape
     bias = np.arange(groups * rows, dtype=float) if takes_bias else None
     layout = layout_for(groups, rows, width // 4, 4)
-    return LayerRecovery(layout, one.weight, bias, one.statistics, takes_bias, recovery, **facts)  # type: ignore[arg-type]
+    return LayerRecovery(layout, one.weight, bias, one.statistics, takes_bias, recovery, **facts)
 
 
 def values(rows: RepairedRows) -> F64:
@@ -150,7 +150,7 @@ def test_scales_are_tied_across_the_groups_of_a_transposed_convolution() -> None
     one = case(8, groups=2, rows=3, width=8)
     layout = replace(layout_for(2, 3, 2, 4), transposed=True, shape=(4, 3, 1, 4), output_axis=1)
     for recovery in ("full", "none"):
-        made = LayerRecovery(layout, one.weight, None, one.statistics, True, recovery).build(Setting(4))  # type: ignore[arg-type]
+        made = LayerRecovery(layout, one.weight, None, one.statistics, True, recovery).build(Setting(4))
         assert made.scale is not None
         np.testing.assert_array_equal(made.scale[0], made.scale[1])
         assert layout.flat(made.scale).shape == (3,)

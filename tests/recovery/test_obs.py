@@ -24,7 +24,7 @@ def refit(x: F64, row: F64, fixed: dict[int, float]) -> F64:
     return result
 
 
-def swept(one: Case, replace) -> F64:  # type: ignore[no-untyped-def]
+def swept(one: Case, replace) -> F64:
     """Columns in order: `replace(g, r, j, value)` fixes one, least squares on the samples moves those that follow."""
     result = np.empty_like(one.weight)
     for g, r in np.ndindex(*one.weight.shape[:2]):

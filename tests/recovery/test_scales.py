@@ -1,4 +1,4 @@
-"""Scales: the refit is the minimum of a parabola, the first guess the best of its grid, or close to it between the points."""
+"""Scales: the refit is the minimum of a parabola, the first guess comes near the best of a grid."""
 
 from __future__ import annotations
 

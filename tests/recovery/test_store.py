@@ -44,14 +44,14 @@ def test_rows_come_back_from_a_new_process_bit_by_bit(real: bool, bias: bool, tm
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\xff" * len(b)])
-def test_a_damaged_file_counts_as_absent(damage, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_file_counts_as_absent(damage, tmp_path: Path) -> None:
     EntryStore(tmp_path).put("k", rows())
     path = tmp_path / "k.safetensors"
     path.write_bytes(damage(path.read_bytes()))
     store = EntryStore(tmp_path)
     assert store.get("k") is None
     store.put("k", rows(3))
-    assert same(store.get("k"), rows(3))  # type: ignore[arg-type]
+    assert same(store.get("k"), rows(3))
 
 
 def test_the_folder_loses_what_was_used_longest_ago(tmp_path: Path) -> None:
