@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from hwc_onnx.graph.model_view import reads, subgraphs
+
+logger = logging.getLogger(__name__)
 
 
 def rename_reads(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
@@ -81,26 +84,35 @@ def drop_unused(graph: onnx.GraphProto) -> None:
     del graph.value_info[:]
 
 
-def sort_nodes(graph: onnx.GraphProto) -> None:
-    """Put nodes into topological order; a graph that already is in order stays as it is."""
+def sort_nodes(proto: onnx.ModelProto) -> None:
+    """Put nodes into topological order, in place; a graph that already is in order stays as it is.
+
+    A graph with a cycle, or with a read of something nobody makes, is left for the checker, which names it better.
+    """
+    graph = proto.graph
     made = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer} | {""}
-    waiting = list(graph.node)
-    order: list[onnx.NodeProto] = []
-    while waiting:
-        later = []
-        for node in waiting:
-            if all(name in made for name in reads(node)):
-                order.append(node)
-                made.update(node.output)
-            else:
-                later.append(node)
-        if len(later) == len(waiting):
-            return  # a read of something nobody makes: the checker names it better
-        waiting = later
-    if any(first is not second for first, second in zip(order, graph.node, strict=True)):
-        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in order]
-        del graph.node[:]
-        graph.node.extend(copies)
+    for node in graph.node:
+        if not made.issuperset(reads(node)):
+            break
+        made.update(node.output)
+    else:
+        return
+    import onnx_graphsurgeon as gs
+
+    try:
+        order = [_first(out.name for out in node.outputs) for node in gs.import_onnx(proto).toposort().nodes]
+    except Exception:  # whatever is wrong with such a graph
+        logger.debug("the nodes could not be sorted", exc_info=True)
+        return
+    rank = {name: place for place, name in enumerate(order)}
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+    del graph.node[:]
+    graph.node.extend(sorted(copies, key=lambda node: rank[_first(node.output)]))
+
+
+def _first(names: Iterable[str]) -> str:
+    """The first name of an output that is not left out."""
+    return next((name for name in names if name), "")
 
 
 def remove_attributes(node: onnx.NodeProto, names: Iterable[str]) -> None:

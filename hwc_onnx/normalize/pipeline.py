@@ -49,7 +49,7 @@ def normalize(proto: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] 
     input_shapes_of(model, input_shapes)
     if opset_of(model) < LOWEST_OPSET:
         model = _raised(model)
-    sort_nodes(model.graph)
+    sort_nodes(model)
     half = widen(model)
     eliminate(model)
     fold_constants(model, input_shapes)

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from hwc_onnx.errors import ModelError, RuntimeFailure
 from hwc_onnx.graph.parse import parse
 from hwc_onnx.normalize import pipeline
+from hwc_onnx.normalize.editing import sort_nodes
 from hwc_onnx.normalize.pipeline import normalize, same_values
 from tests import tiny_models
 from tests.graph.written import random_plan, write
@@ -227,3 +228,22 @@ def test_same_values_tolerance_bites(factor: float, same: bool) -> None:
     values = np.linspace(0.5, 2.0, 7, dtype=np.float32)
     assert same_values(values, values * np.float32(factor)) is same
     assert same_values(values, values[:-1]) is False
+
+
+@pytest.mark.parametrize("name", sorted(tiny_models.ALL))
+def test_normalize_sorts_nodes_listed_out_of_order(name: str) -> None:
+    model = tiny_models.ALL[name]()
+    shuffled = onnx.ModelProto.FromString(model.SerializeToString())
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(model.graph.node)]
+    del shuffled.graph.node[:]
+    shuffled.graph.node.extend(copies)
+    sort_nodes(shuffled)
+    onnx.checker.check_model(shuffled)
+    assert equal(model, shuffled)
+
+
+def test_normalize_cycle_is_refused_not_looped_over() -> None:
+    nodes = [helper.make_node("Add", ["x", "b"], ["a"]), helper.make_node("Relu", ["a"], ["b"])]
+    shape = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("x", "b")]
+    with pytest.raises(ModelError):
+        normalize(helper.make_model(helper.make_graph(nodes, "cycle", shape[:1], shape[1:])))
