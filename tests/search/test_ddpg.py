@@ -37,7 +37,7 @@ def draw(rng: np.random.Generator) -> np.ndarray:
     return rng.uniform(-1, 1, (64, 1)).astype(np.float32)
 
 
-def bandit_error(learner: DDPG, updates: int = 400) -> float:
+def bandit_error(learner: DDPG, updates: int = 250) -> float:
     """Mean distance to the best action after learning reward = 1 - (action - 0.6 * observation)^2 from random play."""
     rng = np.random.default_rng(0)
     for _ in range(updates):
@@ -70,7 +70,7 @@ def test_update_broken_twin_does_not_find_it(broken: type[DDPG]) -> None:
     assert bandit_error(agent(broken)) > 0.2
 
 
-def chain_value(learner: DDPG, updates: int = 400) -> tuple[float, float]:
+def chain_value(learner: DDPG, updates: int = 250) -> tuple[float, float]:
     """A first step without reward leads to a second with 1 - (action - 0.5)^2: the first step's value, the last action."""
     rng = np.random.default_rng(0)
     for _ in range(updates):
@@ -128,7 +128,7 @@ def test_update_imitates_elite_actions_against_a_weak_reward() -> None:
     for elite in (True, False):
         learner = agent()
         rng = np.random.default_rng(0)
-        for _ in range(300):
+        for _ in range(200):
             seen, done = draw(rng), draw(rng)
             done[:32] = 0.8
             marked = np.arange(64) < 32 * elite
