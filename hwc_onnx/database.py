@@ -7,7 +7,7 @@ from them in milliseconds. They are cached in memory and on disk under a hash of
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 
 from hwc_onnx.evaluate.collector import Calibration
+from hwc_onnx.evaluate.runner import usable_threads
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, Layer, LayerGraph
 from hwc_onnx.plan import Achieved, CompressionPlan, LayerConfig, channel_choice, group_bits
 from hwc_onnx.pruning.base import CoarseAlgorithm, FineAlgorithm
@@ -111,8 +112,18 @@ class LayerDatabase:
         seconds = time.perf_counter() - started
         return Entry(weight, rows.error_heldout, rows.error_fit, weight.weight_density, seconds)
 
-    def prepare(self, requests: Iterable[Request], workers: int = 2) -> int:
+    def prepare(
+        self,
+        requests: Iterable[Request],
+        workers: int | None = None,
+        on_done: Callable[[int, int], None] | None = None,
+    ) -> int:
         """Make the entries of `requests` that are missing, each layer's together (several times faster than one by one).
+
+        Args:
+            requests: layer key, setting, kept input channels and the algorithm that chose them.
+            workers: layers under way at once; None for one per usable core.
+            on_done: hears (layers finished, layers in all).
 
         Returns:
             How many were made.
@@ -122,7 +133,7 @@ class LayerDatabase:
             setting = self.setting(key, config, input_keep, input_algorithm)
             if config.weight_bits < FLOAT_BITS or setting.mask is not None or setting.columns is not None:
                 wanted.setdefault(key, []).append(setting)
-        return self.entries.prepare(wanted, workers)
+        return self.entries.prepare(wanted, workers or usable_threads(), on_done)
 
     def damage(
         self, key: str, config: LayerConfig, input_keep: Index | None = None, input_algorithm: str = "none"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +58,13 @@ class Entries:
             self._store.put(name, found)
         return found
 
-    def prepare(self, wanted: Mapping[str, Sequence[Setting]], workers: int) -> int:
-        """Make all settings `wanted` by layer key that are missing, each layer's together; returns how many."""
+    def prepare(
+        self, wanted: Mapping[str, Sequence[Setting]], workers: int, on_done: Callable[[int, int], None] | None = None
+    ) -> int:
+        """Make all settings `wanted` by layer key that are missing, each layer's together; returns how many.
+
+        `on_done` hears how many of the layers are finished.
+        """
 
         def make(key: str) -> int:
             missing = {name: s for s in wanted[key] if self._store.get(name := self._name(key, s)) is None}
@@ -72,7 +77,12 @@ class Entries:
             self._digest(key)
             self._worker(key)
         with ThreadPoolExecutor(max(1, workers)) as pool:
-            return sum(pool.map(make, wanted))
+            made = 0
+            for finished, count in enumerate(pool.map(make, wanted), 1):
+                made += count
+                if on_done is not None:
+                    on_done(finished, len(wanted))
+            return made
 
     def _digest(self, key: str) -> str:
         """Hash of what all settings of a layer depend on."""

@@ -11,7 +11,7 @@ read at one ratio and follow the reference's curve.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hwc_onnx.database import LayerDatabase, Request
@@ -62,8 +62,9 @@ class LayerTable:
         groups: Iterable[ActivationGroup],
         activation_bits: tuple[int, int],
         channels: Iterable[ChannelGroup],
+        on_done: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Make all entries that the other methods read, each layer's together."""
+        """Make all entries that the other methods read, each layer's together; `on_done` hears about each layer."""
         top = self.widths[0]
         requests: list[Request] = []
         for key in keys:
@@ -81,13 +82,16 @@ class LayerTable:
                 for key in cut.consumers:
                     if key in self.database.views:
                         requests.append((key, LayerConfig(), self.database.input_keep(key, keep), name))
-        self.database.prepare(requests)
+        self.database.prepare(requests, on_done=on_done)
 
-    def prepare_options(self, options: Mapping[str, Iterable[Option]]) -> None:
-        """Make the entries of these options of each layer."""
-        self.database.prepare(
-            [(key, _config(option), None, "none") for key, wanted in options.items() for option in wanted]
-        )
+    def prepare_options(
+        self, options: Mapping[str, Iterable[Option]], on_done: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Make the entries of these options of each layer; `on_done` hears about each layer."""
+        requests: list[Request] = [
+            (key, _config(option), None, "none") for key, wanted in options.items() for option in wanted
+        ]
+        self.database.prepare(requests, on_done=on_done)
 
     def _fine_options(self, key: str) -> dict[Option, Fact]:
         top = self.widths[0]

@@ -105,12 +105,12 @@ class Objective:
             frozenset(selected(graph, include, exclude)), weight_bits, activation_bits, first_last == "free"
         )
         self._table = LayerTable(database, graph, algorithms, weight_bits)
-        self._tell(Step(0, 0, "what layers become under each setting"))
         self._table.prepare(
             searched_layers(graph, self._freedom),
             searched_tensors(graph, self._freedom).values(),
             activation_bits,
             [group for group in graph.channel_groups if searched_channels(group, self._freedom)],
+            lambda done, total: self._tell(Step(done, total, "layers: what each becomes under its settings")),
         )
         self.gains = self._measure_gains()
         self._costing = Costing(graph, database, cost_model, self.baseline)
@@ -199,7 +199,7 @@ class Objective:
         stitched = self.stitched(choices, refitted=True)
         cost = self._cost_model.cost(with_plan(self._graph, stitched.plan))
         outcome = self._measured(stitched, cost, np.inf, began)
-        walked = 2 * min(SAMPLES, len(self._calibration or ()))
+        walked = 3 * min(SAMPLES, len(self._calibration or ()))
         return replace(outcome, image_forwards=outcome.image_forwards + walked)
 
     def _measured(self, stitched: Stitched, cost: ModelCost, energy_limit: float, began: float) -> Outcome:

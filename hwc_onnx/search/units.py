@@ -59,8 +59,7 @@ def build_units(
     first producer. Units with a single option are left out.
     """
     free = searched_tensors(graph, freedom)
-    tell(Step(0, 0, "what layers become under each setting"))
-    facts = _layer_facts(searched_layers(graph, freedom), table, costing)
+    facts = _layer_facts(searched_layers(graph, freedom), table, costing, tell)
     units: list[tuple[Unit, NDArray[np.float64]]] = []
     seen: set[str] = set()
     for done, layer in enumerate(graph.layers):
@@ -131,10 +130,15 @@ def searched_channels(group: ChannelGroup, freedom: Freedom) -> bool:
     return group.locked_because is None and bool(group.producers) and set(group.producers) <= freedom.layers
 
 
-def _layer_facts(keys: list[str], table: LayerTable, costing: Costing) -> dict[str, dict[Option, Fact]]:
+def _layer_facts(
+    keys: list[str], table: LayerTable, costing: Costing, tell: Callable[[Step], None]
+) -> dict[str, dict[Option, Fact]]:
     """Each layer's menu with facts: composed facts choose who is worth an entry of its own, exact facts who stays."""
     wanted = {key: _reduced(key, table.fine_options(key), costing) for key in keys}
-    table.prepare_options({key: [o for o, fact in facts.items() if not fact.exact] for key, facts in wanted.items()})
+    table.prepare_options(
+        {key: [option for option, fact in facts.items() if not fact.exact] for key, facts in wanted.items()},
+        lambda done, total: tell(Step(done, total, "layers: the settings worth a place on the menu")),
+    )
     exact = {
         key: {option: fact if fact.exact else table.exact(key, option) for option, fact in facts.items()}
         for key, facts in wanted.items()
