@@ -208,7 +208,7 @@ def test_setup_forwards_count_calibration_reference_and_probes(prepared: Prepare
 
 
 def test_search_of_the_real_problem_improves_on_its_seeds(prepared: Prepared) -> None:
-    found = run_search(prepared.objective(), trials=9, patience=0)
+    found = run_search(prepared.objective(), sampler="knapsack", trials=9)
     assert found.best is not None and found.best.outcome.accepted(5.0)
     assert found.best.outcome.energy < 0.9
     assert found.spent.image_forwards > found.history.image_forwards

@@ -187,7 +187,7 @@ START, DEEP = (1.0, 0.0), (0.0, 1.0)
 NOISE = [-0.1, 0.1]
 
 
-def play(learner: Rainbow, sign: float = 1.0, updates: int = 200) -> list[float]:
+def play(learner: Rainbow, sign: float = 1.0, updates: int = 150) -> list[float]:
     """Values of "take 0.2 now" and "go on" at the start, where going on leads to a choice between 0.9 and -0.5."""
     rng = np.random.default_rng(0)
     for _ in range(updates):
