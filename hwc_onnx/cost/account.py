@@ -10,7 +10,6 @@ import numpy as np
 
 from hwc_onnx.cost.accelerator import Operand
 from hwc_onnx.cost.facts import StepFacts, node_work, read_facts
-from hwc_onnx.cost.moves import flow
 from hwc_onnx.cost.operands import Nest
 from hwc_onnx.cost.query import Best
 from hwc_onnx.cost.schedule import Step
@@ -18,6 +17,7 @@ from hwc_onnx.cost.setting import LayerSetting, Place
 from hwc_onnx.cost.steps import StepEnergies
 from hwc_onnx.cost.types import NodeCost
 from hwc_onnx.cost.vector import FREE_OPS, NOTHING_OPS, effort
+from hwc_onnx.cost.widths import FINISHED
 from hwc_onnx.graph.layer_graph import LayerGraph
 
 Parts = dict[str, float]
@@ -87,11 +87,11 @@ def _layer_node(
     node = graph.nodes[i]
     best = energies.fitting(setting, place, node.key)
     table = energies.tables.table(setting.dims)
-    parts = energies.query.parts(table, setting, place, best)
+    parts = energies.query.parts(table, setting, place, best.row)
     _add(parts, extra)
-    fixed = energies.query.fixed(setting)
     row = np.array([best.row])
-    busy = float(table.cycles[best.row] * fixed.slowdown / energies.query.speed(table, row, setting)[0])
+    cycles = float(energies.query.cycles(table, row, setting, place)[0])
+    busy = float(energies.query.busy(table, row, setting)[0])
     mapping = table.describe(best.row, Nest(setting.dims), energies.hierarchy)
     mapping["input"] = "stays on chip" if place.input_stays else "dram"
     mapping["output"] = "stays on chip" if place.output_stays else "dram" if setting.out_words else "streams on"
@@ -101,13 +101,13 @@ def _layer_node(
         op_type=node.op_type,
         macs=setting.dims.macs,
         energy=parts,
-        cycles=best.cycles,
-        latency_s=_seconds(energies, best.cycles),
+        cycles=cycles,
+        latency_s=_seconds(energies, cycles),
         method="mapped",
         accesses=_accesses(energies, setting, place, best),
         mapping=mapping,
         utilisation=setting.dims.macs / (float(table.cycles[best.row]) * pes),
-        bound_by="array" if best.cycles <= busy * (1 + 1e-12) else "bandwidth",
+        bound_by="array" if cycles <= busy * (1 + 1e-12) else "bandwidth",
     )
 
 
@@ -123,8 +123,9 @@ def _accesses(
         counts = found.setdefault(memory, {}).setdefault(operand, {"read": 0.0, "write": 0.0})
         counts[direction] += words
 
-    for column, memory, write, factor, _ in flow(hierarchy, setting, place).moves:
-        words = factor * float(table.columns[best.row, column])
+    stored = energies.query.widths.stored_share(setting)
+    for column, memory, write, factor, kind in energies.query.wiring(setting, place).flow.moves:
+        words = factor * float(table.columns[best.row, column]) * (stored if kind == FINISHED else 1.0)
         count(profile.memories[memory].name, hierarchy.columns[column][0].operand, "write" if write else "read", words)
     macs = float(setting.dims.macs)
     inputs: tuple[Operand, ...] = ("I", "W")
@@ -134,7 +135,7 @@ def _accesses(
             count(registers.name, operand, "read", macs)
     psums = hierarchy.registers("O")
     if psums is not None:
-        together = float(energies.query.together(table, np.array([best.row]), setting)[0])
+        together = float(np.min(energies.query.together(table, np.array([best.row]), setting)))
         count(psums.name, "O", "read", macs / together)
         count(psums.name, "O", "write", macs / together)
     return found

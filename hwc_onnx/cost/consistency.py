@@ -90,6 +90,14 @@ def _home(profile: AcceleratorProfile) -> None:
             "the home memory must hold I and O for the whole array, on chip",
             "fix operands and spans, or drop home",
         )
+        for operand in ("I", "O"):
+            beside = [memory.name for memory in profile.memories if operand in memory.operands][-2]
+            _require(
+                beside == home.name,
+                f"memories.{home.name}.home",
+                f"'{beside}' lies between it and the dram for operand {operand}",
+                f"mark '{beside}' as home, or none",
+            )
     _require(
         home is not None or profile.residency.activations == "never",
         "residency.activations",

@@ -8,12 +8,21 @@ candidates at fewer bits contain those at more bits, and energy never rises when
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from hwc_onnx.cost.access import Floats, Ints
 from hwc_onnx.cost.hierarchy import Hierarchy
 from hwc_onnx.cost.operands import DIMS, Nest
+
+
+class Fitting(NamedTuple):
+    """The rows of a table that fit: their numbers [r] and their columns [r, c]."""
+
+    rows: Ints
+    columns: Floats
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,16 @@ class MappingTable:
 
     def __len__(self) -> int:
         return len(self.columns)
+
+    @cached_property
+    def fitting(self) -> dict[object, Fitting]:
+        """What queries have found to fit, by what was asked and by the rows themselves (equal answers share one)."""
+        return {}
+
+    @cached_property
+    def room(self) -> dict[object, Floats]:
+        """Bits that the rows take in the memories, by the widths of their words."""
+        return {}
 
     def describe(self, row: int, nest: Nest, hierarchy: Hierarchy) -> dict[str, object]:
         """Spatial unroll per axis and temporal nest (outer to inner) in loop-dimension notation."""

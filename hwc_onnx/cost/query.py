@@ -15,13 +15,14 @@ import numpy as np
 
 from hwc_onnx.cost.accelerator import Gate, Operand, Skip
 from hwc_onnx.cost.access import Floats, Ints
-from hwc_onnx.cost.counting import FULL_SPILL
+from hwc_onnx.cost.fits import Fits
 from hwc_onnx.cost.hierarchy import Hierarchy
 from hwc_onnx.cost.laws import mac_energy, mac_lanes
 from hwc_onnx.cost.mapping import MappingTable
-from hwc_onnx.cost.moves import Flow, flow, word_at, word_energies
+from hwc_onnx.cost.moves import Wiring, wire
 from hwc_onnx.cost.setting import FREE_STEPS, LayerSetting, Place
 from hwc_onnx.cost.types import COMPONENTS
+from hwc_onnx.cost.widths import Widths
 
 CHANNEL_BITS = 64
 """Bias and requantization scale of one output channel, 32 bits each, read from DRAM once."""
@@ -29,20 +30,20 @@ CHANNEL_BITS = 64
 
 @dataclass(frozen=True)
 class Best:
-    """The best mapping of a layer at a setting: its row in the table, total energy and cycles."""
+    """The best mapping of a layer at a setting: its row in the table and total energy."""
 
     row: int
     energy: float
-    cycles: float
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """Energy by component that does not depend on the mapping, the energy of one partial-sum access, and the share of
-    cycles that skipping leaves."""
+    """What does not depend on the mapping: energy by component, energy of one partial-sum access and how often it
+    happens, and the share of cycles that skipping leaves."""
 
     parts: dict[str, float]
     psum_pj: float
+    psum_share: float
     slowdown: float
 
 
@@ -53,100 +54,84 @@ def products_together(reduction: Floats, lanes: float) -> Floats:
 
 
 class LayerQuery:
-    """Answers for one profile; holds no results."""
+    """Answers for one profile; remembers what depends on the profile alone."""
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         self.hierarchy = hierarchy
         self.profile = hierarchy.profile
+        self.widths = Widths(hierarchy)
+        self.fits = Fits(hierarchy)
+        self._wirings: dict[tuple[bool, Place], Wiring] = {}
+        self._mac: dict[tuple[int, int], tuple[float, float]] = {}
+        self._latest: tuple[LayerSetting | None, Floats, Fixed] = (None, np.empty(0), Fixed({}, 0.0, 0.0, 1.0))
 
     def best(self, table: MappingTable, setting: LayerSetting, place: Place) -> Best | None:
         """The cheapest mapping that fits, or None when none fits in the free space."""
-        rows = self.fitting(table, setting, place)
-        if rows.size == 0:
+        fitting = self.fits.rows(table, setting, place)
+        if fitting.rows.size == 0:
             return None
-        moved = flow(self.hierarchy, setting, place)
-        fixed = self.fixed(setting)
-        energy = table.columns[rows] @ word_energies(self.hierarchy, moved).sum(axis=1)
-        energy += self._psum(table, rows, setting, fixed)
-        cycles = self.cycles(table, rows, setting, moved, fixed)
+        if self._latest[0] is not setting:
+            # a setting is asked for at several places in a row
+            self._latest = (setting, self.widths.vector(setting), self.fixed(setting))
+        _, widths, fixed = self._latest
+        energy = fitting.columns @ self.wiring(setting, place).word_energy(widths)
+        energy += self._psum(table, fitting.rows, setting, fixed)
         if self.profile.static is not None:
-            energy += cycles * self.leakage_pj_per_cycle
+            energy += self.cycles(table, fitting.rows, setting, place) * self.leakage_pj_per_cycle
         best = int(energy.argmin())
-        return Best(int(rows[best]), float(energy[best]) + sum(fixed.parts.values()), float(cycles[best]))
+        return Best(int(fitting.rows[best]), float(energy[best]) + sum(fixed.parts.values()))
 
-    def parts(self, table: MappingTable, setting: LayerSetting, place: Place, best: Best) -> dict[str, float]:
+    def parts(self, table: MappingTable, setting: LayerSetting, place: Place, row: int) -> dict[str, float]:
         """Energy of a mapping by component (keys of COMPONENTS)."""
-        moved = flow(self.hierarchy, setting, place)
         fixed = self.fixed(setting)
-        found = dict(
-            zip(COMPONENTS, (table.columns[best.row] @ word_energies(self.hierarchy, moved)).tolist(), strict=True)
-        )
+        energies = self.wiring(setting, place).word_energies(self.widths.vector(setting))
+        found = dict(zip(COMPONENTS, (table.columns[row] @ energies).tolist(), strict=True))
         for name, energy in fixed.parts.items():
             found[name] += energy
-        found["register"] += float(self._psum(table, np.array([best.row]), setting, fixed)[0])
-        if self.profile.static is not None:
-            found["leakage"] += best.cycles * self.leakage_pj_per_cycle
+        rows = np.array([row])
+        found["register"] += float(np.min(self._psum(table, rows, setting, fixed)))
+        found["leakage"] += float(self.cycles(table, rows, setting, place)[0]) * self.leakage_pj_per_cycle
         return found
 
-    def fitting(self, table: MappingTable, setting: LayerSetting, place: Place) -> Ints:
-        """Rows whose tiles fit every memory, and the free part of the home memory."""
-        room = np.zeros((len(table), len(self.profile.memories)))
-        for column, (memory, operand) in enumerate(self.hierarchy.held):
-            bits = setting.weight_bits if operand == "W" else setting.activation_bits
-            if memory == self.hierarchy.home and operand == "I" and place.input_stays:
-                continue
-            room[:, memory] += table.needs[:, column] * self.hierarchy.room_bits(memory, operand, bits)
-        limits = self._limits.copy()
-        if self.hierarchy.home >= 0:
-            limits[self.hierarchy.home] *= place.free / FREE_STEPS
-        fits = (room <= limits).all(axis=1)
-        if place.output_stays:
-            fits &= table.columns[:, self._last_arriving] - table.columns[:, self._last_arriving + 1] <= FULL_SPILL
-        return np.nonzero(fits)[0]
+    def wiring(self, setting: LayerSetting, place: Place) -> Wiring:
+        """How the layer's words move."""
+        key = (setting.weighted, place._replace(free=FREE_STEPS))
+        found = self._wirings.get(key)
+        if found is None:
+            found = self._wirings[key] = wire(self.hierarchy, *key)
+        return found
 
     def fixed(self, setting: LayerSetting) -> Fixed:
         """What the layer costs whatever its mapping."""
-        mac, memories = self.profile.mac, self.profile.memories
         happens = self._probabilities(setting)
         macs = setting.dims.macs
-        parts = {"mac": macs * happens["mac"] * mac_energy(mac, setting.activation_bits, setting.weight_bits)}
-        register = 0.0
         gate = self.profile.sparsity.gate
-        operands: tuple[Operand, ...] = ("I", "W")
-        for operand in operands:
-            memory = self.hierarchy.registers(operand)
-            if memory is None:
-                continue
-            width = word_at(self.hierarchy, memories.index(memory), operand, setting)
+        register = 0.0
+        for operand, memory, read_pj in self._operand_registers:
             flags = gate.flag_bits if gate is not None and operand in gate.operands else 0
-            register += macs * (happens[f"read_{operand}"] * width + flags) * memory.read_pj_per_bit
-        parts["register"] = register
-        psum = self.hierarchy.registers("O")
-        width_pj = 0.0
-        if psum is not None:
-            width_pj = self.hierarchy.word_bits(memories.index(psum), "O", 0) * (
-                psum.read_pj_per_bit + psum.write_pj_per_bit
-            )
-        dram = memories[-1]
-        parts["dram"] = setting.channels * CHANNEL_BITS * dram.read_pj_per_bit
+            width = self.widths.word(memory, operand, setting)
+            register += macs * (happens[f"read_{operand}"] * width + flags) * read_pj
+        parts = {
+            "mac": macs * happens["mac"] * self._mac_facts(setting)[0],
+            "register": register,
+            "dram": setting.channels * CHANNEL_BITS * self.profile.memories[-1].read_pj_per_bit,
+        }
         skip = self.profile.sparsity.skip
         slowdown = happens["cycle"] * (skip.imbalance if skip is not None and happens["cycle"] < 1.0 else 1.0)
-        return Fixed(parts, width_pj, min(1.0, slowdown))
+        return Fixed(parts, self._psum_pj, happens["psum"], min(1.0, slowdown))
 
-    def cycles(
-        self,
-        table: MappingTable,
-        rows: Ints,
-        setting: LayerSetting,
-        moved: Flow,
-        fixed: Fixed,
-    ) -> Floats:
+    def cycles(self, table: MappingTable, rows: Ints, setting: LayerSetting, place: Place) -> Floats:
         """Cycles of each row: the slower of the array and each memory's bandwidth, [r]."""
-        cycles: Floats = table.cycles[rows] * fixed.slowdown / self.speed(table, rows, setting)
-        for memory, bits in enumerate(self._traffic(moved)):
-            limit = self.profile.memories[memory].bits_per_cycle
-            if limit is not None:
-                cycles = np.maximum(cycles, table.columns[rows] @ bits / limit)
+        cycles = self.busy(table, rows, setting)
+        moved = self.wiring(setting, place).traffic @ self.widths.vector(setting)
+        for memory, limited in enumerate(self.profile.memories):
+            if limited.bits_per_cycle is not None:
+                cycles = np.maximum(cycles, table.columns[rows] @ moved[memory] / limited.bits_per_cycle)
+        return cycles
+
+    def busy(self, table: MappingTable, rows: Ints, setting: LayerSetting) -> Floats:
+        """Cycles for which the array multiplies, [r]."""
+        cycles: Floats = table.cycles[rows] * self.fixed(setting).slowdown / self.speed(table, rows, setting)
         return cycles
 
     @cached_property
@@ -155,31 +140,37 @@ class LayerQuery:
         static = self.profile.static
         return 0.0 if static is None else static.power_mw * 1e-3 / (self.profile.frequency_mhz * 1e6) * 1e12
 
-    def together(self, table: MappingTable, rows: Ints, setting: LayerSetting) -> Floats:
-        """Products that meet one partial sum at a time, on average: lanes that reduce, ragged ends counted, [r]."""
-        lanes = mac_lanes(self.profile.mac, setting.activation_bits, setting.weight_bits)
+    def together(self, table: MappingTable, rows: Ints, setting: LayerSetting) -> Floats | float:
+        """Products that meet one partial sum at a time, on average: lanes that reduce, ragged ends counted, [r] or one for all."""
+        lanes = self._mac_facts(setting)[1]
         if not self.profile.mac.lanes_reduce or lanes <= 1.0:
-            return np.ones(len(rows))
+            return 1.0
         return products_together(table.reduction[rows], lanes)
 
-    def speed(self, table: MappingTable, rows: Ints, setting: LayerSetting) -> Floats:
+    def speed(self, table: MappingTable, rows: Ints, setting: LayerSetting) -> Floats | float:
         """MACs that one PE finishes per cycle, [r]; lanes that reduce cannot be used beyond what there is to add."""
-        lanes = mac_lanes(self.profile.mac, setting.activation_bits, setting.weight_bits)
+        lanes = self._mac_facts(setting)[1]
         if self.profile.mac.lanes_reduce and lanes > 1.0:
             return products_together(table.reduction[rows], lanes)
-        return np.full(len(rows), lanes)
+        return lanes
 
-    def _psum(self, table: MappingTable, rows: Ints, setting: LayerSetting, fixed: Fixed) -> Floats:
-        """Energy of reading and writing partial sums in the PEs while they accumulate, [r]."""
+    def _mac_facts(self, setting: LayerSetting) -> tuple[float, float]:
+        """Energy of one MAC that happens, and MACs per cycle of one PE."""
+        key = (setting.activation_bits, setting.weight_bits)
+        found = self._mac.get(key)
+        if found is None:
+            found = self._mac[key] = mac_energy(self.profile.mac, *key), mac_lanes(self.profile.mac, *key)
+        return found
+
+    def _psum(self, table: MappingTable, rows: Ints, setting: LayerSetting, fixed: Fixed) -> Floats | float:
+        """Energy of reading and writing partial sums in the PEs while they accumulate, [r] or the same for all."""
         if fixed.psum_pj == 0.0:
-            return np.zeros(len(rows))
+            return 0.0
         together = self.together(table, rows, setting)
-        once = self._probabilities(setting)["psum"]
         residual = self._residual("psum")
-        happens = 1.0 - (1.0 - once) ** together
+        happens = 1.0 - (1.0 - fixed.psum_share) ** together
         happens = residual + (1.0 - residual) * happens
-        energy: Floats = setting.dims.macs / together * happens * fixed.psum_pj
-        return energy
+        return setting.dims.macs / together * happens * fixed.psum_pj
 
     def _probabilities(self, setting: LayerSetting) -> dict[str, float]:
         """How often each action happens, residual costs included except for "psum"; "cycle" is the time left by skipping."""
@@ -189,7 +180,9 @@ class LayerQuery:
         for feature in features:
             if feature is None:
                 continue
-            share = float(np.prod([densities[operand] for operand in feature.operands]))
+            share = 1.0
+            for operand in feature.operands:
+                share *= densities[operand]
             for action in feature.saves:
                 residual = 0.0 if action == "psum" else self._residual(action)
                 happens[action] = min(happens[action], residual + (1.0 - residual) * share)
@@ -205,17 +198,22 @@ class LayerQuery:
         gate: Gate | None = self.profile.sparsity.gate
         return gate.residual if gate is not None and action in gate.saves else 0.0
 
-    def _traffic(self, moved: Flow) -> Floats:
-        """Bits that one word of each column moves at each memory, [memories, c]."""
-        bits_moved = np.zeros((len(self.profile.memories), len(self.hierarchy.columns)))
-        for column, memory, _, factor, bits in moved.moves:
-            bits_moved[memory, column] += factor * bits
-        return bits_moved
+    @cached_property
+    def _operand_registers(self) -> list[tuple[Operand, int, float]]:
+        """Operands that each MAC reads in the PE: operand, memory, energy of one bit."""
+        found: list[tuple[Operand, int, float]] = []
+        operands: tuple[Operand, ...] = ("I", "W")
+        for operand in operands:
+            memory = self.hierarchy.registers(operand)
+            if memory is not None:
+                found.append((operand, self.profile.memories.index(memory), memory.read_pj_per_bit))
+        return found
 
     @cached_property
-    def _limits(self) -> Floats:
-        return np.array([self.hierarchy.capacity_bits(i) for i in range(len(self.profile.memories))])
-
-    @cached_property
-    def _last_arriving(self) -> int:
-        return len(self.hierarchy.columns) - 2
+    def _psum_pj(self) -> float:
+        """Energy of reading and writing one partial sum in the PE, nothing where PEs hold none."""
+        psum = self.hierarchy.registers("O")
+        if psum is None:
+            return 0.0
+        bits = self.hierarchy.word_bits(self.profile.memories.index(psum), "O", 0)
+        return bits * (psum.read_pj_per_bit + psum.write_pj_per_bit)

@@ -14,10 +14,11 @@ from hwc_onnx.cost.access import Floats
 from hwc_onnx.cost.counting import Counter
 from hwc_onnx.cost.hierarchy import Hierarchy
 from hwc_onnx.cost.laws import mac_lanes
-from hwc_onnx.cost.moves import flow, word_energies
+from hwc_onnx.cost.moves import wire
 from hwc_onnx.cost.operands import OPERANDS
 from hwc_onnx.cost.query import products_together
 from hwc_onnx.cost.setting import LayerSetting, Place
+from hwc_onnx.cost.widths import Widths
 from hwc_onnx.graph.loop_dims import LoopDims
 
 WIDTHS = (2, 4, 8, 16)
@@ -56,11 +57,12 @@ def scenarios(hierarchy: Hierarchy) -> Scenarios:
         seen[granules] = bits
     densities = DENSITIES if any(memory.formats for memory in memories) else DENSITIES[:1]
     energies = {}
+    widths = Widths(hierarchy)
     for bits in seen.values():
         for density in densities:
             for stays in (False, True):
                 one = LayerSetting(LoopDims(), True, bits, bits, density, density, None, 1, bits, density, 0)
-                weights = word_energies(hierarchy, flow(hierarchy, one, Place(stays, False, stays))).sum(axis=1)
+                weights = wire(hierarchy, True, Place(stays, False, stays)).word_energy(widths.vector(one))
                 for operand in OPERANDS:
                     energies[operand, bits, density, stays] = weights[hierarchy.slice_of(operand)]
     psum = hierarchy.registers("O")

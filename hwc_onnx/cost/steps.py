@@ -13,13 +13,13 @@ from hwc_onnx.cost.formats import element_bits
 from hwc_onnx.cost.hierarchy import Hierarchy
 from hwc_onnx.cost.laws import stored_bits
 from hwc_onnx.cost.query import Best, LayerQuery
-from hwc_onnx.cost.setting import LayerSetting, Place
+from hwc_onnx.cost.setting import FREE_STEPS, LayerSetting, Place
 from hwc_onnx.errors import ModelError
 
 MEMORY = 400_000
 """Remembered results; beyond it everything is forgotten at once (mapping tables stay)."""
 
-NOTHING_FITS = Best(-1, inf, inf)
+NOTHING_FITS = Best(-1, inf)
 
 
 class StepEnergies:
@@ -49,9 +49,17 @@ class StepEnergies:
         key = (setting, place)
         found = self._best.get(key)
         if found is None:
-            best = self.query.best(self.tables.table(setting.dims), setting, place)
-            found = self._best[key] = best or NOTHING_FITS
+            found = self._best[key] = self._find(setting, place) or NOTHING_FITS
         return found
+
+    def _find(self, setting: LayerSetting, place: Place) -> Best | None:
+        table = self.tables.table(setting.dims)
+        if place.free < FREE_STEPS:
+            # what is best with all of the home memory is best with less of it, if it still fits
+            widest = self.best(setting, place._replace(free=FREE_STEPS))
+            if widest.row < 0 or self.query.fits.beside(table, setting, place, widest.row):
+                return widest
+        return self.query.best(table, setting, place)
 
     def fitting(self, setting: LayerSetting, place: Place, key: str) -> Best:
         """`best`, which must exist.

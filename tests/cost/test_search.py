@@ -61,7 +61,7 @@ def test_energy_of_a_found_mapping_equals_walking_its_loops(name, bits):
     best = query.best(table, one, Place())
     assert best is not None
     assert best.energy == pytest.approx(float(energy(dims, walked(table, best.row, dims, hierarchy), bits)), rel=1e-12)
-    assert best.energy == pytest.approx(sum(query.parts(table, one, Place(), best).values()), rel=1e-12)
+    assert best.energy == pytest.approx(sum(query.parts(table, one, Place(), best.row).values()), rel=1e-12)
 
 
 def test_energy_with_one_word_forgotten_differs_from_walking_the_loops():

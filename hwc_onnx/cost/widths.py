@@ -1,0 +1,85 @@
+"""Bits moved per word at every memory, for one setting: the only thing about a setting that traffic depends on.
+
+A vector with one entry for each kind of word and memory; `moves` says which entries each counted word is multiplied
+with, so that settings share everything but this vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+
+from hwc_onnx.cost.accelerator import Format, Operand
+from hwc_onnx.cost.access import Floats
+from hwc_onnx.cost.formats import element_bits
+from hwc_onnx.cost.hierarchy import Hierarchy
+from hwc_onnx.cost.laws import stored_bits
+from hwc_onnx.cost.operands import Nest
+from hwc_onnx.cost.setting import LayerSetting
+from hwc_onnx.graph.loop_dims import LoopDims
+
+INPUT, WEIGHT, SUM, FINISHED, PLAIN_INPUT, PLAIN_WEIGHT = range(6)
+"""Kinds of words: inputs and weights as stored, partial sums, finished outputs, inputs and weights once unpacked.
+
+The entry of a finished output is per output the layer computes: its width times the outputs stored for each.
+"""
+
+KINDS = 6
+Storage = tuple[int, Format | None]
+
+
+class Widths:
+    """Width vectors [KINDS * memories] of one profile; entry `kind * memories + memory`."""
+
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        self._hierarchy = hierarchy
+        self._memories = hierarchy.profile.memories
+        self._sums = [float(hierarchy.word_bits(i, "O", 0)) for i in range(len(self._memories))]
+        self._storages: dict[Hashable, list[Storage]] = {}
+        self._outputs: dict[LoopDims, int] = {}
+
+    def vector(self, setting: LayerSetting) -> Floats:
+        """Bits per word of every kind at every memory."""
+        inputs = self._storage("I", setting.activation_bits, False)
+        weights = self._storage("W", setting.weight_bits, setting.weighted)
+        outputs = self._storage("O", setting.out_bits, False)
+        stored = self.stored_share(setting)
+        found = [element_bits(bits, setting.activation_density, storage) for bits, storage in inputs]
+        found += [element_bits(bits, setting.weight_density, storage, setting.nm) for bits, storage in weights]
+        found += self._sums
+        found += [stored * element_bits(bits, setting.out_density, storage) for bits, storage in outputs]
+        found += [float(bits) for bits, _ in inputs]
+        found += [float(bits) for bits, _ in weights]
+        return np.array(found)
+
+    def stored_share(self, setting: LayerSetting) -> float:
+        """Elements stored for each output that the layer computes (0: all are consumed on the fly)."""
+        outputs = self._outputs.get(setting.dims)
+        if outputs is None:
+            outputs = self._outputs[setting.dims] = max(1, Nest(setting.dims).words("O"))
+        return setting.out_words / outputs
+
+    def word(self, memory: int, operand: Operand, setting: LayerSetting) -> int:
+        """Bits read to get one element that is not zero: its stored width, and the count or index that comes with it."""
+        weighted = operand == "W" and setting.weighted
+        bits, storage = self._storage(
+            operand, setting.weight_bits if operand == "W" else setting.activation_bits, weighted
+        )[memory]
+        return bits + (storage.run_bits if storage is not None and storage.kind in ("csc", "rlc") else 0)
+
+    def _storage(self, operand: Operand, bits: int, weighted: bool) -> list[Storage]:
+        """How each memory stores a word: width and zero-suppressing format."""
+        key = (operand, bits, weighted)
+        found = self._storages.get(key)
+        if found is None:
+            found = self._storages[key] = [
+                (stored_bits(bits, memory.pack), format_at(self._hierarchy, i, operand, weighted))
+                for i, memory in enumerate(self._memories)
+            ]
+        return found
+
+
+def format_at(hierarchy: Hierarchy, memory: int, operand: Operand, weighted: bool) -> Format | None:
+    """The zero-suppressing format that a memory uses for an operand."""
+    return hierarchy.profile.memories[memory].formats.get("W" if operand == "W" and weighted else "A")
