@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from hwc_onnx.graph.fusion import stored_output
 from hwc_onnx.graph.layer_graph import Layer, LayerGraph, Node, TensorInfo
@@ -40,16 +40,27 @@ class Setting:
     algorithm: Mapping[str, str] = field(default_factory=dict)
 
 
-def variant(graph: LayerGraph, setting: Setting) -> LayerGraph:
-    """The layer graph under `setting`. Channel and activation groups stay those of `graph`."""
-    return _maker(graph)(setting)
+class Part(NamedTuple):
+    """A part of a graph: positions of its layers, and names of tensors."""
+
+    layers: frozenset[int]
+    tensors: frozenset[str]
 
 
-def _maker(graph: LayerGraph) -> _Maker:
-    found = graph.__dict__.get("_variant_maker")
-    if not isinstance(found, _Maker):
-        # not a field: it is derived, and two equal graphs must stay equal
-        found = graph.__dict__["_variant_maker"] = _Maker(graph)
+def variant(graph: LayerGraph, setting: Setting, part: Part | None = None) -> LayerGraph:
+    """The layer graph under `setting`. Channel and activation groups stay those of `graph`.
+
+    With `part`, only what it names is sure to follow the setting: for callers that look at nothing else.
+    """
+    return _maker(graph, part)(setting)
+
+
+def _maker(graph: LayerGraph, part: Part | None) -> _Maker:
+    # not a field: it is derived, and two equal graphs must stay equal
+    makers: dict[Part | None, _Maker] = graph.__dict__.setdefault("_variant_makers", {})
+    found = makers.get(part)
+    if found is None:
+        found = makers[part] = _Maker(graph, part)
     return found
 
 
@@ -67,8 +78,16 @@ class _Place:
 class _Maker:
     """Everything about one graph that does not depend on the variant."""
 
-    def __init__(self, graph: LayerGraph) -> None:
+    def __init__(self, graph: LayerGraph, part: Part | None = None) -> None:
         self.graph = graph
+        self.changing = tuple(range(len(graph.layers)) if part is None else sorted(part.layers))
+        read = {name for i in self.changing for name in (*graph.layers[i].inputs, graph.layers[i].key)}
+        read |= {layer.weight for i in self.changing if (layer := graph.layers[i]).weight is not None}
+
+        def needed(name: str) -> bool:
+            return part is None or name in part.tensors or name in read or name in stored
+
+        stored: set[str] = set()
         position = {node.key: index for index, node in enumerate(graph.nodes)}
         output_of = {node.key: node.outputs[0] for node in graph.nodes}
         self.places = [
@@ -81,12 +100,27 @@ class _Maker:
             )
             for layer in graph.layers
         ]
-        self.groups = [(group, group.tensors) for group in graph.activation_groups]
-        self.group_of = {name: group for group in graph.activation_groups for name in group.tensors}
-        self.weight_of = {layer.weight: layer.key for layer in graph.layers if layer.weight is not None}
+        stored |= {self.places[i].stored for i in self.changing}
+        stored |= {name for i in self.changing for name in (self.places[i].first, self.places[i].second)}
+        self.groups = [
+            (place, group, names)
+            for place, group in enumerate(graph.activation_groups)
+            if (names := tuple(name for name in group.tensors if needed(name)))
+        ]
+        grouped = {name for group in graph.activation_groups for name in group.tensors}
+        self.ungrouped = [
+            name
+            for name, info in graph.tensors.items()
+            if name not in grouped and info.kind != "constant" and needed(name)
+        ]
+        self.weight_of = {
+            layer.weight: layer.key for layer in graph.layers if layer.weight is not None and needed(layer.weight)
+        }
         # how often each tensor axis carries one channel of the group; locked groups carry them unevenly at worst
         self.carried = {
-            group.root: [(m.tensor, m.axis, sum(entry == 0 for entry in m.index)) for m in group.members]
+            group.root: [
+                (m.tensor, m.axis, sum(entry == 0 for entry in m.index)) for m in group.members if needed(m.tensor)
+            ]
             for group in graph.channel_groups
             if group.locked_because is None
         }
@@ -100,15 +134,17 @@ class _Maker:
         shapes = self._shapes(setting.kept)
         tensors = dict(base)
         densities = setting.activation_density
-        for (group, names), bits in zip(self.groups, setting.group_bits, strict=True):
+        for position, group, names in self.groups:
+            bits = setting.group_bits[position]
             for name in names:
                 old = base[name]
                 tensors[name] = self._tensor(
                     old, shapes.get(name, old.shape), bits, density_of(name, group, densities, old.density)
                 )
-        for name, density in densities.items():
-            if name in base and name not in self.group_of and base[name].kind != "constant":
-                tensors[name] = self._tensor(base[name], shapes.get(name, base[name].shape), base[name].bits, density)
+        for name in self.ungrouped:
+            if name in densities:
+                old = base[name]
+                tensors[name] = self._tensor(old, shapes.get(name, old.shape), old.bits, densities[name])
         for name, key in self.weight_of.items():
             old = base[name]
             tensors[name] = self._tensor(
@@ -121,9 +157,12 @@ class _Maker:
         nodes = self.graph.nodes
         if shapes:
             nodes = self._nodes(tensors, shapes)
-        layers = tuple([self._layer(place, nodes[place.node], tensors, shapes, setting) for place in self.places])
+        layers = list(self.graph.layers)
+        for i in self.changing:
+            place = self.places[i]
+            layers[i] = self._layer(place, nodes[place.node], tensors, shapes, setting)
         return LayerGraph(
-            layers=layers,
+            layers=tuple(layers),
             nodes=nodes,
             tensors=tensors,
             inputs=self.graph.inputs,

@@ -15,7 +15,7 @@ from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.schedule import Step
 from hwc_onnx.database import LayerDatabase
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
-from hwc_onnx.graph.variant import Setting, variant
+from hwc_onnx.graph.variant import Part, Setting, variant
 from hwc_onnx.plan import CompressionPlan, channel_choice, group_bits, kept_count, pattern_of, with_plan
 from hwc_onnx.search.problem import Choices, Factor, Option
 
@@ -72,6 +72,7 @@ class Costing:
         self._step_of = {
             graph.layers[i].key: index for index, step in enumerate(self._settled.steps) for i in step.layers
         }
+        self._parts = [self._part(step) for step in self._settled.steps]
         self._channels = {group.root: group.channels for group in graph.channel_groups}
         self._members = {
             group.root: frozenset(member.tensor for member in group.members) for group in graph.channel_groups
@@ -126,11 +127,16 @@ class Costing:
 
         return Factor(scope, energy)
 
-    def _scope(self, step: Step, names: Mapping[tuple[str, str], int]) -> tuple[int, ...]:
-        """The units that a step's energy depends on."""
+    def _part(self, step: Step) -> Part:
+        """What of the graph a step's energy is computed from."""
         nodes = [self._graph.nodes[i] for i in step.nodes]
         touched = {name for node in nodes for name in (*node.inputs, *node.outputs) if name}
         touched |= {name for _, name, _ in (*step.reads, *step.writes)}
+        return Part(frozenset(step.layers), frozenset(touched))
+
+    def _scope(self, step: Step, names: Mapping[tuple[str, str], int]) -> tuple[int, ...]:
+        """The units that a step's energy depends on."""
+        touched = self._part(step).tensors
         scope = [("layer", self._graph.layers[i].key) for i in step.layers]
         for name in sorted(touched):
             group = self._graph.activation_group_of(name)
@@ -142,7 +148,7 @@ class Costing:
         return tuple(dict.fromkeys(names[place] for place in scope if place in names))
 
     def _step_energy(self, index: int, draft: _Draft) -> float:
-        changed = variant(self._graph, draft.setting())
+        changed = variant(self._graph, draft.setting(), self._parts[index])
         energy = self._model.step_energy(changed, self._settled, index) / self.baseline_total
         return min(energy, IMPOSSIBLE)
 
