@@ -168,8 +168,11 @@ class Nests:
         over, under = table_width(axis.outputs), table_width(axis.taps)
         code = (kind_of[self.which] * over + self.steps(o, position)) * under + self.steps(k, position)
         values: Floats = table[code]
-        if np.isnan(values).any():
-            for unknown in np.unique(code[np.isnan(values)]).tolist():
+        missing = code[np.isnan(values)]
+        if missing.size:
+            wanted = np.zeros(table.size, dtype=np.bool_)
+            wanted[missing] = True
+            for unknown in np.nonzero(wanted)[0].tolist():
                 kind, rest = divmod(unknown, over * under)
                 steps_o, steps_k = divmod(rest, under)
                 whole_o, whole_k, inside_o, inside_k = kinds[kind].tolist()

@@ -46,8 +46,8 @@ class Cut:
 def rows_moved(axis: Axis, outputs: Cut, taps: Cut) -> int:
     """Distinct in-range rows of each tile, added over all tiles and memory instances."""
     rows = np.arange(axis.outputs)[:, None] * axis.stride + np.arange(axis.taps)[None, :] * axis.dilation - axis.pad
-    names, under = np.unique(taps.tiles(axis.taps), return_inverse=True)
-    tile = outputs.tiles(axis.outputs)[:, None] * names.size + under[None, :]
+    under = taps.tiles(axis.taps)
+    tile = outputs.tiles(axis.outputs)[:, None] * (int(under.max()) + 1) + under[None, :]
     inside = (rows >= 0) & (rows < axis.size)
     keys = (tile * axis.size + rows)[inside]
     if keys.size == 0:

@@ -8,8 +8,11 @@ the buffer and adds to a partial sum there.
 import onnx
 import pytest
 
+from hwc_onnx.cost.hierarchy import Hierarchy
 from hwc_onnx.cost.model import CostModel
+from hwc_onnx.cost.moves import flow
 from hwc_onnx.cost.profile import parse_profile
+from hwc_onnx.cost.setting import Place
 from hwc_onnx.graph.parse import parse
 from hwc_onnx.normalize.pipeline import normalize
 from hwc_onnx.plan import CompressionPlan, LayerConfig, with_plan
@@ -91,6 +94,26 @@ def test_tensor_between_two_layers_travels_where_residency_is_never():
     cost = one_pe(**{"residency.activations": "never"}).cost(quantized(pointwise(layers=2)))
     first, second = layer_energy(final_bits=BITS), layer_energy()
     assert cost.total == pytest.approx(sum(first.values()) + sum(second.values()))
+
+
+def test_second_operand_that_stays_is_read_where_it_is_and_enters_no_memory_again():
+    """A product of two activations: where the buffer feeds the PE itself, only the PE's reads are left."""
+    hierarchy = Hierarchy(one_pe().profile)
+    moved = {
+        (move.memory, move.write)
+        for move in flow(hierarchy, False, Place(weight_stays=True)).moves
+        if of_second(hierarchy, move)
+    }
+    travelling = {
+        (move.memory, move.write) for move in flow(hierarchy, False, Place()).moves if of_second(hierarchy, move)
+    }
+    buffer, dram = 0, 1
+    assert moved == {(buffer, False)}
+    assert travelling == {(buffer, False), (buffer, True), (dram, False)}
+
+
+def of_second(hierarchy, move):
+    return hierarchy.columns[move.column][0].operand == "W"
 
 
 def test_activation_behind_a_layer_costs_one_operation_per_element_and_no_traffic():

@@ -55,6 +55,10 @@ INCONSISTENT = {
     "accumulator too narrow": ({"memories.o_reg.bytes": 2}, "memories.o_reg.bytes"),
     "two homes": ({"memories.w_buffer.home": True}, "memories"),
     "home without outputs": ({"memories.buffer.home": False, "memories.w_buffer.home": True}, "memories.w_buffer"),
+    "memory between home and dram": (
+        {"memories.buffer.home": False, "memories.o_reg.home": True, "memories.o_reg.operands": ["I", "O"], "memories.o_reg.spans": "all",
+         "memories.w_reg.spans": "all", "memories.i_reg.spans": "all"}, "memories.o_reg.home"
+    ),
     "no home to stay in": ({"memories.buffer.home": False}, "residency.activations"),
     "least width above the full one": ({"mac.min_bits": 16}, "mac.min_bits"),
     "normalised without reference": ({"unit": "normalised"}, "reference_mac_pj"),
