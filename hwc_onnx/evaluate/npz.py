@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from hwc_onnx.errors import DataError
 from hwc_onnx.evaluate.arrays import content_digest, has_pixels, pool_of_arrays, suspicious_range
+from hwc_onnx.evaluate.npz_file import read_npz
 from hwc_onnx.evaluate.pool import Data
 from hwc_onnx.evaluate.presets import Preprocess
 from hwc_onnx.evaluate.runner import InputSpec
@@ -26,10 +26,10 @@ def load_npz(path: Path, specs: Sequence[InputSpec], preset: Preprocess | None, 
     Nothing is unpickled.
 
     Raises:
-        DataError: not an .npz, pickled objects inside, or arrays that do not fit the model.
+        DataError: not an .npz, pickled objects inside, more than `npz_file.LIMIT_BYTES` of arrays, or arrays that do
+            not fit the model.
     """
-    contents = _read(path)
-    return data_of_arrays(contents, specs, preset, stored, str(path))
+    return data_of_arrays(read_npz(path), specs, preset, stored, str(path))
 
 
 def data_of_arrays(
@@ -57,22 +57,6 @@ def data_of_arrays(
         digest=content_digest([*(contents[key] for key in sorted(contents))]),
         notes=(*notes, remark) if remark else notes,
     )
-
-
-def _read(path: Path) -> Contents:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError(f"{path}: a single array, not an .npz; save it as np.savez(path, x=images, y=labels)")
-            return {name: file[name] for name in file.files}
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path}: cannot be read as .npz ({error}); save it with np.savez(path, x=images, y=labels)"
-        ) from error
-    except ValueError as error:
-        raise DataError(
-            f"{path}: {error}; only plain arrays are read, never pickled objects: save numeric arrays"
-        ) from error
 
 
 def _inputs(contents: Contents, specs: Sequence[InputSpec], suffix: str) -> Contents:

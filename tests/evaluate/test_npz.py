@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+import io
+import struct
+import tracemalloc
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hwc_onnx.errors import DataError
 from hwc_onnx.evaluate.datasets import describe, load_data
+from hwc_onnx.evaluate.npz_file import LIMIT_BYTES, read_npz
 from hwc_onnx.evaluate.runner import InputSpec, input_specs
 from tests.evaluate.linear_model import classifier, labelled
 
@@ -146,3 +155,138 @@ def test_npz_whole_numbers_must_fit_the_declared_type(tmp_path):
 def test_describe_reports_what_was_found(tmp_path):
     found = describe(load_data(saved(tmp_path, x=pixels(), y=np.arange(6)), SPECS))
     assert (found["samples"], found["classes"], found["inputs"]["image"]["shape"]) == (6, 6, [1, 8, 8])
+
+
+GIB = 1 << 30
+
+
+def npy_bytes(array: np.ndarray, shape: str | None = None) -> bytes:
+    """A .npy file; with `shape`, one whose header announces that shape instead of the array's."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, version=(1, 0))
+    content = buffer.getvalue()
+    if shape is None:
+        return content
+    start = content.index(b"'shape': ")
+    stop = content.index(b"\n", start)
+    entry = f"'shape': {shape}, }}".encode()
+    assert len(entry) <= stop - start
+    return content[:start] + entry.ljust(stop - start) + content[stop:]
+
+
+def zipped(path, members, announced=(), compression=zipfile.ZIP_DEFLATED):
+    """A zip of (name, bytes); `announced` replaces the sizes in the directory, as a forger would."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+        for info, size in zip(archive.infolist(), announced, strict=False):
+            info.file_size = size
+    return path
+
+
+def test_npz_whose_members_announce_too_much_together_is_refused_unread(tmp_path):
+    part = npy_bytes(np.zeros(4, np.float32))
+    sizes = (7 * GIB, 6 * GIB, 4 * GIB)
+    path = zipped(tmp_path / "bomb.npz", [("x.npy", part), ("y.npy", part), ("z.npy", part)], sizes)
+    with zipfile.ZipFile(path) as archive:
+        assert [info.file_size for info in archive.infolist()] == list(sizes)
+    assert path.stat().st_size < 2000 and max(sizes) < LIMIT_BYTES < sum(sizes)
+    words = r"bomb.npz: its arrays take 17 GiB unpacked, at most 16 GiB .*'x.npy', announces 7 GiB"
+    tracemalloc.start()
+    with pytest.raises(DataError, match=words):
+        load_data(path, SPECS)
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
+
+
+def test_npz_limit_is_on_the_sum_and_itself_allowed(tmp_path):
+    part = npy_bytes(np.zeros(4, np.float32))
+    for size, words in ((LIMIT_BYTES, "16 bytes, but 17179"), (LIMIT_BYTES + 1, "at most 16 GiB are read")):
+        with pytest.raises(DataError, match=words):
+            read_npz(zipped(tmp_path / "edge.npz", [("x.npy", part)], [size]))
+    page = Path(__file__).parents[2] / "docs" / "data.md"
+    assert f"may take {LIMIT_BYTES // GIB} GiB in all" in page.read_text(encoding="utf-8")
+
+
+def test_npz_that_is_highly_compressed_but_small_is_read(tmp_path):
+    """The share of the file size says nothing: masks of zeros shrink a thousandfold and are honest."""
+    path = tmp_path / "zeros.npz"
+    np.savez_compressed(path, x=np.zeros((2000, 1, 8, 8), np.float32))
+    assert path.stat().st_size * 500 < 2000 * 64 * 4
+    assert len(load_data(path, SPECS).pool) == 2000
+
+
+@pytest.mark.parametrize("shape", ["(1099511627776,)", "(2147483648, 2147483648)", "(5,)", "(3,)", "(-1,)", "(-2, -2)"])
+def test_npz_array_header_that_announces_other_bytes_than_follow_is_refused(tmp_path, shape):
+    path = zipped(tmp_path / "liar.npz", [("x.npy", npy_bytes(np.zeros(4, np.float32), shape))])
+    with pytest.raises(DataError, match=r"liar.npz: member 'x.npy': its header announces float32 .* but 16 follow"):
+        load_data(path, SPECS)
+
+
+def test_npz_header_forger_leaves_an_honest_shape_readable(tmp_path):
+    """Twin of the refusals above: the same forged header with the true shape is read."""
+    path = zipped(tmp_path / "honest.npz", [("x.npy", npy_bytes(np.arange(4, dtype=np.float32), "(2, 2)"))])
+    np.testing.assert_array_equal(read_npz(path)["x"], [[0, 1], [2, 3]])
+
+
+def test_npz_member_longer_than_announced_is_refused(tmp_path):
+    """A directory that announces four numbers, and a stream of a million."""
+    content = npy_bytes(np.zeros(1 << 20, np.float32), "(4,)")
+    short = len(npy_bytes(np.zeros(4, np.float32)))
+    with pytest.raises(DataError, match=r"cannot be read as .npz.*CRC"):
+        read_npz(zipped(tmp_path / "long.npz", [("x.npy", content)], [short]))
+
+
+def test_npz_object_array_or_foreign_member_is_refused_by_name(tmp_path):
+    arrays = {"good": np.zeros(3), "bad": np.array([{}, 1], dtype=object)}
+    with pytest.raises(DataError, match=r"member 'bad.npy': holds Python objects .*never pickled"):
+        read_npz(saved(tmp_path, **arrays))
+    fields = np.zeros(2, [("a", "f4"), ("b", "O")])
+    with pytest.raises(DataError, match=r"member 'mixed.npy': holds Python objects"):
+        read_npz(saved(tmp_path, mixed=fields))
+    path = zipped(tmp_path / "text.npz", [("readme.txt", b"not an array at all")])
+    with pytest.raises(DataError, match=r"member 'readme.txt': .*magic"):
+        read_npz(path)
+    (tmp_path / "single.npz").write_bytes(npy_bytes(np.zeros(3)))
+    with pytest.raises(DataError, match=r"a single array, not an .npz"):
+        read_npz(tmp_path / "single.npz")
+
+
+def test_npz_encrypted_member_is_refused(tmp_path):
+    path = zipped(tmp_path / "locked.npz", [("x.npy", npy_bytes(np.zeros(3)))], compression=zipfile.ZIP_STORED)
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = content.index(signature) + offset
+        content[place : place + 2] = struct.pack("<H", 1)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"cannot be read as .npz.*encrypted"):
+        read_npz(path)
+
+
+def small_file(compression: int) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        archive.writestr("x.npy", npy_bytes(np.arange(6, dtype=np.int16).reshape(2, 3)))
+        archive.writestr("y.npy", npy_bytes(np.zeros(2)))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_npz_damaged_at_any_byte_is_read_or_refused_but_never_crashes(tmp_path, compression):
+    content = small_file(compression)
+
+    @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.integers(0, len(content) - 1), st.integers(1, 255))
+    def check(place: int, flipped: int) -> None:
+        damaged = bytearray(content)
+        damaged[place] ^= flipped
+        path = tmp_path / "damaged.npz"
+        path.write_bytes(damaged)
+        try:
+            found = read_npz(path)
+        except DataError as error:
+            assert str(path) in str(error)
+        else:
+            assert all(isinstance(array, np.ndarray) for array in found.values())
+
+    check()
