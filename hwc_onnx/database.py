@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hwc_onnx.evaluate.collector import Calibration
 from hwc_onnx.evaluate.runner import usable_threads
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, Layer, LayerGraph
-from hwc_onnx.plan import Achieved, CompressionPlan, LayerConfig, channel_choice, group_bits
+from hwc_onnx.plan import Achieved, CompressionPlan, LayerConfig, channel_choice, check_plan, group_bits
 from hwc_onnx.pruning.base import CoarseAlgorithm, FineAlgorithm
 from hwc_onnx.pruning.table import algorithm
 from hwc_onnx.quantization.quantizer import QuantizedWeight, QuantParams
@@ -184,8 +184,10 @@ class LayerDatabase:
         """Put `plan` together.
 
         Raises:
-            PlanError: the plan does not fit the graph.
+            PlanError: the plan does not fit the graph: a layer that the graph lacks (the nearest name is given), a
+                layer without a setting, or settings that contradict one another.
         """
+        check_plan(self.graph, plan)
         keep, cut_by = self._channels(plan)
         weights: dict[str, QuantizedWeight] = {}
         achieved: dict[str, Achieved] = {}

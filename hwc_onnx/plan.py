@@ -280,8 +280,9 @@ def check_plan(graph: LayerGraph, plan: CompressionPlan) -> None:
             shared tensor or shared channels, channels of a locked group are to be removed, or a record is impossible.
     """
     known = [layer.key for layer in graph.layers]
+    names = set(known)
     for key in plan.layers:
-        if key not in set(known):
+        if key not in names:
             raise PlanError(
                 f"plan: layer '{key}' is not in the model{nearest(key, known)}; `hwc-onnx inspect` lists its layers"
             )

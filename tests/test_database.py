@@ -120,3 +120,23 @@ def test_a_plan_that_wants_two_widths_for_one_tensor_is_refused() -> None:
     layers[key] = layers[key].model_copy(update={"activation_bits": 4})
     with pytest.raises(PlanError, match=key):
         made.database.stitch(plan.model_copy(update={"layers": layers}))
+
+
+def test_a_plan_with_a_layer_that_the_graph_lacks_is_refused_with_the_nearest_name() -> None:
+    made = prepare(tiny_models.chain)
+    plan = uniform(made.graph, parse_spec("w4a8"))
+    key = made.graph.layers[1].key
+    extra = plan.model_copy(update={"layers": {**plan.layers, key + "x": LayerConfig()}})
+    with pytest.raises(PlanError, match=rf"layer '{key}x' is not in the model, did you mean '{key}'\?"):
+        made.database.stitch(extra)
+    assert set(made.database.stitch(plan).weights) == set(plan.layers)
+
+
+@pytest.mark.parametrize("position", range(3))
+def test_a_plan_without_a_setting_for_some_layer_is_refused_by_name(position: int) -> None:
+    made = prepare(tiny_models.chain)
+    plan = uniform(made.graph, parse_spec("w4a8"))
+    key = made.graph.layers[position].key
+    fewer = plan.model_copy(update={"layers": {k: config for k, config in plan.layers.items() if k != key}})
+    with pytest.raises(PlanError, match=f"layer '{key}' has no setting"):
+        made.database.stitch(fewer)
