@@ -11,15 +11,16 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 
-from hwc_onnx.candidate import assemble
+from hwc_onnx.candidate import assemble, build
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.cost.types import ModelCost
 from hwc_onnx.errors import DataError, PlanError, UsageError
 from hwc_onnx.evaluate.datasets import load_data
 from hwc_onnx.evaluate.measure import measure, measure_alone
+from hwc_onnx.evaluate.metrics import Metric
 from hwc_onnx.evaluate.pool import Data
-from hwc_onnx.evaluate.reference import make_reference
+from hwc_onnx.evaluate.reference import Reference, make_reference, with_baseline
 from hwc_onnx.evaluate.runner import input_specs
 from hwc_onnx.evaluate.splits import make_splits
 from hwc_onnx.evaluate.types import Evaluation, Samples
@@ -179,10 +180,12 @@ def evaluate(
     """The metric of a model on all samples of `data` (its holdout where it has one), or the paired drop from `against`.
 
     A file written by hwc-onnx prepares samples as recorded in it, unless `preset` or the data say otherwise. `metric` may
-    be a callable on an `onnxruntime.InferenceSession`.
+    be a callable on an `onnxruntime.InferenceSession`. Where `compress` would choose `sqnr`, whose drop is measured from an
+    INT8 baseline that there is none of here, `against` is compared by `cosine`.
 
     Raises:
         DataError: no data, or data that does not fit.
+        UsageError: `sqnr` was asked for with `against`.
     """
     if data is None:
         raise DataError("evaluate: no samples; give them with --data")
@@ -193,6 +196,13 @@ def evaluate(
         return measure_alone(opened.loaded.proto, samples, metric, task=task)
     original = open_model(against, input_shapes)
     reference = make_reference(original.loaded.proto, samples, metric, task=task)
+    if _needs_baseline(reference):
+        if metric is not None:
+            raise UsageError(
+                f"metric {reference.metric.name}: its drop is measured from the INT8 baseline, which `compress` and `apply` "
+                "build and a comparison of two files does not have; choose cosine, or mse where the data has numeric targets"
+            )
+        reference = make_reference(original.loaded.proto, samples, "cosine", task=task)
     return measure(opened.loaded.proto, reference, level="all")
 
 
@@ -246,7 +256,7 @@ def apply_plan(
         data: samples for ranges and recovery (synthetic inputs when None); its holdout measures the drop.
         recovery: "none" (rounding only), "ranges", "full" (each layer by itself) or "sequential" (each layer after those
             before it); default: the plan's own.
-        metric: as for `compress`.
+        metric: as for `compress`; where it measures the drop from the INT8 baseline, this is built with the same repairs.
         task: as for `compress`.
         preset: as for `compress`.
         accelerator: where the energy is computed.
@@ -303,6 +313,9 @@ def apply_plan(
     cost_model = CostModel(load_profile(accelerator))
     unquantized, baseline, cost = costs(cost_model, opened, calibrated, candidate.plan)
     reference = make_reference(opened.proto, splits.holdout, metric, task=task)
+    if _needs_baseline(reference):
+        reference = with_baseline(reference, build(opened.proto, opened.graph, database, calibrated.baseline).proto)
+        notes.append(f"metric {reference.metric.name}: compared with the INT8 baseline, built with the same repairs")
     evaluation = measure(candidate.proto, reference, level="all")
     metadata = metadata_of(candidate.plan, opened, loaded.preprocess, {"hwc.version": complete.code_version})
     original = opened.loaded.path
@@ -369,6 +382,11 @@ def _load(
     return load_data(
         data, input_specs(proto), preset=preset, input_shapes=input_shapes, stored=recorded or None, model=proto
     )
+
+
+def _needs_baseline(reference: Reference) -> bool:
+    """Whether the drop is measured from the INT8 baseline, because the original is perfect by definition."""
+    return isinstance(reference.metric, Metric) and reference.metric.against == "baseline"
 
 
 def _plan(plan: CompressionPlan | str | Path) -> CompressionPlan:

@@ -1,0 +1,84 @@
+"""What is compared with what: against the INT8 baseline where the original is perfect by definition."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from hwc_onnx import api
+from hwc_onnx.errors import UsageError
+from hwc_onnx.evaluate.measure import measure
+from hwc_onnx.evaluate.reference import make_reference
+from hwc_onnx.evaluate.runner import open_session
+from hwc_onnx.evaluate.types import Samples
+from tests import tiny_models
+
+MODEL = tiny_models.chain()
+HELD = 64
+
+
+def samples() -> dict[str, NDArray[np.generic]]:
+    x = tiny_models.feeds(MODEL, 256 + HELD, seed=3)["x"]
+    return {"x": x[HELD:], "x_holdout": x[:HELD]}
+
+
+def outputs(model: onnx.ModelProto) -> NDArray[np.float64]:
+    (found,) = open_session(model, 1, "all").run({"x": samples()["x_holdout"]})
+    return np.asarray(found, np.float64)
+
+
+def decibels(model: onnx.ModelProto) -> float:
+    """Mean over the holdout of 10 log10(signal / noise), written out."""
+    wanted, found = outputs(MODEL), outputs(model)
+    ratios = [10 * math.log10((w @ w) / ((w - f) @ (w - f))) for w, f in zip(wanted, found, strict=True)]
+    return sum(ratios) / len(ratios)
+
+
+def applied(spec: str, **options: object) -> api.Applied:
+    plan = api.uniform_plan(MODEL, spec)
+    return api.apply_plan(MODEL, plan=plan, data=samples(), metric="sqnr", **options)
+
+
+@pytest.mark.parametrize("recovery", ["none", "full", "sequential"])
+def test_apply_plan_measures_sqnr_from_the_int8_baseline(recovery: str) -> None:
+    plain = "full" if recovery == "sequential" else recovery
+    baseline, narrow = applied("w8a8", recovery=plain), applied("w3a8", recovery=recovery)
+    assert baseline.evaluation is not None and narrow.evaluation is not None
+    assert baseline.evaluation.drop_points == 0.0
+    expected = decibels(baseline.proto) - decibels(narrow.proto)
+    assert expected > 5
+    assert narrow.evaluation.drop_points == pytest.approx(expected, abs=0.05)
+    assert narrow.evaluation.reference == pytest.approx(decibels(baseline.proto), abs=0.05)
+    assert any("compared with the INT8 baseline" in note for note in narrow.notes)
+
+
+def test_sqnr_without_the_baseline_sees_no_drop_at_all() -> None:
+    """Broken twin: the reference as it is before the baseline is known."""
+    narrow, held = applied("w3a8").proto, Samples({"x": samples()["x_holdout"]}, None)
+    assert measure(narrow, make_reference(MODEL, held, "sqnr"), level="all").drop_points == 0.0
+
+
+def test_apply_plan_compares_other_metrics_with_the_original() -> None:
+    plan = api.uniform_plan(MODEL, "w3a8")
+    found = api.apply_plan(MODEL, plan=plan, data=samples(), metric="cosine")
+    assert found.evaluation is not None
+    assert found.evaluation.reference == pytest.approx(1.0)
+    assert found.evaluation.drop_points == pytest.approx(100 * (1 - found.evaluation.value))
+    assert not any("baseline" in note for note in found.notes)
+
+
+def test_evaluate_against_refuses_sqnr_and_defaults_to_cosine(tmp_path: Path) -> None:
+    compressed = applied("w3a8").save(tmp_path / "w3.onnx").path
+    with pytest.raises(UsageError, match=r"metric sqnr: .*INT8 baseline.*choose cosine"):
+        api.evaluate(compressed, data=samples(), against=MODEL, metric="sqnr")
+    found = api.evaluate(compressed, data=samples(), against=MODEL, task="regression")
+    wanted, ours = outputs(MODEL), outputs(onnx.load(compressed))
+    angle = np.mean((wanted * ours).sum(1) / np.linalg.norm(wanted, axis=1) / np.linalg.norm(ours, axis=1))
+    assert (found.metric, found.reference) == ("cosine", pytest.approx(1.0))
+    assert found.value == pytest.approx(angle, abs=1e-3) and found.value < 0.9999
+    assert found.drop_points == pytest.approx(100 * (1 - found.value))
