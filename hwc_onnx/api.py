@@ -139,7 +139,8 @@ def profile(
     started = time.perf_counter()
     cost_model = CostModel(load_profile(accelerator))
     graph = opened.graph
-    recorded = {name: info.density for name, info in graph.tensors.items() if info.density < 1.0}
+    stored = {name for group in graph.activation_groups for name in group.tensors} if opened.quantized else set()
+    recorded = {name: graph.tensors[name].density for name in sorted(stored) if graph.tensors[name].density < 1.0}
     densities = dict(recorded)
     unquantized = _as_float(graph)
     if data is not None and not opened.quantized:
