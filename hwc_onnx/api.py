@@ -142,7 +142,7 @@ def profile(
     stored = {name for group in graph.activation_groups for name in group.tensors} if opened.quantized else set()
     recorded = {name: graph.tensors[name].density for name in sorted(stored) if graph.tensors[name].density < 1.0}
     densities = dict(recorded)
-    unquantized = _as_float(graph)
+    unquantized = _as_float(graph) if opened.quantized else graph
     if data is not None and not opened.quantized:
         loaded = _load(data, opened.proto, None, input_shapes)
         calibrated = calibrate(opened, make_splits(loaded).calibration, seed=0)
