@@ -17,10 +17,9 @@ from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.cost.types import ModelCost
 from hwc_onnx.errors import DataError, PlanError, UsageError
 from hwc_onnx.evaluate.datasets import load_data
-from hwc_onnx.evaluate.measure import measure, measure_alone
-from hwc_onnx.evaluate.metrics import Metric
+from hwc_onnx.evaluate.measure import measure, measure_against, measure_alone
 from hwc_onnx.evaluate.pool import Data
-from hwc_onnx.evaluate.reference import Reference, make_reference, with_baseline
+from hwc_onnx.evaluate.reference import make_reference, with_baseline
 from hwc_onnx.evaluate.runner import input_specs
 from hwc_onnx.evaluate.splits import make_splits
 from hwc_onnx.evaluate.types import Evaluation, Samples
@@ -181,8 +180,7 @@ def evaluate(
     """The metric of a model on all samples of `data` (its holdout where it has one), or the paired drop from `against`.
 
     A file written by hwc-onnx prepares samples as recorded in it, unless `preset` or the data say otherwise. `metric` may
-    be a callable on an `onnxruntime.InferenceSession`. Where `compress` would choose `sqnr`, whose drop is measured from an
-    INT8 baseline that there is none of here, `against` is compared by `cosine`.
+    be a callable on an `onnxruntime.InferenceSession`; with `against`, `cosine` is the default in place of `sqnr`.
 
     Raises:
         DataError: no data, or data that does not fit.
@@ -196,15 +194,7 @@ def evaluate(
     if against is None:
         return measure_alone(opened.loaded.proto, samples, metric, task=task)
     original = open_model(against, input_shapes)
-    reference = make_reference(original.loaded.proto, samples, metric, task=task)
-    if _needs_baseline(reference):
-        if metric is not None:
-            raise UsageError(
-                f"metric {reference.metric.name}: its drop is measured from the INT8 baseline, which `compress` and `apply` "
-                "build and a comparison of two files does not have; choose cosine, or mse where the data has numeric targets"
-            )
-        reference = make_reference(original.loaded.proto, samples, "cosine", task=task)
-    return measure(opened.loaded.proto, reference, level="all")
+    return measure_against(opened.loaded.proto, original.loaded.proto, samples, metric, task=task)
 
 
 @dataclass(frozen=True)
@@ -257,9 +247,7 @@ def apply_plan(
         data: samples for ranges and recovery (synthetic inputs when None); its holdout measures the drop.
         recovery: "none" (rounding only), "ranges", "full" (each layer by itself) or "sequential" (each layer after those
             before it); default: the plan's own.
-        metric: as for `compress`; where it measures the drop from the INT8 baseline, this is built with the same repairs.
-        task: as for `compress`.
-        preset: as for `compress`.
+        metric, task, preset: as for `compress`; an INT8 baseline that the metric needs is built with the same repairs.
         accelerator: where the energy is computed.
         input_shapes: sizes of dynamic inputs.
         split_seed: which samples calibrate; default the plan's own.
@@ -314,7 +302,7 @@ def apply_plan(
     cost_model = CostModel(load_profile(accelerator))
     unquantized, baseline, cost = costs(cost_model, opened, calibrated, candidate.plan)
     reference = make_reference(opened.proto, splits.holdout, metric, task=task)
-    if _needs_baseline(reference):
+    if reference.needs_baseline:
         reference = with_baseline(reference, build(opened.proto, opened.graph, database, calibrated.baseline).proto)
         notes.append(f"metric {reference.metric.name}: compared with the INT8 baseline, built with the same repairs")
     evaluation = measure(candidate.proto, reference, level="all")
@@ -383,11 +371,6 @@ def _load(
     return load_data(
         data, input_specs(proto), preset=preset, input_shapes=input_shapes, stored=recorded or None, model=proto
     )
-
-
-def _needs_baseline(reference: Reference) -> bool:
-    """Whether the drop is measured from the INT8 baseline, because the original is perfect by definition."""
-    return isinstance(reference.metric, Metric) and reference.metric.against == "baseline"
 
 
 def _plan(plan: CompressionPlan | str | Path) -> CompressionPlan:

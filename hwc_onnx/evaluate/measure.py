@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from hwc_onnx.errors import DataError
+from hwc_onnx.errors import DataError, UsageError
+from hwc_onnx.evaluate.choose import Request
 from hwc_onnx.evaluate.early_stop import EarlyStop
 from hwc_onnx.evaluate.metrics import Metric, SessionMetric, WholeMetric
 from hwc_onnx.evaluate.outputs import F64
@@ -139,6 +140,26 @@ def measure_alone(
         threads=session.threads,
         cpu_features=cpu_features(),
     )
+
+
+def measure_against(
+    model: Model, against: Model, samples: Samples, metric: Request = None, *, task: str | None = None
+) -> Evaluation:
+    """The paired drop of one model from another. Where `sqnr` would be chosen, whose drop is measured from an INT8
+    baseline that there is none of here, the two are compared by `cosine`.
+
+    Raises:
+        UsageError: such a metric was asked for.
+    """
+    reference = make_reference(against, samples, metric, task=task)
+    if reference.needs_baseline:
+        if metric is not None:
+            raise UsageError(
+                f"metric {reference.metric.name}: its drop is measured from the INT8 baseline, which `compress` and `apply` "
+                "build and a comparison of two files does not have; choose cosine, or mse where the data has numeric targets"
+            )
+        reference = make_reference(against, samples, "cosine", task=task)
+    return measure(model, reference, level="all")
 
 
 def _spread(reference: Reference) -> Spread:

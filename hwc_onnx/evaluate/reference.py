@@ -53,6 +53,11 @@ class Reference:
         return 1.0 if self.metric.higher_is_better else -1.0
 
     @property
+    def needs_baseline(self) -> bool:
+        """Whether the drop is measured from the INT8 baseline, because the original is perfect by definition."""
+        return isinstance(self.metric, Metric) and self.metric.against == "baseline"
+
+    @property
     def value(self) -> float | None:
         """The original's value (the baseline's for such metrics, None before it is known)."""
         if self.whole is not None:
@@ -129,7 +134,7 @@ def make_reference(
 
 def with_baseline(reference: Reference, model: Model, *, threads: int | None = None, level: Level = "all") -> Reference:
     """The same reference, knowing the INT8 baseline; changes only metrics that measure the drop from it."""
-    if not (isinstance(reference.metric, Metric) and reference.metric.against == "baseline"):
+    if not reference.needs_baseline:
         return reference
     session = model if isinstance(model, Session) else open_session(model, threads, level)
     rows = [reference.contributions(outputs, start) for start, outputs in chunks(session, reference)]
