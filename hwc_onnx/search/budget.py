@@ -18,7 +18,7 @@ from hwc_onnx.search.history import History
 
 REPEATS = 50
 """Proposals in a row that were all measured before; then the strategy has converged."""
-PATIENCE = 60
+PATIENCE = 40
 """Evaluations in a row without improvement after which the composite strategy stops (assumed)."""
 IMPROVEMENT = 0.005
 """Share of the best energy that counts as an improvement (assumed)."""

@@ -1,10 +1,10 @@
-"""The last evaluations: plans refitted layer after layer, from the limit down to safer steps.
+"""The last evaluations: plans refitted layer after layer, at graded damages up to the limit.
 
 Refitting a plan to its own compressed inputs (rebuild.py) takes too long for every candidate and roughly halves the
 damage of any of them, so a refitted plan may be more aggressive than the best one of the search. A few evaluations are
 kept back for it: the solver aims at the damage that is expected to be right once refitted, and the ratio of damage
-after to damage before is learned on the way. Safer steps follow, because whether a plan at the limit of the search
-samples also keeps the limit on the holdout is a matter of luck; the gate needs something to fall back to.
+after to damage before is learned on the way. They are steps on a ladder, because whether a plan at the limit of the
+search samples also keeps the limit on the holdout is a matter of luck: the gate climbs it from the safest step.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from hwc_onnx.search.seeds import derived, middle_starts
 from hwc_onnx.search.space import Space
 from hwc_onnx.search.surrogate import DamageTable
 
-SHARES = (1.0, 0.7, 0.45, 0.25, 1.0, 0.85)
-"""Drops aimed at, as shares of the drop at which a plan is just accepted (assumed)."""
+SHARES = (0.5, 0.3, 0.8, 0.4, 0.62, 0.2)
+"""Damages aimed at, as shares of the damage at which a plan is just accepted (assumed)."""
 REFITTED = 0.5
 """Damage after refitting over damage before, until measured (assumed)."""
 
@@ -45,10 +45,9 @@ def closing_plan(
     model = Model(problem, table, searched, derived(seed, "closing", len(searched)))
     starts = [searched.best.choices, *middle_starts(space, problem)]
     ratio = _ratio(model, done) if problem.refits else 1.0
+    accepted = model.drop_map.damage(model.accepted_drop())
     for share in SHARES[len(done) :]:
-        damage = model.drop_map.damage(share * model.accepted_drop()) / ratio
-        aim = float(model.drop_map.drop(np.array([damage]))[0])
-        plan = model.decode(decoder, aim, starts, lucky=False).choices
+        plan = model.decode_damage(decoder, share * accepted / ratio, starts).choices
         if not any(np.array_equal(plan, record.choices) for record in done):
             return plan
     return None

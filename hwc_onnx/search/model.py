@@ -80,9 +80,23 @@ class Model:
 
     def target(self, drop: float) -> float:
         """The summed table damage at which this drop is expected."""
+        return self._summed(self.drop_map.damage(drop))
+
+    def _summed(self, damage: float) -> float:
+        """The summed table damage at which this damage of the whole plan is expected."""
         mean = self.surrogate.mean
-        log_damage = np.log(max(self.drop_map.damage(drop), 1e-7))
-        return float(np.exp((log_damage - mean.offset) / mean.slope))
+        return float(np.exp((np.log(max(damage, 1e-7)) - mean.offset) / mean.slope))
+
+    def decode_damage(self, decoder: Decoder, damage: float, starts: list[Choices]) -> Decoded:
+        """The cheapest plan whose predicted damage is `damage`, corrected once by what the model says about it."""
+        cost = self.table.costs(self.surrogate.mean)
+        target = self._summed(damage)
+        solution = decoder.solve(cost, target, starts, 0.0)
+        seen = float(self.forecast(solution.choices[None, :]).log_damage[0])
+        step = (np.log(max(damage, 1e-7)) - seen) / self.surrogate.mean.slope
+        return decoder.solve(
+            cost, target * float(np.exp(np.clip(step, -1.0, 1.0))), [solution.choices], solution.multiplier
+        )
 
     def decode(
         self,
@@ -93,13 +107,11 @@ class Model:
         penalty: Array | None = None,
         multiplier: float = 0.0,
         rounds: int = 2,
-        lucky: bool = True,
     ) -> Decoded:
         """The cheapest plan whose predicted drop is `drop` points.
 
         `log_correction` [units] scales damages (the policy's action), `penalty` [units, options] discourages options.
-        More `rounds` correct the target by what the model says about the decoded plan; its luck on the search samples
-        is left out unless `lucky`.
+        More `rounds` correct the target by what the model says about the decoded plan.
         """
         cost = self.table.costs(self.surrogate.mean)
         if log_correction is not None:
@@ -111,7 +123,7 @@ class Model:
         for _ in range(rounds - 1):
             seen = self.forecast(solution.choices[None, :])
             # neither the residual of damage nor a plan's luck is additive: aim again, knowing them at this plan
-            luck = float(seen.drop[0] - self.drop_map.drop(np.exp(seen.log_damage))[0]) if lucky else 0.0
+            luck = float(seen.drop[0] - self.drop_map.drop(np.exp(seen.log_damage))[0])
             wanted = np.log(max(self.drop_map.damage(drop - luck), 1e-7))
             step = (wanted - seen.log_damage[0]) / self.surrogate.mean.slope
             target *= float(np.exp(np.clip(step, -1.0, 1.0)))

@@ -220,10 +220,11 @@ class _Loop:
         self._finish()
 
     def _measure(self, choices: Choices, refit: bool = False) -> tuple[Outcome, bool]:
-        known = None if refit else self.history.find(choices)
+        searched = self.history.searched()
+        known = None if refit else searched.find(choices)
         if known is not None:
             return known.outcome, False
-        incumbent = None if refit else self.history.searched().best
+        incumbent = None if refit else searched.best
         energy_limit = incumbent.outcome.energy if incumbent is not None else float("inf")
         try:
             if refit and self.problem.refits:

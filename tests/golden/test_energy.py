@@ -14,7 +14,7 @@ from hwc_onnx.workspace import open_model
 
 FOLDER = Path(__file__).parent
 SAMPLES = FOLDER.parents[1] / "sample_models"
-MODELS = ("mobilenetv2_small", "resnet20", "vgg_small")
+MODELS = ("mobilenetv2_small", "resnet20", "vgg_small", "vit_tiny")
 TOLERANCE = 1e-9
 
 

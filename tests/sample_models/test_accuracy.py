@@ -16,7 +16,7 @@ from hwc_onnx.evaluate.types import Samples
 FOLDER = Path(__file__).parents[2] / "sample_models"
 ROW = re.compile(r"^\| `(\w+)\.onnx` \| ([\d.]+) \| ([\d.]+) \|", re.MULTILINE)
 MODELS = ("mobilenetv2_small", "resnet20", "vgg_small", "vit_tiny")
-BARS = {"resnet20": 93.0, "mobilenetv2_small": 92.0, "vgg_small": 92.0}
+BARS = {"resnet20": 93.0, "mobilenetv2_small": 92.0, "vgg_small": 92.0, "vit_tiny": 90.0}
 
 
 def stated() -> dict[str, tuple[float, float]]:

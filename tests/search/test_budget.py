@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -128,14 +130,14 @@ def test_history_best_must_be_complete_allowed_and_within_all_limits() -> None:
 
 def test_history_front_equals_brute_force_and_goes_from_safe_to_aggressive() -> None:
     rng = np.random.default_rng(3)
-    measured = [outcome(float(e), drop=float(d)) for e, d in rng.uniform(0, 1, (40, 2))]
+    measured = [replace(outcome(float(e)), damage=float(d)) for e, d in rng.uniform(0, 1, (40, 2))]
     found = history(measured)
     allowed = [r for r in found.records if r.outcome.accepted(1.0)]
     brute = [
         r.number
         for r in allowed
         if not any(
-            o.outcome.energy <= r.outcome.energy and o.outcome.drop_points <= r.outcome.drop_points and o is not r
+            o.outcome.energy <= r.outcome.energy and o.outcome.damage <= r.outcome.damage and o is not r
             for o in allowed
         )
     ]

@@ -36,23 +36,25 @@ def test_closing_stays_within_the_budget(refitted):
     assert found.spent.evaluations <= 40 and 3 <= len(closing_of(found)) <= reserved(40) == 4
 
 
-def test_closing_finds_less_energy_because_refitted_plans_may_be_more_aggressive(refitted):
+def test_closing_needs_less_energy_than_any_plain_plan_of_the_same_damage(refitted):
     _, found = refitted
-    plain = found.history.searched().best
-    assert found.history.best.origin == CLOSING and found.history.best.outcome.energy < plain.outcome.energy
+    for step in closing_of(found):
+        plain = [r for r in found.history.searched().records if r.outcome.damage <= step.outcome.damage]
+        assert min(record.outcome.energy for record in plain) > step.outcome.energy
 
 
-def test_closing_plain_plans_as_aggressive_would_break_the_limit(refitted):
-    """Broken twin: the same plan without refitting is refused."""
+def test_closing_plans_without_refitting_do_more_damage(refitted):
+    """Broken twin: the advantage is gone when the same plans are measured as they are."""
     problem, found = refitted
-    assert not problem.evaluate(found.history.best.choices).accepted(problem.limit_points)
+    for step in closing_of(found):
+        assert problem.evaluate(step.choices).damage > step.outcome.damage
 
 
 def test_closing_gives_the_gate_safer_plans_than_the_best(refitted):
     problem, found = refitted
     front = found.history.front(without=problem.start)
-    assert front[-1] is found.history.best
-    assert front[0].outcome.drop_points < 0.5 * found.history.best.outcome.drop_points
+    assert front[-1].outcome.energy == found.history.best.outcome.energy and len(front) > 2
+    assert front[0].outcome.damage < 0.75 * front[-1].outcome.damage
     assert not any(np.array_equal(record.choices, problem.start) for record in front)
 
 
