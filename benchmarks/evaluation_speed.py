@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from hwc_onnx.accuracy.datasets import load_data
+from hwc_onnx.accuracy.measure import measure
+from hwc_onnx.accuracy.reference import make_reference
+from hwc_onnx.accuracy.runner import input_specs, open_session, run
+from hwc_onnx.accuracy.splits import make_splits
 from hwc_onnx.candidate import build
-from hwc_onnx.evaluate.datasets import load_data
-from hwc_onnx.evaluate.measure import measure
-from hwc_onnx.evaluate.reference import make_reference
-from hwc_onnx.evaluate.runner import input_specs, open_session, run
-from hwc_onnx.evaluate.splits import make_splits
 from hwc_onnx.uniform import parse_spec, uniform
 from hwc_onnx.workspace import calibrate, open_float_model
 

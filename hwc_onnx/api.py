@@ -11,18 +11,18 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 
+from hwc_onnx.accuracy.datasets import load_data
+from hwc_onnx.accuracy.measure import measure, measure_against, measure_alone
+from hwc_onnx.accuracy.pool import Data
+from hwc_onnx.accuracy.reference import make_reference, with_baseline
+from hwc_onnx.accuracy.runner import input_specs
+from hwc_onnx.accuracy.splits import make_splits
+from hwc_onnx.accuracy.types import Evaluation, Samples
 from hwc_onnx.candidate import assemble, build
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.cost.types import ModelCost
 from hwc_onnx.errors import DataError, PlanError, UsageError
-from hwc_onnx.evaluate.datasets import load_data
-from hwc_onnx.evaluate.measure import measure, measure_against, measure_alone
-from hwc_onnx.evaluate.pool import Data
-from hwc_onnx.evaluate.reference import make_reference, with_baseline
-from hwc_onnx.evaluate.runner import input_specs
-from hwc_onnx.evaluate.splits import make_splits
-from hwc_onnx.evaluate.types import Evaluation, Samples
 from hwc_onnx.events import Listener
 from hwc_onnx.export import Written, serializable, write_model
 from hwc_onnx.files import write_atomic
@@ -33,8 +33,8 @@ from hwc_onnx.plan import RECOVERIES, CalibrationRecord, CompressionPlan, check_
 from hwc_onnx.rebuild import rebuild
 from hwc_onnx.result import Result, versions
 from hwc_onnx.uniform import parse_spec, uniform
-from hwc_onnx.verify import VerifyReport
-from hwc_onnx.verify import verify as verify_file
+from hwc_onnx.verification import VerifyReport
+from hwc_onnx.verification import verify as verify_file
 from hwc_onnx.workspace import (
     InputShapes,
     Model,

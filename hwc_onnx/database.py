@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from hwc_onnx.evaluate.collector import Calibration
-from hwc_onnx.evaluate.runner import usable_threads
+from hwc_onnx.accuracy.collector import Calibration
+from hwc_onnx.accuracy.runner import usable_threads
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, Layer, LayerGraph
 from hwc_onnx.plan import Achieved, CompressionPlan, LayerConfig, channel_choice, check_plan, group_bits
 from hwc_onnx.pruning.base import CoarseAlgorithm, FineAlgorithm

@@ -17,11 +17,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from hwc_onnx.accuracy.collector import collectable
+from hwc_onnx.accuracy.tensors import measured_densities, read_by
+from hwc_onnx.accuracy.types import Samples
+from hwc_onnx.accuracy.walk import Walk
 from hwc_onnx.database import LayerDatabase, Stitched, quantized
-from hwc_onnx.evaluate.collector import collectable
-from hwc_onnx.evaluate.tensors import measured_densities, read_by
-from hwc_onnx.evaluate.types import Samples
-from hwc_onnx.evaluate.walk import Walk
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, Layer, LayerGraph
 from hwc_onnx.plan import CompressionPlan
 from hwc_onnx.quantization.quantizer import QuantizedWeight

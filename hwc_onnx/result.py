@@ -12,8 +12,8 @@ from typing import Any
 
 import onnx
 
+from hwc_onnx.accuracy.types import Evaluation
 from hwc_onnx.cost.types import ModelCost
-from hwc_onnx.evaluate.types import Evaluation
 from hwc_onnx.files import write_atomic
 from hwc_onnx.plan import CompressionPlan
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import onnx
 
+from hwc_onnx.accuracy.collector import Calibration, collect
+from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.types import ModelCost
 from hwc_onnx.database import LayerDatabase
 from hwc_onnx.errors import ModelError
-from hwc_onnx.evaluate.collector import Calibration, collect
-from hwc_onnx.evaluate.types import Samples
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
 from hwc_onnx.graph.loading import Loaded, load_model
 from hwc_onnx.graph.parse import DENSITY_KEY, PATTERN_KEY, parse
@@ -26,7 +26,7 @@ from hwc_onnx.normalize.pipeline import normalize
 from hwc_onnx.plan import CompressionPlan, LayerConfig, with_plan
 from hwc_onnx.pruning.table import PATTERNS
 from hwc_onnx.uniform import uniform
-from hwc_onnx.verify import SOURCE_KEY
+from hwc_onnx.verification import SOURCE_KEY
 
 PREPROCESS_KEY = "hwc.preprocess"
 """Metadata: JSON of how samples are prepared, so that `evaluate` does the same."""

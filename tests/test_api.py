@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 from hwc_onnx import api
+from hwc_onnx.accuracy.measure import measure
+from hwc_onnx.accuracy.reference import make_reference
+from hwc_onnx.accuracy.runner import open_session
+from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import UsageError
-from hwc_onnx.evaluate.measure import measure
-from hwc_onnx.evaluate.reference import make_reference
-from hwc_onnx.evaluate.runner import open_session
-from hwc_onnx.evaluate.types import Samples
 from tests import tiny_models
 
 MODEL = tiny_models.chain()

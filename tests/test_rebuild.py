@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 
+from hwc_onnx.accuracy.tensors import read_by, run_tensors
+from hwc_onnx.accuracy.types import Samples
+from hwc_onnx.accuracy.walk import Walk
 from hwc_onnx.database import Stitched
 from hwc_onnx.errors import RuntimeFailure
-from hwc_onnx.evaluate.tensors import read_by, run_tensors
-from hwc_onnx.evaluate.types import Samples
-from hwc_onnx.evaluate.walk import Walk
 from hwc_onnx.graph.layer_graph import Layer
 from hwc_onnx.rebuild import rebuild
 from hwc_onnx.rewrite.insert_qdq import insert_qdq

@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from hwc_onnx.accuracy.datasets import load_data
+from hwc_onnx.accuracy.pool import Data
+from hwc_onnx.accuracy.runner import input_specs
+from hwc_onnx.accuracy.splits import make_splits
+from hwc_onnx.accuracy.types import Splits
 from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.errors import UsageError
-from hwc_onnx.evaluate.datasets import load_data
-from hwc_onnx.evaluate.pool import Data
-from hwc_onnx.evaluate.runner import input_specs
-from hwc_onnx.evaluate.splits import make_splits
-from hwc_onnx.evaluate.types import Splits
 from hwc_onnx.events import Event, Listener, Note, Phase
 from hwc_onnx.files import write_atomic
 from hwc_onnx.job.record import record

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from hwc_onnx.accuracy.pool import Data
+from hwc_onnx.accuracy.reference import Reference, make_reference, with_baseline
+from hwc_onnx.accuracy.sanity import check_reference
+from hwc_onnx.accuracy.types import Splits
 from hwc_onnx.candidate import Candidate, assemble, build
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import AcceleratorProfile
-from hwc_onnx.evaluate.pool import Data
-from hwc_onnx.evaluate.reference import Reference, make_reference, with_baseline
-from hwc_onnx.evaluate.sanity import check_reference
-from hwc_onnx.evaluate.types import Splits
 from hwc_onnx.events import Event, Note, Phase
 from hwc_onnx.export import write_model
 from hwc_onnx.options import Options

@@ -8,9 +8,9 @@ from typing import Literal
 
 import onnx
 
+from hwc_onnx.accuracy.reference import make_reference, with_baseline
 from hwc_onnx.candidate import Candidate
 from hwc_onnx.errors import VerifyError
-from hwc_onnx.evaluate.reference import make_reference, with_baseline
 from hwc_onnx.events import Note, Phase
 from hwc_onnx.export import Written, write_model
 from hwc_onnx.files import write_atomic
@@ -21,7 +21,7 @@ from hwc_onnx.result import sha256
 from hwc_onnx.search.gate import Gate, Look
 from hwc_onnx.search.objective import Objective
 from hwc_onnx.search.study import SearchResult
-from hwc_onnx.verify import verify
+from hwc_onnx.verification import verify
 from hwc_onnx.workspace import metadata_of
 
 ENERGY_TOLERANCE = 1e-9

@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hwc_onnx.accuracy.types import Evaluation
 from hwc_onnx.cost.types import COMPONENTS, ModelCost, NodeCost
-from hwc_onnx.evaluate.types import Evaluation
 from hwc_onnx.graph.layer_graph import Layer, LayerGraph
 
 if TYPE_CHECKING:
     from hwc_onnx.export import Written
     from hwc_onnx.plan import CompressionPlan
-    from hwc_onnx.verify import VerifyReport
+    from hwc_onnx.verification import VerifyReport
 
 SCHEMA = 1
 

@@ -18,12 +18,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hwc_onnx.accuracy.measure import Measurement, measure_paired
+from hwc_onnx.accuracy.metrics import SessionMetric
+from hwc_onnx.accuracy.reference import Model, Reference
+from hwc_onnx.accuracy.statistics import drop_upper_bound, normal_quantile
+from hwc_onnx.accuracy.types import Evaluation
 from hwc_onnx.errors import RuntimeFailure, UsageError
-from hwc_onnx.evaluate.measure import Measurement, measure_paired
-from hwc_onnx.evaluate.metrics import SessionMetric
-from hwc_onnx.evaluate.reference import Model, Reference
-from hwc_onnx.evaluate.statistics import drop_upper_bound, normal_quantile
-from hwc_onnx.evaluate.types import Evaluation
 from hwc_onnx.search.problem import Outcome
 
 Mode = Literal["upper", "point"]

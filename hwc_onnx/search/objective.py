@@ -13,16 +13,16 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from hwc_onnx.accuracy.early_stop import EarlyStop
+from hwc_onnx.accuracy.measure import measure_paired
+from hwc_onnx.accuracy.reference import Reference, chunks
+from hwc_onnx.accuracy.runner import open_session
+from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.candidate import assemble
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.types import ModelCost
 from hwc_onnx.database import LayerDatabase, Stitched
 from hwc_onnx.errors import RuntimeFailure
-from hwc_onnx.evaluate.early_stop import EarlyStop
-from hwc_onnx.evaluate.measure import measure_paired
-from hwc_onnx.evaluate.reference import Reference, chunks
-from hwc_onnx.evaluate.runner import open_session
-from hwc_onnx.evaluate.types import Samples
 from hwc_onnx.events import Listener, Step
 from hwc_onnx.export import file_bytes
 from hwc_onnx.graph.layer_graph import LayerGraph

@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from hwc_onnx.accuracy.collector import collect
+from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.database import LayerDatabase
-from hwc_onnx.evaluate.collector import collect
-from hwc_onnx.evaluate.types import Samples
 from hwc_onnx.graph.layer_graph import Layer, LayerGraph
 from hwc_onnx.graph.parse import parse
 from hwc_onnx.normalize.pipeline import normalize

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hwc_onnx.evaluate.collector import collect
-from hwc_onnx.evaluate.types import Samples
+from hwc_onnx.accuracy.collector import collect
+from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.graph.layer_graph import Layer, LayerGraph
 from hwc_onnx.graph.model_view import ModelView
 from hwc_onnx.recovery.layout import layout_of

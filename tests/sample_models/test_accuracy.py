@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from hwc_onnx.evaluate.runner import open_session, run
-from hwc_onnx.evaluate.types import Samples
+from hwc_onnx.accuracy.runner import open_session, run
+from hwc_onnx.accuracy.types import Samples
 
 FOLDER = Path(__file__).parents[2] / "sample_models"
 ROW = re.compile(r"^\| `(\w+)\.onnx` \| ([\d.]+) \| ([\d.]+) \|", re.MULTILINE)

@@ -9,11 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from hwc_onnx.accuracy.measure import measure
+from hwc_onnx.accuracy.reference import make_reference
+from hwc_onnx.accuracy.statistics import tango_bounds
+from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import UsageError
-from hwc_onnx.evaluate.measure import measure
-from hwc_onnx.evaluate.reference import make_reference
-from hwc_onnx.evaluate.statistics import tango_bounds
-from hwc_onnx.evaluate.types import Samples
 from hwc_onnx.search.gate import Gate
 
 N = 2000
@@ -125,8 +125,8 @@ def test_walk_families_of_bad_plans_are_accepted_at_most_five_percent_of_the_tim
 
 
 def passes(judge: Gate, differences: np.ndarray, original: np.ndarray) -> bool:
-    from hwc_onnx.evaluate.measure import Measurement
-    from hwc_onnx.evaluate.types import Evaluation
+    from hwc_onnx.accuracy.measure import Measurement
+    from hwc_onnx.accuracy.types import Evaluation
 
     drop = 100 * differences.mean()
     evaluation = Evaluation("top1", 0.9, 0.9, drop, (0, 0), 0.0, N, 0.0, 0.0, 1, "")

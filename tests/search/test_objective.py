@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hwc_onnx.accuracy.reference import Reference, make_reference, with_baseline
+from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.candidate import build
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import load_profile
-from hwc_onnx.evaluate.reference import Reference, make_reference, with_baseline
-from hwc_onnx.evaluate.types import Samples
 from hwc_onnx.plan import with_plan
 from hwc_onnx.search.menus import front
 from hwc_onnx.search.objective import Objective

@@ -36,7 +36,10 @@ def test_params_round_trip_returns_the_same_choices(kind: str) -> None:
         choices = space.random(rng)
         params = space.params_of(choices)
         assert set(params) == set(space.distributions())
-        assert all(distribution._contains(distribution.to_internal_repr(params[name])) for name, distribution in space.distributions().items())
+        assert all(
+            distribution._contains(distribution.to_internal_repr(params[name]))
+            for name, distribution in space.distributions().items()
+        )
         assert np.array_equal(space.choices_of(params), choices)
 
 
@@ -68,7 +71,13 @@ def test_front_keeps_exactly_what_brute_force_keeps(points: list[tuple[float, fl
 
 
 def test_menu_keeps_unpruned_and_front_sorted_by_energy() -> None:
-    options = [Option(bits=8), Option(bits=4), Option("obs", 0.5, 8), Option("magnitude", 0.5, 8), Option("obs", 0.9, 8)]
+    options = [
+        Option(bits=8),
+        Option(bits=4),
+        Option("obs", 0.5, 8),
+        Option("magnitude", 0.5, 8),
+        Option("obs", 0.9, 8),
+    ]
     energy = np.array([1.0, 0.5, 0.55, 0.6, 0.2])
     damage = np.array([0.0, 0.1, 0.05, 0.2, 0.5])
     assert menu(options, energy, damage).tolist() == [0, 2, 1, 4]

@@ -59,7 +59,9 @@ def test_predict_at_measured_plan_is_certain_and_right() -> None:
 
 def test_distance_is_zero_to_itself_and_grows_with_changes() -> None:
     problem = SyntheticProblem(layers=6, images=64)
-    fitted = Surrogate.fit(DamageTable(problem), np.zeros((0, len(problem.units)), dtype=np.int64), np.zeros(0), np.random.default_rng(0))
+    fitted = Surrogate.fit(
+        DamageTable(problem), np.zeros((0, len(problem.units)), dtype=np.int64), np.zeros(0), np.random.default_rng(0)
+    )
     base = problem.space.canonical(problem.space.sizes // 2)
     near, far = base.copy(), problem.space.canonical(problem.space.sizes - 1)
     near[6] = 0

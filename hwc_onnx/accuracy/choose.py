@@ -1,0 +1,119 @@
+"""Which metric to use: the one asked for, or the one that fits the samples and the model's outputs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from hwc_onnx.accuracy.checks import check_labels
+from hwc_onnx.accuracy.metrics import METRICS, Metric, SessionMetric, WholeMetric
+from hwc_onnx.accuracy.outputs import ClassOutput, Outputs
+from hwc_onnx.accuracy.types import Samples
+from hwc_onnx.errors import DataError, UsageError
+from hwc_onnx.plugins import nearest, resolve
+
+AnyMetric = Metric | WholeMetric | SessionMetric
+Request = str | Callable[..., Any] | AnyMetric | None
+"""A metric's name, `module:function`, a callable, a metric chosen before, or None for the default."""
+
+
+def choose_metric(
+    request: Request, samples: Samples, outputs: Outputs, classes: ClassOutput | None
+) -> tuple[AnyMetric, str]:
+    """The metric and one line saying why it was chosen.
+
+    Args:
+        request: what the user asked for.
+        samples: the samples to be measured on.
+        outputs: the original's outputs on them.
+        classes: the output that holds scores per class, if any.
+
+    Raises:
+        UsageError: the name is unknown.
+        DataError: the samples or outputs lack what the metric needs, or labels do not fit.
+    """
+    name, reason = (request, "asked for") if request is not None else _default(samples, classes)
+    metric = _resolve(name)
+    if isinstance(metric, Metric):
+        _check(metric, samples, outputs, classes)
+    return metric, f"metric {metric.name}: {reason}"
+
+
+def _default(samples: Samples, classes: ClassOutput | None) -> tuple[str, str]:
+    labels = samples.labels
+    if labels is not None and labels.dtype.kind in "iu" and classes is not None:
+        if labels.ndim == 1:
+            return "top1", "the data has labels"
+        return "miou", "the data has a class label per position"
+    if labels is not None and labels.dtype.kind == "f":
+        return "mse", "the data has numeric targets"
+    if classes is not None:
+        return "agreement", "the data has no labels, so the original model's answers are the reference"
+    return "sqnr", "there are no labels and no classes, so outputs are compared with the original's"
+
+
+def _resolve(name: Request) -> AnyMetric:
+    if isinstance(name, Metric | WholeMetric | SessionMetric):
+        return name
+    if isinstance(name, str):
+        if name in METRICS:
+            return METRICS[name]
+        if ":" not in name:
+            known = sorted(METRICS)
+            raise UsageError(
+                f"unknown metric '{name}'{nearest(name, known)}; choose from {', '.join(known)}, or name your own as "
+                "module:function"
+            )
+        target = resolve("metric", name, {})
+        return target if isinstance(target, Metric) else _of_function(name, target)
+    if callable(name):
+        return _of_function(getattr(name, "__name__", "metric"), name)
+    raise UsageError(f"metric {name!r}: must be a name, module:function or a function")
+
+
+def _of_function(name: str, function: Any) -> AnyMetric:
+    """A user's function: of (outputs, labels), or of an ONNX Runtime session."""
+    if not callable(function):
+        raise UsageError(f"metric '{name}': is a {type(function).__name__}; name a function of (outputs, labels)")
+    required = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    better, scale = getattr(function, "higher_is_better", True), float(getattr(function, "scale", 100.0))
+    if len(required) == 1:
+        return SessionMetric(name, function, better, scale)
+    return WholeMetric(name, function, better, scale)
+
+
+def _check(metric: Metric, samples: Samples, outputs: Outputs, classes: ClassOutput | None) -> None:
+    shapes = ", ".join(f"'{name}' {list(values.shape[1:])} {values.dtype}" for name, values in outputs.items())
+    if metric.needs_classes and classes is None:
+        raise DataError(
+            f"metric {metric.name}: needs an output with scores per class, the model has {shapes} (per sample); choose "
+            "another metric, or say what the outputs are with --task classification or segmentation"
+        )
+    if not metric.needs_labels:
+        return
+    if samples.labels is None:
+        raise DataError(
+            f"metric {metric.name}: the data has no labels; add an array y, or choose agreement, cosine or sqnr"
+        )
+    check_labels(samples.labels, len(samples), classes.classes if classes and metric.needs_classes else None, "labels")
+    first = next(iter(outputs.values()))
+    wanted = first.shape if classes is None or not metric.needs_classes else _answer_shape(outputs, classes)
+    same_count = samples.labels[0].size == first[0].size
+    if not (same_count if not metric.needs_classes else samples.labels.shape == wanted):
+        raise DataError(
+            f"metric {metric.name}: labels have shape {list(samples.labels.shape)}, the model answers {list(wanted)}; "
+            "give one label per answer"
+        )
+
+
+def _answer_shape(outputs: Outputs, classes: ClassOutput) -> tuple[int, ...]:
+    """Shape of the answers [N, ...]: the output's without its class axis."""
+    shape = list(outputs[classes.name].shape)
+    del shape[classes.axis]
+    return tuple(shape)

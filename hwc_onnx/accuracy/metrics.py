@@ -1,0 +1,207 @@
+"""Metrics: a table of names, and for each what one sample contributes and how contributions become a value.
+
+A metric looks at a batch of outputs and returns one row of numbers per sample. The value is a function of the rows'
+mean: the mean itself (top-1 accuracy), or more (mean intersection over union, from class-by-class counts). So values,
+paired differences and their intervals follow the same path for every metric.
+
+A metric of your own is `module:function`, called with (outputs, labels) of all samples; it returns one number per
+sample or one number in all. A function of one argument gets the open ONNX Runtime session instead. Attributes of the function may say more: `higher_is_better` (default True) and `scale`
+(points per unit, default 100).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwc_onnx.accuracy.outputs import F64, ClassOutput, Outputs, float_outputs
+
+Labels = NDArray[np.generic]
+Rows = Callable[[Outputs, "Outputs | None", "Labels | None", "ClassOutput | None"], F64]
+"""(outputs, the original's outputs, labels, class output) -> contributions [n, width]."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How good a model's outputs are.
+
+    `scale` is points per unit. `finish` turns mean contributions [..., width] into values [...]; None takes the only
+    column. `against` says what the drop is measured from: the "original" model's value, or the INT8 "baseline"'s where
+    the original scores perfectly by definition. `relative_only`: a limit makes sense only as a share of that value.
+    """
+
+    name: str
+    rows: Rows
+    higher_is_better: bool = True
+    scale: float = 100.0
+    finish: Callable[[F64], F64] | None = None
+    needs_labels: bool = True
+    needs_classes: bool = False
+    against: str = "original"
+    relative_only: bool = False
+
+    def value(self, rows: F64) -> float:
+        """The metric's value of samples with contributions [n, width]."""
+        return float(self._finish(rows.mean(axis=0)))
+
+    def per_sample(self, rows: F64) -> F64:
+        """One number per sample whose mean is the value, [n].
+
+        For a value that is not a mean these are the jackknife's pseudo-values, n x value - (n - 1) x value without
+        the sample, so that their spread estimates the value's standard error.
+
+        Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 11.5.
+        """
+        if self.finish is None:
+            return rows[:, 0]
+        n = len(rows)
+        if n < 2:
+            return np.full(n, self.value(rows))
+        without = self._finish((rows.sum(axis=0) - rows) / (n - 1))
+        return n * self.value(rows) - (n - 1) * without
+
+    def _finish(self, means: F64) -> F64:
+        return means[..., 0] if self.finish is None else self.finish(means)
+
+
+@dataclass(frozen=True)
+class WholeMetric:
+    """A user's function of all outputs and labels: one number per sample, or one in all."""
+
+    name: str
+    function: Callable[[Outputs, Labels | None], Any]
+    higher_is_better: bool = True
+    scale: float = 100.0
+    groups: int = 20
+
+    def rows(self, outputs: Outputs, labels: Labels | None) -> tuple[float, F64]:
+        """The value, and numbers whose mean it is: per sample [N], or jackknife pseudo-values of groups of samples."""
+        result = np.asarray(self.function(outputs, labels), np.float64)
+        if result.ndim:
+            return float(result.mean()), result
+        n = len(next(iter(outputs.values())))
+        groups = min(self.groups, n)
+        membership = np.arange(n) % groups
+        without = np.array([self._value(outputs, labels, membership != group) for group in range(groups)])
+        return float(result), groups * float(result) - (groups - 1) * without
+
+    def _value(self, outputs: Outputs, labels: Labels | None, keep: NDArray[np.bool_]) -> float:
+        kept = {name: values[keep] for name, values in outputs.items()}
+        return float(self.function(kept, None if labels is None else labels[keep]))
+
+
+@dataclass(frozen=True)
+class SessionMetric:
+    """A user's function of an open ONNX Runtime session that returns one number; it has no interval."""
+
+    name: str
+    function: Callable[[Any], float]
+    higher_is_better: bool = True
+    scale: float = 100.0
+
+
+def _top(outputs: Outputs, labels: Labels | None, classes: ClassOutput | None, places: int) -> F64:
+    assert labels is not None and classes is not None
+    scores = np.moveaxis(outputs[classes.name], classes.axis, -1).astype(np.float64)
+    truth = labels.astype(np.int64)[..., None]
+    wanted = np.take_along_axis(scores, truth, axis=-1)
+    # ties count as argmax breaks them: an equal score at a lower index wins
+    index = np.arange(scores.shape[-1])
+    better = (scores > wanted) | ((scores == wanted) & (index < truth))
+    return _column(better.sum(axis=-1) < places)
+
+
+def top1(outputs: Outputs, _: Outputs | None, labels: Labels | None, classes: ClassOutput | None) -> F64:
+    """1 where the most probable class is the label."""
+    return _top(outputs, labels, classes, 1)
+
+
+def top5(outputs: Outputs, _: Outputs | None, labels: Labels | None, classes: ClassOutput | None) -> F64:
+    """1 where the label is among the five most probable classes."""
+    return _top(outputs, labels, classes, 5)
+
+
+def agreement(outputs: Outputs, original: Outputs | None, _: Labels | None, classes: ClassOutput | None) -> F64:
+    """1 where the most probable class is the original model's."""
+    assert original is not None and classes is not None
+    return _column(classes.answers(outputs[classes.name]) == classes.answers(original[classes.name]))
+
+
+def confusion(outputs: Outputs, _: Outputs | None, labels: Labels | None, classes: ClassOutput | None) -> F64:
+    """Pixels per (label, answer) pair, [n, classes x classes]; labels outside the classes (255, say) are ignored."""
+    assert labels is not None and classes is not None
+    count = classes.classes
+    answers = classes.answers(outputs[classes.name]).reshape(len(labels), -1)
+    wanted = labels.reshape(len(labels), -1).astype(np.int64)
+    valid = (wanted >= 0) & (wanted < count)
+    rows = np.zeros((len(labels), count * count))
+    for row, answer, want, use in zip(rows, answers, wanted, valid, strict=True):
+        row += np.bincount(want[use] * count + answer[use], minlength=count * count)
+    return rows
+
+
+def mean_iou(counts: F64) -> F64:
+    """Mean over the classes that occur of intersection / union, from confusion counts [..., classes x classes]."""
+    classes = int(np.sqrt(counts.shape[-1]))
+    table = counts.reshape(*counts.shape[:-1], classes, classes)
+    both = np.diagonal(table, axis1=-2, axis2=-1)
+    union = table.sum(axis=-1) + table.sum(axis=-2) - both
+    occurs = union > 0
+    shares = np.where(occurs, both / np.where(occurs, union, 1.0), 0.0)
+    result: F64 = shares.sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1)
+    return result
+
+
+def cosine(outputs: Outputs, original: Outputs | None, _: Labels | None, __: ClassOutput | None) -> F64:
+    """Cosine of the angle between the outputs and the original's, averaged over outputs."""
+    assert original is not None
+    ours, theirs = float_outputs(outputs), float_outputs(original)
+    angles = []
+    for name, values in ours.items():
+        lengths = np.sqrt((values**2).sum(axis=1) * (theirs[name] ** 2).sum(axis=1))
+        dots = (values * theirs[name]).sum(axis=1)
+        angles.append(
+            np.where(lengths > 0, dots / np.maximum(lengths, 1e-30), values.any(axis=1) == theirs[name].any(axis=1))
+        )
+    return _column(np.mean(angles, axis=0))
+
+
+def sqnr(outputs: Outputs, original: Outputs | None, _: Labels | None, __: ClassOutput | None) -> F64:
+    """Signal to noise ratio in decibels, the original's outputs being the signal, averaged over outputs; at most 120."""
+    assert original is not None
+    ours, theirs = float_outputs(outputs), float_outputs(original)
+    ratios = []
+    for name, values in ours.items():
+        signal = (theirs[name] ** 2).sum(axis=1)
+        noise = ((values - theirs[name]) ** 2).sum(axis=1)
+        decibels = 10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, 1e-30))
+        ratios.append(np.where(noise > 0, np.clip(decibels, -120, 120), 120.0))
+    return _column(np.mean(ratios, axis=0))
+
+
+def squared_error(outputs: Outputs, _: Outputs | None, labels: Labels | None, __: ClassOutput | None) -> F64:
+    """Mean squared error between the first output and the targets."""
+    assert labels is not None
+    values = next(iter(float_outputs(outputs).values()))
+    return _column((values - labels.reshape(len(labels), -1).astype(np.float64)) ** 2)
+
+
+def _column(values: NDArray[Any]) -> F64:
+    """Values [n, ...] averaged per sample, [n, 1]."""
+    column: F64 = values.reshape(len(values), -1).astype(np.float64).mean(axis=1, keepdims=True)
+    return column
+
+
+METRICS: Mapping[str, Metric] = {
+    "top1": Metric("top1", top1, needs_classes=True),
+    "top5": Metric("top5", top5, needs_classes=True),
+    "agreement": Metric("agreement", agreement, needs_labels=False, needs_classes=True),
+    "miou": Metric("miou", confusion, finish=mean_iou, needs_classes=True),
+    "cosine": Metric("cosine", cosine, needs_labels=False),
+    "sqnr": Metric("sqnr", sqnr, scale=1.0, needs_labels=False, against="baseline"),
+    "mse": Metric("mse", squared_error, higher_is_better=False, scale=1.0, relative_only=True),
+}

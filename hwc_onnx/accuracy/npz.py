@@ -1,0 +1,102 @@
+"""Samples in a NumPy .npz file: arrays named as the model's inputs, or `x`; labels `y`; a holdout; mean and std."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwc_onnx.accuracy.arrays import content_digest, has_pixels, pool_of_arrays, suspicious_range
+from hwc_onnx.accuracy.npz_file import read_npz
+from hwc_onnx.accuracy.pool import Data
+from hwc_onnx.accuracy.presets import Preprocess
+from hwc_onnx.accuracy.runner import InputSpec
+from hwc_onnx.errors import DataError
+
+Contents = dict[str, NDArray[np.generic]]
+
+
+def load_npz(path: Path, specs: Sequence[InputSpec], preset: Preprocess | None, stored: Preprocess | None) -> Data:
+    """Read a file.
+
+    Arrays: one per model input under its name (`x` when there is one input), `<name>_holdout` for a separate holdout,
+    `y` and `y_holdout` for labels, `mean` and `std` (0..1 units, one entry or one per channel) for uint8 images.
+    Nothing is unpickled.
+
+    Raises:
+        DataError: not an .npz, pickled objects inside, more than `npz_file.LIMIT_BYTES` of arrays, or arrays that do
+            not fit the model.
+    """
+    return data_of_arrays(read_npz(path), specs, preset, stored, str(path))
+
+
+def data_of_arrays(
+    contents: Contents, specs: Sequence[InputSpec], preset: Preprocess | None, stored: Preprocess | None, where: str
+) -> Data:
+    """The same rules for arrays already in memory; see `load_npz`."""
+    names = {spec.name for spec in specs}
+    arrays = _inputs(contents, specs, "")
+    holdout = _inputs(contents, specs, "_holdout")
+    own = _own_preprocess({key: value for key, value in contents.items() if key not in names}, where)
+    preprocess, notes = _choose(preset, own, stored, has_pixels(arrays, specs))
+    labels = contents.get("y") if "y" not in names else None
+    held_labels = contents.get("y_holdout") if "y_holdout" not in names else None
+    if holdout and (labels is None) != (held_labels is None):
+        raise DataError(f"{where}: only one of y and y_holdout is there; give labels for both parts or for none")
+    pool = pool_of_arrays(arrays, labels, specs, preprocess, where)
+    held = pool_of_arrays(holdout, held_labels, specs, preprocess, f"{where} (holdout)") if holdout else None
+    remark = suspicious_range(arrays, specs)
+    return Data(
+        pool=pool,
+        holdout=held,
+        preprocess=preprocess.to_dict() if preprocess is not None and has_pixels(arrays, specs) else {},
+        source=where,
+        real=True,
+        digest=content_digest([*(contents[key] for key in sorted(contents))]),
+        notes=(*notes, remark) if remark else notes,
+    )
+
+
+def _inputs(contents: Contents, specs: Sequence[InputSpec], suffix: str) -> Contents:
+    """The arrays for the model's inputs, with `x` standing for the only one."""
+    found = {spec.name: contents[spec.name + suffix] for spec in specs if spec.name + suffix in contents}
+    if not found and len(specs) == 1 and "x" + suffix in contents:
+        found = {specs[0].name: contents["x" + suffix]}
+    if not found and suffix == "":
+        return contents
+    return found
+
+
+def _own_preprocess(contents: Contents, where: str) -> Preprocess | None:
+    """Normalisation by the arrays `mean` and `std`, if they are there."""
+    if "mean" not in contents and "std" not in contents:
+        return None
+    values = {}
+    for key in ("mean", "std"):
+        array = contents.get(key)
+        if array is None:
+            raise DataError(f"{where}: mean and std belong together, '{key}' is missing; give both or none")
+        if array.dtype.kind not in "fiu" or array.size == 0 or array.size > 4096:
+            raise DataError(
+                f"{where}: '{key}' is {array.dtype} {list(array.shape)}; give one number per channel, or one"
+            )
+        values[key] = tuple(float(number) for number in array.ravel())
+    return Preprocess(values["mean"], values["std"]).checked(where)
+
+
+def _choose(
+    preset: Preprocess | None, own: Preprocess | None, stored: Preprocess | None, pixels: bool
+) -> tuple[Preprocess | None, tuple[str, ...]]:
+    """The normalisation to use: asked for, else the data's, else the model file's; and what to tell the user."""
+    if not pixels:
+        return None, ("the preset is not used: the arrays are already prepared",) if preset is not None else ()
+    if preset is not None:
+        return preset, ("the preset is used instead of the data's mean and std",) if own is not None else ()
+    if own is not None:
+        differs = stored is not None and (own.mean, own.std) != (stored.mean, stored.std)
+        return own, ("the data's mean and std differ from those stored in the model file",) if differs else ()
+    if stored is not None:
+        return stored, ("images are normalised as the model file says",)
+    return Preprocess(), ("the data has no mean and std: pixels are only divided by 255",)

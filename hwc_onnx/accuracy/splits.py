@@ -1,0 +1,89 @@
+"""Divide samples into calibration, search and holdout: disjoint, and the same for every search seed.
+
+Samples are put in a random order in which every prefix has the classes in proportion; consecutive ranges of it are the
+splits. So each split, and the first 256 images of the search split, are stratified where labels exist.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwc_onnx.accuracy.pool import Data
+from hwc_onnx.accuracy.types import Splits
+from hwc_onnx.errors import DataError
+
+MINIMUM = 64
+CALIBRATION_SHARE, MOST_CALIBRATION = 0.25, 1024
+MOST_SEARCH = 4096
+HOLDOUT_SHARE, MOST_HOLDOUT = 0.30, 10_000
+
+
+def make_splits(data: Data, seed: int = 0, calibration: int | None = None, search: int | None = None) -> Splits:
+    """Split a source.
+
+    Calibration takes a quarter of the samples, at most 1,024; holdout is the source's own, else 30% (at most 10,000);
+    search takes the rest, at most 4,096.
+
+    Args:
+        data: the loaded source.
+        seed: decides which samples go where (`--split-seed`); independent of the search's seed.
+        calibration: another size for the calibration split.
+        search: another largest size for the search split.
+
+    Raises:
+        DataError: a split would have fewer than 64 samples.
+    """
+    total = len(data.pool)
+    own = data.holdout is not None
+    held = 0 if own else min(MOST_HOLDOUT, int(total * HOLDOUT_SHARE))
+    fitting = min(MOST_CALIBRATION, int(total * CALIBRATION_SHARE)) if calibration is None else calibration
+    searched = min(MOST_SEARCH if search is None else search, total - held - fitting)
+    sizes = {"calibration": fitting, "search": searched, "holdout": len(data.holdout) if data.holdout else held}
+    for name, size in sizes.items():
+        if size < MINIMUM:
+            need = MINIMUM * 4 if calibration is None and search is None else "more"
+            raise DataError(
+                f"{data.source}: {total} samples leave {max(size, 0)} for the {name} split, each split needs at least "
+                f"{MINIMUM}; give {need} samples or more (the split sizes can be set with --calibration-samples and "
+                "--search-samples)"
+            )
+    order = stratified_order(data.pool.labels, total, np.random.default_rng([seed, 0x5B117]))
+    held_part = order[:held]
+    fit_part = order[held : held + fitting]
+    search_part = order[held + fitting : held + fitting + searched]
+    pool = data.pool
+    return Splits(
+        calibration=pool.samples(fit_part),
+        search=pool.samples(search_part),
+        holdout=data.holdout.samples() if data.holdout is not None else pool.samples(held_part),
+        real=data.real,
+        description=(
+            f"{data.source}: {fitting} calibration, {searched} search, {sizes['holdout']} holdout samples "
+            f"({'its own holdout' if own else 'holdout split off'}, split seed {seed})"
+        ),
+        digest=_digest(data.digest, fit_part, search_part, held_part),
+    )
+
+
+def stratified_order(labels: NDArray[np.generic] | None, total: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """A random order of `total` samples in which each class is spread evenly; without class labels just random."""
+    order = rng.permutation(total)
+    if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
+        return order.astype(np.int64)
+    position = np.empty(total)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        # evenly spaced places with a random offset per class, so that small classes do not all come first
+        position[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    return order[np.argsort(position[order], kind="stable")].astype(np.int64)
+
+
+def _digest(source: str, *parts: NDArray[np.int64]) -> str:
+    hasher = hashlib.sha256(source.encode())
+    for part in parts:
+        hasher.update(b"|")
+        hasher.update(part.astype("<i8").tobytes())
+    return hasher.hexdigest()

@@ -1,0 +1,149 @@
+"""Looking inside a running model: intermediate tensors leave ONNX Runtime as extra outputs.
+
+Only the nodes that the wanted tensors need are run, and so many tensors at a time as memory allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from hwc_onnx.accuracy.types import Samples
+from hwc_onnx.errors import RuntimeFailure
+from hwc_onnx.graph.layer_graph import Layer, LayerGraph
+from hwc_onnx.graph.model_view import reads
+from hwc_onnx.quantization.histogram import StreamingHistogram
+from hwc_onnx.quantization.quantizer import QuantParams
+
+GROUP_BYTES = 192 << 20
+"""Extra outputs of one session stay below this many bytes per batch."""
+
+
+def run_tensors(
+    proto: onnx.ModelProto,
+    samples: Samples,
+    names: Sequence[str],
+    sizes: Mapping[str, int],
+    threads: int | None = None,
+    batch: int = 64,
+) -> Iterator[tuple[str, int, NDArray[np.float32]]]:
+    """Yield (tensor name, number of the batch's first sample, array) for every batch and every tensor in `names`.
+
+    `sizes` are elements per sample, from which the number of tensors per session follows. A model with a fixed batch
+    gets whole batches only.
+
+    Raises:
+        RuntimeFailure: ONNX Runtime cannot run the model.
+    """
+    from hwc_onnx.accuracy.runner import input_specs, open_session
+
+    specs = input_specs(proto)
+    fixed = next((spec.shape[0] for spec in specs if spec.shape and spec.shape[0] is not None), None)
+    step = fixed or batch
+    last = len(samples) - (len(samples) % fixed if fixed else 0)
+    fed = {spec.name for spec in specs}
+    for group in _memory_groups([name for name in names if name not in fed], sizes, step):
+        session = open_session(with_outputs(proto, group), threads=threads, level="fake_quant", spread="operators")
+        for first in range(0, last, step):
+            feed = {spec.name: samples.inputs[spec.name][first : first + step] for spec in session.inputs}
+            try:
+                arrays = session.ort.run(group, feed)
+            except Exception as error:
+                raise RuntimeFailure(
+                    f"calibration: ONNX Runtime failed on samples {first} to {first + step - 1}: {error}; check that "
+                    "the samples have the shapes and types of the model's inputs"
+                ) from error
+            for name, array in zip(group, arrays, strict=True):
+                yield name, first, np.asarray(array, dtype=np.float32)
+    for name in names:
+        if name in fed:
+            for first in range(0, last, step):
+                yield name, first, np.asarray(samples.inputs[name][first : first + step], dtype=np.float32)
+
+
+def with_outputs(
+    proto: onnx.ModelProto, names: Sequence[str], given: Sequence[onnx.ValueInfoProto] = ()
+) -> onnx.ModelProto:
+    """A model that computes exactly the tensors `names`, in that order, and nothing that they do not need.
+
+    Tensors in `given` are inputs of the new model wherever it would have to compute them.
+    """
+    nodes, needed = needed_nodes(proto, names, {value.name for value in given})
+    made = {name for node in nodes for name in node.output}
+    cut = onnx.ModelProto()
+    cut.CopyFrom(
+        onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions)
+    )
+    cut.graph.name = proto.graph.name or "graph"
+    cut.graph.node.extend(nodes)
+    cut.graph.input.extend(value for value in proto.graph.input if value.name in needed)
+    cut.graph.input.extend(value for value in given if value.name in needed - made)
+    cut.graph.initializer.extend(tensor for tensor in proto.graph.initializer if tensor.name in needed)
+    cut.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return cut
+
+
+def needed_nodes(
+    proto: onnx.ModelProto, names: Iterable[str], given: Container[str] = ()
+) -> tuple[list[onnx.NodeProto], set[str]]:
+    """The nodes that compute `names` from the model's inputs and `given`, in order, and every tensor they touch."""
+    needed = set(names)
+    wanted = {name for name in needed if name not in given}
+    nodes = []
+    for node in reversed(proto.graph.node):
+        if wanted.intersection(node.output):
+            read = set(reads(node))
+            needed |= read
+            wanted.update(name for name in read if name not in given)
+            nodes.append(node)
+    return nodes[::-1], needed
+
+
+def _memory_groups(names: Sequence[str], sizes: Mapping[str, int], batch: int) -> list[list[str]]:
+    """Split `names` so that one batch of each part stays below GROUP_BYTES (a single large tensor stands alone)."""
+    groups: list[list[str]] = []
+    used = 0
+    for name in names:
+        size = 4 * batch * sizes.get(name, 0)
+        if not groups or used + size > GROUP_BYTES:
+            groups.append([])
+            used = 0
+        groups[-1].append(name)
+        used += size
+    return groups
+
+
+def read_by(proto: onnx.ModelProto, graph: LayerGraph, layer: Layer) -> str:
+    """The tensor that feeds `layer` in `proto`, which may be a rewritten model: there it is the dequantized one.
+
+    Raises:
+        RuntimeFailure: the layer is not in the model.
+    """
+    original = next(node for node in graph.nodes if node.key == layer.key)
+    position = original.inputs.index(layer.inputs[0])
+    producer = {name: node for node in proto.graph.node for name in node.output}
+    node = producer.get(layer.key)
+    if node is not None and node.op_type == "Add" and layer.op_type != "Add":
+        node = producer.get(node.input[0])
+    if node is None or node.op_type != layer.op_type:
+        raise RuntimeFailure(f"layer '{layer.key}' ({layer.op_type}) is not in the rewritten model; this is our bug")
+    return str(node.input[position])
+
+
+def measured_densities(
+    proto: onnx.ModelProto,
+    graph: LayerGraph,
+    samples: Samples,
+    activations: Mapping[str, QuantParams],
+    threads: int | None = None,
+    batch: int = 64,
+) -> dict[str, float]:
+    """Share of values of each stored tensor in `activations` that its quantizer does not make zero, in `proto`."""
+    sizes = {name: int(np.prod(graph.tensors[name].shape, dtype=np.int64)) for name in activations}
+    histograms = {name: StreamingHistogram() for name in activations}
+    for name, _, array in run_tensors(proto, samples, sorted(activations), sizes, threads, batch):
+        histograms[name].update(array)
+    return {name: histogram.density(activations[name]) for name, histogram in histograms.items() if histogram.total}

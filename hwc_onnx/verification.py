@@ -1,0 +1,322 @@
+"""Check a compressed file against its original, trusting nothing but the two files and ONNX Runtime.
+
+It must open at all four optimisation levels, compute (nearly) the same at each, declare the same inputs, outputs and
+foreign metadata as the original, hold integers that fit the widths it declares, and, when it names its source, name
+this original. Widths, zeros, bytes and energy are counted again from the file.
+
+Rounding flips make the levels differ a little: fused integer kernels add in another order, and a value within an ulp of
+a rounding boundary then lands one step away. `LEVEL_TOLERANCE` bounds the relative error of the outputs that this may
+cause; anything systematic (a lost bias, a wrong zero point, saturating products) is far above it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from hwc_onnx.accuracy.runner import LEVELS, Level, cpu_features, open_session, run
+from hwc_onnx.accuracy.types import Samples
+from hwc_onnx.errors import RuntimeFailure
+from hwc_onnx.export import PREFIX
+from hwc_onnx.graph.infer import input_shapes_of
+from hwc_onnx.graph.loading import Loaded, load_model
+from hwc_onnx.graph.read_qdq import BITS_KEY, read_qdq
+from hwc_onnx.normalize.pipeline import random_feeds
+
+if TYPE_CHECKING:
+    from hwc_onnx.cost.profile import AcceleratorProfile
+    from hwc_onnx.cost.types import ModelCost
+
+SOURCE_KEY = "hwc.source"
+"""Metadata: SHA-256 of the original's file."""
+
+LEVEL_TOLERANCE = 0.1
+"""Largest root-mean-square difference from DISABLE_ALL, relative to the outputs' own root mean square."""
+
+LEVEL_DISAGREEMENT = 0.02
+"""Largest share of samples whose largest output is another one than at DISABLE_ALL (one sample is always allowed)."""
+
+RANDOM_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question: its short name, whether the answer is good, and what was found."""
+
+    name: str
+    passed: bool
+    found: str
+
+
+@dataclass(frozen=True)
+class LevelResult:
+    """One optimisation level against DISABLE_ALL: relative error of the outputs, share of equal largest outputs."""
+
+    level: str
+    opens: bool
+    relative_error: float
+    agreement: float
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """All checks, and what was counted from the file.
+
+    `agreement` is the share of samples on which the compressed and the original model have the same largest output,
+    `relative_error` the root-mean-square difference of their outputs over the original's. `weight_bits` and
+    `activation_bits` count tensors by width. The costs are None without an accelerator.
+    """
+
+    checks: tuple[Check, ...]
+    levels: tuple[LevelResult, ...]
+    agreement: float
+    relative_error: float
+    n_samples: int
+    real_samples: bool
+    file_bytes: int
+    original_bytes: int
+    weight_bits: Mapping[int, int] = field(default_factory=dict)
+    activation_bits: Mapping[int, int] = field(default_factory=dict)
+    weight_density: float = 1.0
+    cost: ModelCost | None = None
+    float_cost: ModelCost | None = None
+    cpu_features: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check is good."""
+        return all(check.passed for check in self.checks)
+
+
+def verify(
+    compressed: str | Path | onnx.ModelProto,
+    original: str | Path | onnx.ModelProto,
+    samples: Samples | None = None,
+    profile: AcceleratorProfile | None = None,
+    threads: int | None = None,
+) -> VerifyReport:
+    """Check `compressed` against `original`; failed checks are in the report, they do not raise.
+
+    Args:
+        compressed: the file to check.
+        original: the model it was made from.
+        samples: inputs to compare on; random ones when None.
+        profile: accelerator on which both are costed again from their files.
+        threads: ONNX Runtime threads.
+
+    Raises:
+        ModelError: one of the two cannot be read as a model.
+        DataError: the samples do not fit the inputs.
+    """
+    ours, theirs = load_model(compressed), load_model(original)
+    used = samples or _random_samples(theirs.proto)
+    checks = [
+        _declarations(ours.proto, theirs.proto, "input"),
+        _declarations(ours.proto, theirs.proto, "output"),
+        _foreign_metadata(ours.proto, theirs.proto),
+        _declared_widths(ours.proto),
+        _source(ours.proto, theirs),
+    ]
+    levels, reference = _run_levels(ours.proto, used, threads)
+    failed = [result for result in levels if not result.opens]
+    checks.append(
+        Check(
+            "opens at all levels",
+            not failed,
+            "; ".join(f"{result.level}: {result.message}" for result in failed) or ", ".join(LEVELS),
+        )
+    )
+    checks.append(_levels_agree(levels, len(used)))
+    agreement, error = 0.0, float("inf")
+    if reference is not None:
+        expected = run(open_session(theirs.proto, threads, "all"), used)
+        agreement, error = _agreement(expected, reference), _relative_error(expected, reference)
+        finite = all(bool(np.isfinite(value).all()) for value in reference.values() if value.dtype.kind == "f")
+        checks.append(Check("outputs are finite", finite, "all finite" if finite else "NaN or infinity in the outputs"))
+    logical = read_qdq(ours.proto)
+    cost, float_cost = _costs(ours.proto, theirs.proto, profile)
+    return VerifyReport(
+        checks=tuple(checks),
+        levels=levels,
+        agreement=agreement,
+        relative_error=error,
+        n_samples=len(used),
+        real_samples=samples is not None,
+        file_bytes=_bytes(ours),
+        original_bytes=_bytes(theirs),
+        weight_bits=_tally(logical.weight_bits),
+        activation_bits=_tally(logical.activation_bits),
+        weight_density=_mean_density(logical.proto, logical.weight_density),
+        cost=cost,
+        float_cost=float_cost,
+        cpu_features=cpu_features(),
+    )
+
+
+def _declarations(ours: onnx.ModelProto, theirs: onnx.ModelProto, kind: str) -> Check:
+    """Same names, types, shapes and dynamic axes, in the same order."""
+    found, expected = _values(ours, kind), _values(theirs, kind)
+    good = found == expected
+    return Check(
+        f"{kind}s unchanged", good, ", ".join(found) if good else f"{', '.join(found)} instead of {', '.join(expected)}"
+    )
+
+
+def _values(proto: onnx.ModelProto, kind: str) -> list[str]:
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    texts = []
+    for value in getattr(proto.graph, kind):
+        if kind == "input" and value.name in constants:
+            continue
+        tensor = value.type.tensor_type
+        sizes = [
+            dim.dim_param or (str(dim.dim_value) if dim.HasField("dim_value") else "?") for dim in tensor.shape.dim
+        ]
+        texts.append(f"{value.name} {onnx.TensorProto.DataType.Name(tensor.elem_type).lower()}[{', '.join(sizes)}]")
+    return texts
+
+
+def _foreign_metadata(ours: onnx.ModelProto, theirs: onnx.ModelProto) -> Check:
+    kept = {entry.key: entry.value for entry in ours.metadata_props}
+    lost = [
+        entry.key
+        for entry in theirs.metadata_props
+        if not entry.key.startswith(PREFIX) and kept.get(entry.key) != entry.value
+    ]
+    return Check("foreign metadata kept", not lost, f"lost or changed: {', '.join(lost)}" if lost else "kept")
+
+
+def _declared_widths(proto: onnx.ModelProto) -> Check:
+    """Every width in `hwc.bits` belongs to a weight of the file whose integers fit it."""
+    logical = read_qdq(proto)
+    text = next((entry.value for entry in proto.metadata_props if entry.key == BITS_KEY), "{}")
+    try:
+        declared = json.loads(text)
+    except json.JSONDecodeError:
+        declared = None
+    if not isinstance(declared, dict):
+        return Check("declared widths hold", False, f"metadata '{BITS_KEY}' is not a JSON object")
+    wrong = [name for name, bits in declared.items() if logical.weight_bits.get(name) != bits]
+    if wrong:
+        found = ", ".join(
+            f"{name}: declared {declared[name]}, stored {logical.weight_bits.get(name)}" for name in wrong[:3]
+        )
+        return Check("declared widths hold", False, found)
+    return Check("declared widths hold", True, f"{len(declared)} declared, all integers fit")
+
+
+def _source(ours: onnx.ModelProto, theirs: Loaded) -> Check:
+    named = next((entry.value for entry in ours.metadata_props if entry.key == SOURCE_KEY), None)
+    if named is None:
+        return Check("made from this original", True, "the file does not name its source")
+    good = named == theirs.digest
+    found = f"{named[:12]}…" if good else f"the file names {named[:12]}…, the original is {theirs.digest[:12]}…"
+    return Check("made from this original", good, found)
+
+
+def _run_levels(
+    proto: onnx.ModelProto, samples: Samples, threads: int | None
+) -> tuple[tuple[LevelResult, ...], dict[str, NDArray[Any]] | None]:
+    """Each level against the first that opens (DISABLE_ALL, unless it fails)."""
+    reference: dict[str, NDArray[Any]] | None = None
+    results = []
+    for level in LEVELS:
+        try:
+            outputs = _outputs(proto, samples, threads, level)
+        except RuntimeFailure as error:
+            results.append(LevelResult(level, False, float("inf"), 0.0, str(error)))
+            continue
+        reference = outputs if reference is None else reference
+        results.append(LevelResult(level, True, _relative_error(reference, outputs), _agreement(reference, outputs)))
+    return tuple(results), reference
+
+
+def _outputs(proto: onnx.ModelProto, samples: Samples, threads: int | None, level: Level) -> dict[str, NDArray[Any]]:
+    return dict(run(open_session(proto, threads, level), samples))
+
+
+def _levels_agree(levels: tuple[LevelResult, ...], count: int) -> Check:
+    opened = [result for result in levels if result.opens]
+    allowed = max(LEVEL_DISAGREEMENT, 1 / count) + 1e-9
+    bad = [result for result in opened if result.relative_error > LEVEL_TOLERANCE or 1 - result.agreement > allowed]
+    shown = ", ".join(f"{result.level} {result.relative_error:.2g}" for result in bad or opened)
+    return Check(
+        "levels compute the same", bool(opened) and not bad, f"relative difference: {shown}" if shown else "none opens"
+    )
+
+
+def _relative_error(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]) -> float:
+    """Root-mean-square difference over root mean square, the worst of all float outputs; infinite for other outputs."""
+    if set(expected) != set(found):
+        return float("inf")
+    worst = 0.0
+    for name, values in expected.items():
+        if values.dtype.kind == "f":
+            with np.errstate(invalid="ignore"):
+                difference = np.asarray(found[name], np.float64) - values
+            scale = float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))) or 1.0
+            worst = max(worst, float(np.sqrt(np.mean(np.square(difference)))) / scale)
+        elif not np.array_equal(values, found[name]):
+            worst = max(worst, float(np.mean(values != found[name])))
+    return worst
+
+
+def _agreement(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]) -> float:
+    """Share of samples with the same largest element in every float output of rank 2 (1.0 when there is none)."""
+    if set(expected) != set(found):
+        return 0.0
+    shares = [
+        float(np.mean(np.argmax(values, axis=1) == np.argmax(found[name], axis=1)))
+        for name, values in expected.items()
+        if values.dtype.kind == "f" and values.ndim == 2 and values.shape[1] > 1
+    ]
+    return min(shares, default=1.0)
+
+
+def _random_samples(proto: onnx.ModelProto) -> Samples:
+    """Standard normal inputs, drawn with a fixed seed."""
+    shapes = input_shapes_of(proto, None, RANDOM_SAMPLES)
+    count = min((shape[0] for shape in shapes.values() if shape), default=1)
+    feeds = random_feeds(proto, {name: (count, *shape[1:]) for name, shape in shapes.items()})
+    return Samples({name: np.asarray(values) for name, values in feeds.items()}, None)
+
+
+def _bytes(loaded: Loaded) -> int:
+    """Size on disk, external data not counted; of the serialized form for a model in memory."""
+    return loaded.path.stat().st_size if loaded.path is not None else int(loaded.proto.ByteSize())
+
+
+def _tally(bits: Mapping[str, int]) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    for width in sorted(bits.values()):
+        counts[width] = counts.get(width, 0) + 1
+    return counts
+
+
+def _mean_density(proto: onnx.ModelProto, density: Mapping[str, float]) -> float:
+    """Share of weights that are not zero over all quantized layers (1.0 when there are none)."""
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in proto.graph.initializer if tensor.name in density}
+    total = sum(sizes.values())
+    return sum(density[name] * size for name, size in sizes.items()) / total if total else 1.0
+
+
+def _costs(
+    ours: onnx.ModelProto, theirs: onnx.ModelProto, profile: AcceleratorProfile | None
+) -> tuple[ModelCost | None, ModelCost | None]:
+    """Energy of the file as it stands, and of the original in float, on `profile`."""
+    if profile is None:
+        return None, None
+    from hwc_onnx.cost.model import CostModel
+    from hwc_onnx.graph.parse import parse
+    from hwc_onnx.normalize.pipeline import normalize
+
+    model = CostModel(profile)
+    return model.cost(parse(ours)), model.float_cost(parse(normalize(theirs)))

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hwc_onnx.accuracy.reference import make_reference
+from hwc_onnx.accuracy.sanity import check_reference
+from hwc_onnx.accuracy.types import Samples
+from hwc_onnx.errors import DataError
+from tests.accuracy.linear_model import CLASSES, classifier, labelled
+
+
+def reference(labels: np.ndarray, images: np.ndarray, model=None):
+    return make_reference(model or classifier(), Samples({"image": images}, labels), threads=1)
+
+
+def test_check_reference_good_model_passes():
+    images, labels = labelled(300)
+    check_reference(reference(labels, images))
+
+
+def test_check_reference_random_labels_are_at_chance():
+    images, _ = labelled(300)
+    labels = np.random.default_rng(4).integers(0, CLASSES, 300)
+    with pytest.raises(DataError, match=r"guessing gives 20\.00%: it is at chance; check normalisation"):
+        check_reference(reference(labels, images))
+
+
+def test_check_reference_constant_answer_is_unrelated_to_labels():
+    images, _ = labelled(300)
+    weight = np.full((64, CLASSES), -1, np.float32)
+    weight[:, 0] = 1
+    labels = np.where(np.random.default_rng(0).random(300) < 0.9, 0, 1)
+    # about 90% by always answering class 0: above a fifth, yet no better on the right labels than on shuffled ones
+    with pytest.raises(DataError, match=r"8\d\.\d+%.*shuffled: its answers are unrelated"):
+        check_reference(reference(labels, np.abs(images), classifier(weight)))
+
+
+def test_check_reference_weak_but_real_model_passes():
+    images, labels = labelled(600, right=0.4)
+    check_reference(reference(labels, images))
+
+
+def test_check_reference_without_labels_passes():
+    images, _ = labelled(64)
+    check_reference(make_reference(classifier(), Samples({"image": images}, None), threads=1))

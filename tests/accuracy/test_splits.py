@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hwc_onnx.accuracy.datasets import load_data
+from hwc_onnx.accuracy.runner import InputSpec
+from hwc_onnx.accuracy.splits import make_splits, stratified_order
+from hwc_onnx.errors import DataError
+
+SPECS = [InputSpec("x", (None, 2), np.dtype(np.float32))]
+
+
+def numbered(count: int, holdout: int = 0, labels: bool = True):
+    """Samples whose first value is their number."""
+    x = np.stack([np.arange(count), np.zeros(count)], axis=1).astype(np.float32)
+    arrays = {"x": x}
+    if labels:
+        arrays["y"] = np.arange(count) % 7
+    if holdout:
+        arrays["x_holdout"] = np.full((holdout, 2), -1, np.float32)
+        if labels:
+            arrays["y_holdout"] = np.zeros(holdout, np.int64)
+    return load_data(arrays, SPECS)
+
+
+def members(samples) -> set[int]:
+    return set(samples.inputs["x"][:, 0].astype(int).tolist())
+
+
+@pytest.mark.parametrize(
+    ("count", "holdout", "sizes"),
+    [
+        (1000, 0, (250, 450, 300)),
+        (5000, 10000, (1024, 3976, 10000)),
+        (40000, 0, (1024, 4096, 10000)),
+        (256, 0, (64, 116, 76)),
+    ],
+)
+def test_make_splits_sizes_follow_the_rule(count, holdout, sizes):
+    found = make_splits(numbered(count, holdout))
+    assert (len(found.calibration), len(found.search), len(found.holdout)) == sizes
+
+
+def test_make_splits_are_disjoint_and_repeatable():
+    data = numbered(1000)
+    first, again, other = make_splits(data, 0), make_splits(data, 0), make_splits(data, 1)
+    parts = [members(part) for part in (first.calibration, first.search, first.holdout)]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 1000
+    np.testing.assert_array_equal(first.search.inputs["x"], again.search.inputs["x"])
+    assert first.digest == again.digest != other.digest
+    assert members(other.search) != parts[1]
+
+
+def test_make_splits_own_holdout_is_used_alone():
+    found = make_splits(numbered(1000, 100))
+    assert members(found.holdout) == {-1}
+    assert -1 not in members(found.search) | members(found.calibration)
+
+
+def test_make_splits_every_split_and_prefix_is_stratified():
+    found = make_splits(numbered(2800))
+    for part in (found.calibration, found.search, found.holdout, found.search.take(slice(0, 256))):
+        counts = np.bincount(part.labels, minlength=7)
+        assert counts.max() - counts.min() <= 3
+
+
+@pytest.mark.parametrize(("count", "holdout"), [(100, 0), (255, 0), (200, 100), (5000, 63)])
+def test_make_splits_too_few_samples_are_refused(count, holdout):
+    with pytest.raises(DataError, match="at least 64"):
+        make_splits(numbered(count, holdout))
+
+
+def test_make_splits_sizes_can_be_set():
+    found = make_splits(numbered(1000), calibration=128, search=200)
+    assert (len(found.calibration), len(found.search)) == (128, 200)
+
+
+def test_make_splits_without_labels():
+    found = make_splits(numbered(1000, labels=False))
+    assert found.search.labels is None
+
+
+def test_stratified_order_is_a_permutation():
+    labels = np.random.default_rng(0).integers(0, 3, 50)
+    order = stratified_order(labels, 50, np.random.default_rng(1))
+    assert sorted(order.tolist()) == list(range(50))
