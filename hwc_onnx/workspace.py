@@ -13,11 +13,14 @@ import numpy as np
 import onnx
 
 from hwc_onnx.accuracy.collector import Calibration, collect
+from hwc_onnx.accuracy.datasets import load_data
+from hwc_onnx.accuracy.pool import Data
+from hwc_onnx.accuracy.runner import input_specs
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.types import ModelCost
 from hwc_onnx.database import LayerDatabase
-from hwc_onnx.errors import ModelError
+from hwc_onnx.errors import ModelError, PlanError
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
 from hwc_onnx.graph.loading import Loaded, load_model
 from hwc_onnx.graph.parse import DENSITY_KEY, PATTERN_KEY, parse
@@ -180,3 +183,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return str(value)
+
+
+def load_samples(
+    data: Any,
+    proto: onnx.ModelProto,
+    preset: str | None,
+    input_shapes: InputShapes,
+    recorded: Mapping[str, object] | None = None,
+) -> Data:
+    """Samples for the model's inputs; `recorded` is the preparation stored in a file of ours."""
+    return load_data(
+        data, input_specs(proto), preset=preset, input_shapes=input_shapes, stored=recorded or None, model=proto
+    )
+
+
+def plan_from(plan: CompressionPlan | str | Path) -> CompressionPlan:
+    """A plan as it is, or read from its file (PlanError)."""
+    if isinstance(plan, CompressionPlan):
+        return plan
+    if isinstance(plan, str | Path):
+        return CompressionPlan.load(plan)
+    raise PlanError(f"plan: {type(plan).__name__}; give a CompressionPlan or the path of a plan.json")

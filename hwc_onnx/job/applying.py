@@ -1,0 +1,162 @@
+"""A plan carried out without a search: the same plan, model and data give the same bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from hwc_onnx.accuracy.measure import measure
+from hwc_onnx.accuracy.reference import make_reference, with_baseline
+from hwc_onnx.accuracy.splits import make_splits
+from hwc_onnx.accuracy.types import Evaluation
+from hwc_onnx.candidate import assemble, build
+from hwc_onnx.cost.model import CostModel
+from hwc_onnx.cost.profile import load_profile
+from hwc_onnx.cost.types import ModelCost
+from hwc_onnx.errors import UsageError
+from hwc_onnx.export import Written, serializable, write_model
+from hwc_onnx.files import write_atomic
+from hwc_onnx.job.compression import check_output
+from hwc_onnx.plan import RECOVERIES, CalibrationRecord, CompressionPlan, check_plan
+from hwc_onnx.rebuild import rebuild
+from hwc_onnx.result import versions
+from hwc_onnx.workspace import (
+    InputShapes,
+    Model,
+    calibrate,
+    costs,
+    load_samples,
+    metadata_of,
+    open_float_model,
+    plan_from,
+)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A plan carried out: the model, the plan with what it achieved, its costs and, with data, its drop."""
+
+    proto: onnx.ModelProto
+    plan: CompressionPlan
+    cost: ModelCost
+    baseline: ModelCost
+    float_cost: ModelCost
+    evaluation: Evaluation | None
+    notes: tuple[str, ...]
+    name: str
+    accelerator: str
+    original_bytes: int
+    real_data: bool
+    source: Path | None = None
+
+    def save(self, path: str | Path | None = None) -> Written:
+        """Write the model; default `<stem>.hwc.onnx` in the current folder."""
+        target = Path(path) if path is not None else Path.cwd() / f"{self.name}.hwc.onnx"
+        check_output(target, self.source)
+        return write_model(self.proto, target)
+
+    def save_plan(self, path: str | Path) -> Path:
+        """Write the plan as JSON."""
+        write_atomic(Path(path), self.plan.to_json().encode())
+        return Path(path)
+
+
+def apply_plan(
+    model: Model,
+    *,
+    plan: CompressionPlan | str | Path,
+    data: Any = None,
+    recovery: str | None = None,
+    metric: Any = None,
+    task: str | None = None,
+    preset: str | None = None,
+    accelerator: str | Path = "edge-flex",
+    input_shapes: InputShapes = None,
+    split_seed: int | None = None,
+) -> Applied:
+    """Carry out a plan without searching; the same plan, model and data give the same bytes.
+
+    Args:
+        model: the float model.
+        plan: a CompressionPlan or a plan file.
+        data: samples for ranges and recovery (synthetic inputs when None); its holdout measures the drop.
+        recovery: "none" (rounding only), "ranges", "full" (each layer by itself) or "sequential" (each layer after those
+            before it); default: the plan's own.
+        metric, task, preset: as for `compress`; an INT8 baseline that the metric needs is built with the same repairs.
+        accelerator: where the energy is computed.
+        input_shapes: sizes of dynamic inputs.
+        split_seed: which samples calibrate; default the plan's own.
+    """
+    chosen = plan_from(plan)
+    recovery = recovery or chosen.calibration.recovery
+    if recovery not in RECOVERIES:
+        raise UsageError(f"recovery: '{recovery}'; choose {', '.join(RECOVERIES)}")
+    opened = open_float_model(model, input_shapes)
+    notes: list[str] = []
+    check_plan(opened.graph, chosen)
+    if chosen.source_digest and chosen.source_digest != opened.loaded.digest:
+        notes.append("the plan was made for another file; it fits this model's layers and is applied as it is")
+    loaded = load_samples("synthetic" if data is None else data, opened.proto, preset, input_shapes)
+    seed = chosen.calibration.split_seed if split_seed is None else split_seed
+    splits = make_splits(loaded, seed)
+    recorded = chosen.calibration.digest
+    if recorded and recorded != splits.digest:
+        notes.append("the plan was made with other calibration samples: the file will differ from the one it came from")
+    if not splits.real:
+        notes.append(
+            "no data given: ranges and recovery come from synthetic images; real samples (--data) would be better"
+        )
+    calibrated = calibrate(
+        opened,
+        splits.calibration,
+        seed=seed,
+        lanes=chosen.lanes,
+        recovery="full" if recovery == "sequential" else recovery,
+        portable=chosen.portable,
+        dialect=chosen.dialect,
+    )
+    record = CalibrationRecord(
+        source=loaded.source, samples=len(splits.calibration), split_seed=seed, digest=splits.digest, recovery=recovery
+    )
+    complete = chosen.model_copy(
+        update={
+            "source_digest": opened.loaded.digest,
+            "achieved": {},
+            "activation_density": {},
+            "calibration": record,
+            "preprocess": dict(loaded.preprocess),
+            "code_version": versions().get("hwc-onnx", ""),
+        }
+    )
+    database = calibrated.database
+    if recovery == "sequential":
+        stitched = rebuild(opened.proto, opened.graph, complete, database, splits.calibration)
+    else:
+        stitched = database.stitch(complete)
+    candidate = assemble(opened.proto, opened.graph, stitched)
+    cost_model = CostModel(load_profile(accelerator))
+    unquantized, baseline, cost = costs(cost_model, opened, calibrated, candidate.plan)
+    reference = make_reference(opened.proto, splits.holdout, metric, task=task)
+    if reference.needs_baseline:
+        reference = with_baseline(reference, build(opened.proto, opened.graph, database, calibrated.baseline).proto)
+        notes.append(f"metric {reference.metric.name}: compared with the INT8 baseline, built with the same repairs")
+    evaluation = measure(candidate.proto, reference, level="all")
+    metadata = metadata_of(candidate.plan, opened, loaded.preprocess, {"hwc.version": complete.code_version})
+    original = opened.loaded.path
+    return Applied(
+        serializable(candidate.proto, metadata),
+        candidate.plan,
+        cost,
+        baseline,
+        unquantized,
+        evaluation,
+        tuple(notes),
+        opened.name,
+        cost_model.profile.name,
+        original.stat().st_size if original is not None else opened.loaded.proto.ByteSize(),
+        splits.real,
+        original,
+    )
