@@ -33,11 +33,6 @@ class Settings:
         else:
             print_tables(tables(), sys.stdout)
 
-    def note(self, text: str) -> None:
-        """A line for people, on stderr, unless --quiet."""
-        if not self.quiet:
-            click.echo(text, err=True)
-
 
 def _store(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
     def callback(ctx: click.Context, _: click.Parameter, value: bool) -> None:

@@ -19,12 +19,6 @@ class UsageError(HwcError):
     exit_code = 2
 
 
-class GoalNotMet(HwcError):
-    """A valid file was written but the limit the user asked for was not met."""
-
-    exit_code = 3
-
-
 class ModelError(HwcError):
     """The model was refused."""
 

@@ -84,13 +84,6 @@ class RunFolder:
     def __exit__(self, *_: object) -> None:
         self.release()
 
-    def read_json(self, name: str) -> Any | None:
-        """The parsed file, or None when it is missing or not JSON."""
-        try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-
     def write(self, name: str, data: str | bytes) -> Path:
         """Replace a file of the run."""
         path = self.path / name

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from hwc_onnx.accuracy.binary_sets import find_binary_set
@@ -144,30 +143,3 @@ def _count(source: Any) -> int | None:
     if not text.isdigit() or int(text) == 0:
         raise DataError(f"{source}: '{text}' is not a number of samples; write for example synthetic:2048")
     return int(text)
-
-
-def describe(data: Data) -> dict[str, Any]:
-    """What `data check` reports: sizes, classes and value ranges of the first samples, and the notes."""
-    part = data.pool.samples(np.arange(min(len(data.pool), 256)))
-    labels = data.pool.labels
-    return {
-        "source": data.source,
-        "real": data.real,
-        "samples": len(data.pool),
-        "holdout": None if data.holdout is None else len(data.holdout),
-        "digest": data.digest,
-        "preprocess": dict(data.preprocess),
-        "labels": None if labels is None else {"dtype": str(labels.dtype), "shape": list(labels.shape[1:])},
-        "classes": len(np.unique(labels)) if labels is not None and labels.dtype.kind in "iu" else None,
-        "inputs": {
-            name: {
-                "dtype": str(array.dtype),
-                "shape": list(array.shape[1:]),
-                "min": float(array.min()),
-                "max": float(array.max()),
-                "mean": float(array.astype(np.float64).mean()),
-            }
-            for name, array in part.inputs.items()
-        },
-        "notes": list(data.notes),
-    }

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hwc_onnx.accuracy.datasets import describe, load_data
+from hwc_onnx.accuracy.datasets import load_data
 from hwc_onnx.accuracy.npz_file import LIMIT_BYTES, read_npz
 from hwc_onnx.accuracy.runner import InputSpec, input_specs
 from hwc_onnx.errors import DataError
@@ -150,11 +150,6 @@ def test_npz_whole_numbers_must_fit_the_declared_type(tmp_path):
     assert good.inputs["ids"].dtype == np.int8
     with pytest.raises(DataError, match="values 0 to 300, the model's input is int8"):
         load_data(saved(tmp_path, x=np.full((2, 3), 300, np.int64)), [spec])
-
-
-def test_describe_reports_what_was_found(tmp_path):
-    found = describe(load_data(saved(tmp_path, x=pixels(), y=np.arange(6)), SPECS))
-    assert (found["samples"], found["classes"], found["inputs"]["image"]["shape"]) == (6, 6, [1, 8, 8])
 
 
 GIB = 1 << 30

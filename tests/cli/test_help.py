@@ -21,7 +21,6 @@ HEAVY = (
     "onnx",
     "numpy",
     "scipy",
-    "plotly",
     "gymnasium",
     "pydantic",
     "onnx_graphsurgeon",
