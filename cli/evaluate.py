@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .options import data_option, metric_option, model_argument, preset_option
+from .options import data_option, input_shape_option, metric_option, model_argument, preset_option
 from .settings import Settings, shared_options
 
 
@@ -14,9 +14,16 @@ from .settings import Settings, shared_options
 @click.option("--against", metavar="ORIGINAL", help="Also measure this model, and the paired drop from it.")
 @metric_option
 @preset_option
+@input_shape_option
 @shared_options
 def evaluate(
-    settings: Settings, model: str, data: str | None, against: str | None, metric: str | None, preset: str | None
+    settings: Settings,
+    model: str,
+    data: str | None,
+    against: str | None,
+    metric: str | None,
+    preset: str | None,
+    input_shapes: dict[str, tuple[int, ...]] | None,
 ) -> None:
     """Accuracy of MODEL in ONNX Runtime, with a 95% interval.
 
@@ -33,6 +40,6 @@ def evaluate(
     from hwc_onnx.report.evaluation_table import evaluation_tables
     from hwc_onnx.report.payloads import evaluation_payload
 
-    measured = api.evaluate(model, data=data, against=against, metric=metric, preset=preset)
+    measured = api.evaluate(model, data=data, against=against, metric=metric, preset=preset, input_shapes=input_shapes)
     payload = evaluation_payload(measured, model, against)
     settings.show(payload, lambda: evaluation_tables(payload))

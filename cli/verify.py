@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .options import DEFAULT_ACCELERATOR, data_option
+from .options import DEFAULT_ACCELERATOR, data_option, input_shape_option
 from .settings import Settings, shared_options
 
 
@@ -20,10 +20,17 @@ from .settings import Settings, shared_options
     show_default=True,
     help="Accelerator on which the file's energy is computed again.",
 )
+@input_shape_option
 @shared_options
 @click.pass_context
 def verify(
-    ctx: click.Context, settings: Settings, compressed: str, against: str, data: str | None, accelerator: str
+    ctx: click.Context,
+    settings: Settings,
+    compressed: str,
+    against: str,
+    data: str | None,
+    accelerator: str,
+    input_shapes: dict[str, tuple[int, ...]] | None,
 ) -> None:
     """Check that COMPRESSED opens, computes and declares what it should.
 
@@ -39,7 +46,7 @@ def verify(
     from hwc_onnx.report.payloads import verify_payload
     from hwc_onnx.report.verify_table import verify_tables
 
-    checked = api.verify(compressed, against=against, data=data, accelerator=accelerator)
+    checked = api.verify(compressed, against=against, data=data, accelerator=accelerator, input_shapes=input_shapes)
     payload = verify_payload(checked, compressed, against)
     settings.show(payload, lambda: verify_tables(payload))
     if not payload["passed"]:

@@ -226,15 +226,17 @@ def verify(
     data: Any = None,
     accelerator: str | Path | None = "edge-flex",
     preset: str | None = None,
+    input_shapes: InputShapes = None,
 ) -> VerifyReport:
     """Check a written file against its original with ONNX Runtime; failed checks are in the report."""
     samples: Samples | None = None
     if data is not None:
-        opened = open_model(compressed)
-        loaded = load_samples(data, opened.loaded.proto, preset, None, opened.preprocess)
+        opened = open_model(compressed, input_shapes)
+        loaded = load_samples(data, opened.loaded.proto, preset, input_shapes, opened.preprocess)
         pool = loaded.holdout if loaded.holdout is not None else loaded.pool
         samples = pool.samples(np.arange(min(len(pool), 1024)))
-    return verify_file(compressed, against, samples, load_profile(accelerator) if accelerator is not None else None)
+    profile = load_profile(accelerator) if accelerator is not None else None
+    return verify_file(compressed, against, samples, profile, input_shapes=input_shapes)
 
 
 def _as_float(graph: LayerGraph) -> LayerGraph:

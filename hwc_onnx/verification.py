@@ -12,7 +12,7 @@ cause; anything systematic (a lost bias, a wrong zero point, saturating products
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,10 +98,11 @@ class VerifyReport:
 
 def verify(
     compressed: str | Path | onnx.ModelProto,
-    original: str | Path | onnx.ModelProto,
+    original: str | Path | onnx.ModelProto | Loaded,
     samples: Samples | None = None,
     profile: AcceleratorProfile | None = None,
     threads: int | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> VerifyReport:
     """Check `compressed` against `original`; failed checks are in the report, they do not raise.
 
@@ -111,13 +112,15 @@ def verify(
         samples: inputs to compare on; random ones when None.
         profile: accelerator on which both are costed again from their files.
         threads: ONNX Runtime threads.
+        input_shapes: sizes of dynamic inputs.
 
     Raises:
         ModelError: one of the two cannot be read as a model.
         DataError: the samples do not fit the inputs.
     """
-    ours, theirs = load_model(compressed), load_model(original)
-    used = samples or _random_samples(theirs.proto)
+    ours = load_model(compressed)
+    theirs = original if isinstance(original, Loaded) else load_model(original)
+    used = samples or _random_samples(theirs.proto, input_shapes)
     checks = [
         _declarations(ours.proto, theirs.proto, "input"),
         _declarations(ours.proto, theirs.proto, "output"),
@@ -142,7 +145,7 @@ def verify(
         finite = all(bool(np.isfinite(value).all()) for value in reference.values() if value.dtype.kind == "f")
         checks.append(Check("outputs are finite", finite, "all finite" if finite else "NaN or infinity in the outputs"))
     logical = read_qdq(ours.proto)
-    cost, float_cost = _costs(ours.proto, theirs.proto, profile)
+    cost, float_cost = _costs(ours.proto, theirs.proto, profile, input_shapes)
     return VerifyReport(
         checks=tuple(checks),
         levels=levels,
@@ -281,9 +284,9 @@ def _agreement(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray
     return min(shares, default=1.0)
 
 
-def _random_samples(proto: onnx.ModelProto) -> Samples:
+def _random_samples(proto: onnx.ModelProto, wanted: Mapping[str, Sequence[int]] | None) -> Samples:
     """Standard normal inputs, drawn with a fixed seed."""
-    shapes = input_shapes_of(proto, None, RANDOM_SAMPLES)
+    shapes = input_shapes_of(proto, wanted, RANDOM_SAMPLES)
     count = min((shape[0] for shape in shapes.values() if shape), default=1)
     feeds = random_feeds(proto, {name: (count, *shape[1:]) for name, shape in shapes.items()})
     return Samples({name: np.asarray(values) for name, values in feeds.items()}, None)
@@ -309,7 +312,10 @@ def _mean_density(proto: onnx.ModelProto, density: Mapping[str, float]) -> float
 
 
 def _costs(
-    ours: onnx.ModelProto, theirs: onnx.ModelProto, profile: AcceleratorProfile | None
+    ours: onnx.ModelProto,
+    theirs: onnx.ModelProto,
+    profile: AcceleratorProfile | None,
+    wanted: Mapping[str, Sequence[int]] | None,
 ) -> tuple[ModelCost | None, ModelCost | None]:
     """Energy of the file as it stands, and of the original in float, on `profile`."""
     if profile is None:
@@ -319,4 +325,4 @@ def _costs(
     from hwc_onnx.normalize.pipeline import normalize
 
     model = CostModel(profile)
-    return model.cost(parse(ours)), model.float_cost(parse(normalize(theirs)))
+    return model.cost(parse(ours, wanted)), model.float_cost(parse(normalize(theirs, wanted), wanted))
