@@ -108,8 +108,16 @@ class Options:
             "model_sha256": model_digest,
             "data_sha256": data_digest,
             "accelerator_sha256": accelerator_digest,
-            "metric": self.metric if self.metric is None or isinstance(self.metric, str) else repr(self.metric),
+            "metric": _name(self.metric),
         }
+
+
+def _name(metric: Any) -> str | None:
+    """A metric by a name that is the same in the next process, which its address is not."""
+    if metric is None or isinstance(metric, str):
+        return metric
+    name = getattr(metric, "__qualname__", None) or getattr(metric, "name", None) or type(metric).__qualname__
+    return f"{getattr(metric, '__module__', '')}:{name}"
 
 
 def _plain(value: Any) -> Any:

@@ -98,7 +98,8 @@ class Compression:
     def _finish(self, run: Running) -> Result:
         """Search, judge, write, verify, record."""
         options = self.options
-        run.write_best(run.baseline)
+        if not all((run.folder.path / name).is_file() for name in ("best.onnx", "plan.json")):
+            run.write_best(run.baseline)  # a continued run already has something as good
         self.tell(Phase("database", "what each layer becomes under each setting, and how much that matters"))
         started = time.perf_counter()
         objective = run.objective()

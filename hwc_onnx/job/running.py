@@ -67,7 +67,8 @@ class Running:
         reference = make_reference(self.opened.proto, splits.search, options.metric, task=options.task)
         self.tell(Note(reference.reason))
         check_reference(reference, options.split_seed)
-        self.baseline = build(self.opened.proto, self.opened.graph, self.calibrated.database, self.calibrated.baseline)
+        built = build(self.opened.proto, self.opened.graph, self.calibrated.database, self.calibrated.baseline)
+        self.baseline = replace(built, plan=self._complete(built.plan, "full"))
         return with_baseline(reference, self.baseline.proto)
 
     def objective(self) -> Objective:

@@ -268,6 +268,6 @@ class _Loop:
         recent = self.history.records[-FAILURES:]
         if len(recent) == FAILURES and all(record.outcome.failure is not None for record in recent):
             raise SearchError(
-                f"search: the last {FAILURES} candidates all failed, the last with: {last.outcome.failure}; nothing was lost,"
-                " run `hwc-onnx doctor` and then the same command again"
+                f"search: the last {FAILURES} candidates all failed, the last with: {last.outcome.failure}; nothing was lost:"
+                " once the cause is mended, the same command goes on"
             )
