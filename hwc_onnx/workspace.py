@@ -191,10 +191,17 @@ def load_samples(
     preset: str | None,
     input_shapes: InputShapes,
     recorded: Mapping[str, object] | None = None,
+    seed: int = 0,
 ) -> Data:
-    """Samples for the model's inputs; `recorded` is the preparation stored in a file of ours."""
+    """Samples for the model's inputs; `recorded` is the preparation stored in a file of ours, `seed` of synthetic ones."""
     return load_data(
-        data, input_specs(proto), preset=preset, input_shapes=input_shapes, stored=recorded or None, model=proto
+        data,
+        input_specs(proto),
+        preset=preset,
+        input_shapes=input_shapes,
+        stored=recorded or None,
+        seed=seed,
+        model=proto,
     )
 
 

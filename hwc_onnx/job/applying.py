@@ -99,8 +99,8 @@ def apply_plan(
     check_plan(opened.graph, chosen)
     if chosen.source_digest and chosen.source_digest != opened.loaded.digest:
         notes.append("the plan was made for another file; it fits this model's layers and is applied as it is")
-    loaded = load_samples("synthetic" if data is None else data, opened.proto, preset, input_shapes)
     seed = chosen.calibration.split_seed if split_seed is None else split_seed
+    loaded = load_samples("synthetic" if data is None else data, opened.proto, preset, input_shapes, seed=seed)
     splits = make_splits(loaded, seed)
     recorded = chosen.calibration.digest
     if recorded and recorded != splits.digest:
