@@ -1,0 +1,84 @@
+"""The main job on models that come in parts or with open sizes: the written file stands on its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import hwc_onnx
+from hwc_onnx.errors import ModelError
+from hwc_onnx.options import Options
+from tests.cli.tiny_case import tiny_case
+
+MODEL, SAMPLES = tiny_case(np.random.default_rng(0))
+SHAPES = {"x": (1, 1, 8, 8)}
+
+
+def compress(model: object, folder: Path, **options: object) -> hwc_onnx.result.Result:
+    chosen = {"trials": 2, "max_drop": 60.0, "gate": "point"} | options
+    return hwc_onnx.compress(model, data=SAMPLES, output=folder / "out.onnx", **chosen)
+
+
+@pytest.fixture
+def in_parts(tmp_path: Path) -> Path:
+    """The tiny model with its weights in a second file."""
+    (tmp_path / "model").mkdir()
+    path = tmp_path / "model" / "tiny.onnx"
+    onnx.save_model(onnx.ModelProto.FromString(MODEL.SerializeToString()), path, save_as_external_data=True,
+                    location="tiny.bin", size_threshold=0)  # fmt: skip
+    return path
+
+
+def test_compress_with_external_data_is_checked_against_what_was_loaded(in_parts: Path, tmp_path: Path) -> None:
+    compress(in_parts, tmp_path)
+    report = hwc_onnx.verify(tmp_path / "out.onnx", against=in_parts)
+    assert report.passed, report.checks
+
+
+def test_original_written_elsewhere_takes_its_external_data_along(in_parts: Path, tmp_path: Path) -> None:
+    result = compress(in_parts, tmp_path, trials=1, max_drop=0.0, gate="upper")
+    assert result.to_json()["output"]["kind"] == "original"
+    found = hwc_onnx.evaluate(tmp_path / "out.onnx", data=SAMPLES)
+    assert found.value == hwc_onnx.evaluate(in_parts, data=SAMPLES).value == 1.0
+
+
+def test_saved_result_is_the_written_file(tmp_path: Path) -> None:
+    result = compress(MODEL, tmp_path)
+    assert result.save(tmp_path / "again.onnx").read_bytes() == (tmp_path / "out.onnx").read_bytes()
+
+
+def test_model_with_open_sizes_is_evaluated_and_verified_at_the_given_ones(tmp_path: Path) -> None:
+    model = onnx.ModelProto.FromString(MODEL.SerializeToString())
+    for axis, name in ((2, "height"), (3, "width")):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    compress(model, tmp_path, input_shapes=SHAPES)
+    written = tmp_path / "out.onnx"
+    with pytest.raises(ModelError, match="--input-shape"):
+        hwc_onnx.evaluate(written, data=SAMPLES, against=model)
+    assert hwc_onnx.evaluate(written, data=SAMPLES, against=model, input_shapes=SHAPES).n_samples == 1200
+    assert hwc_onnx.verify(written, against=model, input_shapes=SHAPES).passed
+
+
+def test_continued_run_is_never_behind_its_best_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compress(MODEL, tmp_path)
+    best = next(tmp_path.glob("*.hwc/best.onnx"))
+    before = best.read_bytes()
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hwc_onnx.job.running.Running.objective", stop)
+    with pytest.raises(KeyboardInterrupt):
+        compress(MODEL, tmp_path)
+    assert best.read_bytes() == before
+
+
+def test_config_names_a_callable_metric_as_the_next_process_will() -> None:
+    def score(outputs: object, labels: object) -> float:
+        return 0.0
+
+    named = Options(metric=score).config("", "", "")["metric"]
+    assert named.endswith("score") and "0x" not in named
