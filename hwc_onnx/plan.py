@@ -51,7 +51,8 @@ RECOVERIES = ("none", "ranges", "full", "sequential")
 class CalibrationRecord(BaseModel):
     """Which samples the plan was built from, so that another data set is noticed.
 
-    `recovery` is one of `RECOVERIES`.
+    `source` is its name without folders, so that the same data elsewhere gives the same plan. `recovery` is one of
+    `RECOVERIES`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

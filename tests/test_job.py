@@ -82,3 +82,15 @@ def test_config_names_a_callable_metric_as_the_next_process_will() -> None:
 
     named = Options(metric=score).config("", "", "")["metric"]
     assert named.endswith("score") and "0x" not in named
+
+
+def test_same_data_in_another_folder_gives_the_same_bytes(tmp_path: Path) -> None:
+    contents = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "samples.npz", **SAMPLES)
+        applied = hwc_onnx.apply_plan(
+            MODEL, plan=hwc_onnx.uniform_plan(MODEL, "w8a8"), data=str(tmp_path / name / "samples.npz")
+        )
+        contents.append(applied.save(tmp_path / name / "out.onnx").path.read_bytes())
+    assert contents[0] == contents[1]

@@ -119,7 +119,11 @@ def apply_plan(
         dialect=chosen.dialect,
     )
     record = CalibrationRecord(
-        source=loaded.source, samples=len(splits.calibration), split_seed=seed, digest=splits.digest, recovery=recovery
+        source=Path(loaded.source).name,
+        samples=len(splits.calibration),
+        split_seed=seed,
+        digest=splits.digest,
+        recovery=recovery,
     )
     complete = chosen.model_copy(
         update={

@@ -110,7 +110,7 @@ class Running:
         """The plan with its provenance, which does not depend on the search."""
         options = self.options
         record = CalibrationRecord(
-            source=self.source if isinstance(options.data, str) or options.data is None else "python",
+            source=Path(self.source).name if isinstance(options.data, str | Path | None) else "python",
             samples=len(self.splits.calibration),
             split_seed=options.split_seed,
             digest=self.splits.digest,

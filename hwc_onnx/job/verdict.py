@@ -73,7 +73,9 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
     run.tell(Note(f"{why}: the INT8 baseline is judged instead, outside the fixed sequence of tests", warning=True))
     looks.append(baseline)
     if baseline.passed:
-        return Verdict("baseline_int8", run.baseline, baseline, tuple(looks), baseline, gate, 0.0)
+        seed = found.history.find(objective.start)
+        drop = seed.outcome.drop_points if seed is not None else 0.0
+        return Verdict("baseline_int8", run.baseline, baseline, tuple(looks), baseline, gate, drop)
     run.tell(Note("the INT8 baseline failed on the holdout too: the original is written unchanged", warning=True))
     original = gate.look(run.opened.loaded.proto)
     return Verdict("original", None, original, tuple(looks), baseline, gate, 0.0)
