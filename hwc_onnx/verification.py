@@ -153,8 +153,8 @@ def verify(
         relative_error=error,
         n_samples=len(used),
         real_samples=samples is not None,
-        file_bytes=_bytes(ours),
-        original_bytes=_bytes(theirs),
+        file_bytes=ours.file_bytes,
+        original_bytes=theirs.file_bytes,
         weight_bits=_tally(logical.weight_bits),
         activation_bits=_tally(logical.activation_bits),
         weight_density=_mean_density(logical.proto, logical.weight_density),
@@ -290,11 +290,6 @@ def _random_samples(proto: onnx.ModelProto, wanted: Mapping[str, Sequence[int]] 
     count = min((shape[0] for shape in shapes.values() if shape), default=1)
     feeds = random_feeds(proto, {name: (count, *shape[1:]) for name, shape in shapes.items()})
     return Samples({name: np.asarray(values) for name, values in feeds.items()}, None)
-
-
-def _bytes(loaded: Loaded) -> int:
-    """Size on disk, external data not counted; of the serialized form for a model in memory."""
-    return loaded.path.stat().st_size if loaded.path is not None else int(loaded.proto.ByteSize())
 
 
 def _tally(bits: Mapping[str, int]) -> dict[int, int]:

@@ -36,6 +36,7 @@ def test_compress_with_external_data_is_checked_against_what_was_loaded(in_parts
     compress(in_parts, tmp_path)
     report = hwc_onnx.verify(tmp_path / "out.onnx", against=in_parts)
     assert report.passed, report.checks
+    assert report.original_bytes == sum(file.stat().st_size for file in in_parts.parent.iterdir())
 
 
 def test_original_written_elsewhere_takes_its_external_data_along(in_parts: Path, tmp_path: Path) -> None:

@@ -30,11 +30,14 @@ _FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorPro
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checked model, where it came from (None for a ModelProto) and the SHA-256 of its bytes."""
+    """A checked model, where it came from (None for a ModelProto), the SHA-256 of its bytes and how many they are,
+    external data included.
+    """
 
     proto: onnx.ModelProto
     path: Path | None
     digest: str
+    file_bytes: int
 
 
 def load_model(source: str | Path | onnx.ModelProto) -> Loaded:
@@ -47,7 +50,8 @@ def load_model(source: str | Path | onnx.ModelProto) -> Loaded:
     if isinstance(source, onnx.ModelProto):
         proto = onnx.ModelProto()
         proto.CopyFrom(source)
-        loaded = Loaded(proto, None, hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest())
+        data = proto.SerializeToString(deterministic=True)
+        loaded = Loaded(proto, None, hashlib.sha256(data).hexdigest(), len(data))
     else:
         loaded = _read(Path(source))
     _check(loaded.proto, str(loaded.path or "model"))
@@ -85,7 +89,7 @@ def _read(path: Path) -> Loaded:
                     f"{path}: more than 2 GiB with its external data; models of that size are not supported"
                 )
             digest.update(tensor.raw_data)
-    return Loaded(proto, path, digest.hexdigest())
+    return Loaded(proto, path, digest.hexdigest(), total)
 
 
 def _looks_like_onnx(data: bytes) -> bool:

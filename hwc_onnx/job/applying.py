@@ -160,7 +160,7 @@ def apply_plan(
         tuple(notes),
         opened.name,
         cost_model.profile.name,
-        original.stat().st_size if original is not None else opened.loaded.proto.ByteSize(),
+        opened.loaded.file_bytes,
         splits.real,
         original,
     )

@@ -89,7 +89,7 @@ def _files(run: Running, verdict: Verdict, written: Written) -> dict[str, Any]:
             "sha256": written.sha256,
             "kind": verdict.kind,
             "file_bytes": written.file_bytes,
-            "original_file_bytes": loaded.path.stat().st_size if loaded.path else loaded.proto.ByteSize(),
+            "original_file_bytes": loaded.file_bytes,
             "baseline_file_bytes": file_bytes(run.baseline.proto),
         },
     }
