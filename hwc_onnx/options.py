@@ -7,9 +7,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hwc_onnx.errors import UsageError
 from hwc_onnx.pruning.table import COARSE, FINE, granularity
 from hwc_onnx.quantization.dialects import get_dialect
+
+_LISTS = frozenset({"algorithms", "granularity", "include", "exclude", "compare_accelerators"})
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,13 @@ class Options:
     compare_accelerators: tuple[str | Path, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself (UsageError)."""
+        """Take one name as a list of one and numpy's numbers as plain ones; refuse what contradicts itself (UsageError)."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, str) and field.name in _LISTS:
+                object.__setattr__(self, field.name, (value,))
+            elif isinstance(value, np.generic):
+                object.__setattr__(self, field.name, value.item())
         for name, low, high in (("weight_bits", 2, 8), ("activation_bits", 2, 8)):
             first, last = getattr(self, name)
             if not low <= first <= last <= high:

@@ -95,3 +95,9 @@ def test_same_data_in_another_folder_gives_the_same_bytes(tmp_path: Path) -> Non
         )
         contents.append(applied.save(tmp_path / name / "out.onnx").path.read_bytes())
     assert contents[0] == contents[1]
+
+
+def test_options_take_one_name_for_a_list_and_numbers_of_numpy() -> None:
+    options = Options(include="Gemm", algorithms="l1", seed=np.int64(3), max_drop=np.float64(0.5))
+    assert (options.include, options.algorithms, options.drop_limit) == (("Gemm",), ("l1",), (0.5, False))
+    assert type(options.config("", "", "")["seed"]) is int
