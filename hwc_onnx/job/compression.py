@@ -18,6 +18,7 @@ from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.errors import UsageError
 from hwc_onnx.events import Event, Listener, Note, Phase
 from hwc_onnx.files import write_atomic
+from hwc_onnx.job.finished import finished
 from hwc_onnx.job.record import record
 from hwc_onnx.job.running import Running
 from hwc_onnx.job.verdict import judge, write_output
@@ -69,6 +70,10 @@ class Compression:
         data, splits = self._data()
         config = self.options.config(self.opened.loaded.digest, splits.digest, self.profile.digest())
         with RunFolder(self.run_dir, config, fresh=self.fresh, resume=self.resume) as folder:
+            earlier = finished(folder.path, self.output, self.options.trials, self.opened, self.profile)
+            if earlier is not None:
+                self.tell(Note(f"{folder.path} holds this run, finished; its result follows (--fresh starts anew)"))
+                return earlier
             return self._finish(Running(self, folder, data, splits))
 
     def _data(self) -> tuple[Data, Splits]:
