@@ -36,7 +36,10 @@ from hwc_onnx.workspace import (
     open_float_model,
     open_model,
     plan_from,
+    with_densities,
 )
+
+Densities = Literal["dense", "measured", "recorded", "plan"]
 
 __all__ = [
     "Applied",
@@ -92,8 +95,8 @@ def compress(
 class ProfileResult:
     """The cost of one model on one accelerator, with the INT8 and unquantized network beside it.
 
-    `densities` says where the shares of zero activations come from: nowhere (all count as dense), the given samples, or
-    the compressed file, which records them.
+    `densities` says where the shares of zero activations come from: nowhere (all count as dense), the given samples, the
+    compressed file, which records them, or the plan, which does too.
     """
 
     cost: ModelCost
@@ -102,7 +105,7 @@ class ProfileResult:
     graph: LayerGraph
     accelerator: str
     seconds: float
-    densities: Literal["dense", "measured", "recorded"] = "dense"
+    densities: Densities = "dense"
 
     def to_json(self) -> dict[str, Any]:
         """The content of `profile --json`."""
@@ -133,8 +136,9 @@ def profile(
     Args:
         model: path or ModelProto.
         accelerator: profile name or YAML file.
-        data: samples to measure activation densities on; without them a float model's activations count as dense, and
-            a compressed file's densities are those recorded in it.
+        data: samples to measure activation densities on; without them the densities are those recorded in the plan
+            (for the INT8 and float network too) or in the compressed file; where nothing is recorded, activations
+            count as dense.
         input_shapes: sizes of dynamic inputs.
         plan: cost the model as this plan would leave it, without building it.
     """
@@ -145,24 +149,25 @@ def profile(
     stored = {name for group in graph.activation_groups for name in group.tensors} if opened.quantized else set()
     recorded = {name: graph.tensors[name].density for name in sorted(stored) if graph.tensors[name].density < 1.0}
     densities = dict(recorded)
+    origin: Densities = "recorded" if recorded else "dense"
     unquantized = _as_float(graph) if opened.quantized else graph
     if data is not None and not opened.quantized:
         loaded = load_samples(data, opened.proto, None, input_shapes)
         calibrated = calibrate(opened, make_splits(loaded).calibration, seed=0)
         densities = calibrated.baseline.activation_density
         unquantized = float_densities(graph, calibrated.database)
-        graph = unquantized
+        graph, origin = unquantized, "measured"
     if plan is not None:
         chosen = plan_from(plan)
         check_plan(graph, chosen)
+        if data is None and chosen.activation_density:
+            densities, origin = chosen.activation_density, "plan"
+            unquantized = with_densities(unquantized, densities)
         graph = with_plan(graph, chosen)
     int8 = uniform(opened.graph, parse_spec("w8a8")).model_copy(update={"activation_density": densities})
     baseline = cost_model.cost(with_plan(opened.graph, int8))
     cost, float_cost = cost_model.cost(graph), cost_model.cost(unquantized)
     name = load_profile(accelerator).name
-    origin: Literal["dense", "measured", "recorded"] = "recorded" if recorded else "dense"
-    if data is not None and not opened.quantized:
-        origin = "measured"
     return ProfileResult(cost, baseline, float_cost, graph, name, time.perf_counter() - started, origin)
 
 

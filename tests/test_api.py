@@ -72,6 +72,20 @@ def test_apply_plan_compares_other_metrics_with_the_original() -> None:
     assert not any("baseline" in note for note in found.notes)
 
 
+def test_profile_with_a_built_plan_takes_its_densities_for_all_three_networks() -> None:
+    built = applied("w8a8")
+    assert min(built.plan.activation_density.values()) < 0.9
+    found = api.profile(MODEL, plan=built.plan)
+    assert found.densities == "plan" and "as recorded in the plan" in found.to_table()
+    assert found.cost.total == pytest.approx(built.cost.total, rel=1e-12)
+    # the plan is the INT8 baseline, but for the weights that rounding made zero, which only a built plan knows
+    assert found.baseline.total == pytest.approx(found.cost.total, rel=2e-3)
+    assert found.float_cost.total == pytest.approx(built.float_cost.total, rel=2e-3)
+    dense = api.profile(MODEL, plan=api.uniform_plan(MODEL, "w8a8"))
+    assert dense.densities == "dense" and dense.baseline.total > 1.01 * found.baseline.total
+    assert dense.float_cost.total > 1.01 * found.float_cost.total
+
+
 def test_evaluate_against_refuses_sqnr_and_defaults_to_cosine(tmp_path: Path) -> None:
     compressed = applied("w3a8").save(tmp_path / "w3.onnx").path
     with pytest.raises(UsageError, match=r"metric sqnr: .*INT8 baseline.*choose cosine"):

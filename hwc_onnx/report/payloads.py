@@ -127,7 +127,8 @@ def profile_payload(
         baseline: the same network with every layer at 8 bits.
         float_cost: the same network unquantized.
         seconds: wall-clock time of the computation.
-        densities: where the shares of zero activations come from: "dense" (unknown), "measured" or "recorded".
+        densities: where the shares of zero activations come from: "dense" (unknown), "measured", "recorded" (in the
+            file) or "plan" (recorded in it).
     """
     return {
         "schema": SCHEMA,

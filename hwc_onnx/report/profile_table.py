@@ -18,6 +18,7 @@ DENSITIES = {
     "measured": "Zeros among activations: measured on the given samples.",
     "recorded": "Zeros among activations: as recorded in the file. INT8 and float are this\n"
     "network's, without removed channels; result.json compares with the original.",
+    "plan": "Zeros among activations: as recorded in the plan, for INT8 and float too.",
 }
 
 

@@ -63,8 +63,10 @@ def test_profile_explain_unknown_node_exits_with_2(case: Case) -> None:
     assert result.exit_code == 2 and "no node 'c9'" in result.stderr
 
 
-def test_profile_of_a_plan_equals_profile_of_its_file(compressed: Run, case: Case) -> None:
+def test_profile_of_a_plan_equals_profile_of_its_file(compressed: Run, case: Case, schema: Validate) -> None:
     planned = payload("profile", case.model, "--plan", compressed.run_dir / "plan.json")
+    schema("profile", planned)
+    assert planned["activation_densities"] == "plan"
     written = payload("profile", compressed.output)
     assert planned["totals"]["energy_pj"]["total"] == pytest.approx(written["totals"]["energy_pj"]["total"], rel=1e-9)
 
