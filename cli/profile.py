@@ -19,8 +19,10 @@ from .settings import Settings, shared_options
     show_default=True,
     help="Accelerator profile; several are shown side by side.",
 )
-@click.option("--top", type=click.IntRange(min=1), metavar="N", help="Show only the N nodes that cost most.")
-@click.option("--explain", "node", metavar="NODE", help="Show how this node's energy comes about: accesses by memory.")
+@click.option(
+    "--top", type=click.IntRange(min=1), metavar="N", help="Only the N nodes that cost most, with --json too."
+)
+@click.option("--explain", "node", metavar="NODE", help="How this node's energy comes about (with --json: it alone).")
 @click.option("--plan", metavar="FILE", help="Cost the model as this plan would leave it, without building it.")
 @data_option
 @input_shape_option
@@ -44,17 +46,18 @@ def profile(
     Examples:
       hwc-onnx profile model.onnx
       hwc-onnx profile model.onnx --accel edge-flex --accel edge-tpu-64x64 --top 10
-      hwc-onnx profile model.hwc.onnx --json
+      hwc-onnx profile model.hwc.onnx --json --top 5
       hwc-onnx profile model.onnx --explain conv1_output
     """
     from hwc_onnx import api
-    from hwc_onnx.report.profile_table import explain_tables, profile_tables
+    from hwc_onnx.report.profile_table import explain_tables, profile_tables, with_nodes
 
     payloads = [
         api.profile(model, accelerator=name, data=data, input_shapes=input_shapes, plan=plan).to_json()
         for name in accelerators
     ]
+    payloads = with_nodes(payloads, top, node)
     settings.show(
         payloads[0] if len(payloads) == 1 else payloads,
-        lambda: explain_tables(payloads, node) if node else profile_tables(payloads, top),
+        lambda: explain_tables(payloads) if node is not None else profile_tables(payloads),
     )

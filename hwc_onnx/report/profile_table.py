@@ -22,33 +22,50 @@ DENSITIES = {
 }
 
 
-def profile_tables(payloads: Sequence[dict[str, Any]], top: int | None = None) -> list[RenderableType]:
-    """Tables for the payloads of one model on one or several accelerators.
+def with_nodes(
+    payloads: Sequence[dict[str, Any]], top: int | None = None, key: str | None = None
+) -> list[dict[str, Any]]:
+    """The payloads with some of their nodes only; totals stay those of the whole model.
 
     Args:
         payloads: results of `payloads.profile_payload`, one for each accelerator.
-        top: show only this many nodes, those that cost most on the first accelerator.
-    """
-    nodes = _nodes(payloads[0], top) if len(payloads) == 1 else _side_by_side(payloads, top)
-    return [nodes, "", *_summary(payloads), "", DENSITIES[payloads[0]["activation_densities"]]]
-
-
-def explain_tables(payloads: Sequence[dict[str, Any]], key: str) -> list[RenderableType]:
-    """How one node's energy comes about on each accelerator: its parts, its accesses and its mapping.
+        top: keep this many nodes, those that cost most on the first accelerator, costliest first.
+        key: keep this node alone.
 
     Raises:
         UsageError: no node has this key.
     """
+    nodes = payloads[0]["nodes"]
+    keys = [node["key"] for node in nodes]
+    if key is not None:
+        if key not in keys:
+            raise UsageError(
+                f"--explain: no node '{key}'{nearest(key, keys)}; `hwc-onnx profile MODEL` lists the nodes by name"
+            )
+        keys = [key]
+    elif top is not None:
+        costliest = sorted(nodes, key=lambda node: node["energy_pj"]["total"], reverse=True)
+        keys = [node["key"] for node in costliest[:top]]
+    named = [{node["key"]: node for node in payload["nodes"]} for payload in payloads]
+    return [payload | {"nodes": [known[key] for key in keys]} for payload, known in zip(payloads, named, strict=True)]
+
+
+def profile_tables(payloads: Sequence[dict[str, Any]]) -> list[RenderableType]:
+    """Tables for the payloads of one model on one or several accelerators (`payloads.profile_payload`)."""
+    nodes = _nodes(payloads[0]) if len(payloads) == 1 else _side_by_side(payloads)
+    return [nodes, "", *_summary(payloads), "", DENSITIES[payloads[0]["activation_densities"]]]
+
+
+def explain_tables(payloads: Sequence[dict[str, Any]]) -> list[RenderableType]:
+    """How one node's energy comes about on each accelerator: its parts, its accesses and its mapping.
+
+    `payloads` are of `with_nodes`, with that node alone.
+    """
     shown: list[RenderableType] = []
     for payload in payloads:
-        known = [node["key"] for node in payload["nodes"]]
-        if key not in known:
-            raise UsageError(
-                f"--explain: no node '{key}'{nearest(key, known)}; `hwc-onnx profile MODEL` lists the nodes by name"
-            )
-        node = payload["nodes"][known.index(key)]
+        (node,) = payload["nodes"]
         unit = payload["energy_unit"]
-        parts = table(f"{key} ({node['op_type']}) on {payload['accelerator']}", "part", "energy", "share")
+        parts = table(f"{node['key']} ({node['op_type']}) on {payload['accelerator']}", "part", "energy", "share")
         total = node["energy_pj"]["total"]
         for name in COMPONENTS:
             part = node["energy_pj"][name]
@@ -67,7 +84,7 @@ def explain_tables(payloads: Sequence[dict[str, Any]], key: str) -> list[Rendera
     return shown
 
 
-def _nodes(payload: dict[str, Any], top: int | None) -> RenderableType:
+def _nodes(payload: dict[str, Any]) -> RenderableType:
     unit, total = payload["energy_unit"], payload["totals"]["energy_pj"]["total"]
     made = table(
         f"Energy per inference on {payload['accelerator']}",
@@ -80,7 +97,7 @@ def _nodes(payload: dict[str, Any], top: int | None) -> RenderableType:
         "latency",
         left=2,
     )
-    for node in _chosen(payload["nodes"], top):
+    for node in payload["nodes"]:
         parts = node["energy_pj"]
         share = parts["total"] / total if total else 0.0
         made.add_row(
@@ -95,14 +112,12 @@ def _nodes(payload: dict[str, Any], top: int | None) -> RenderableType:
     return made
 
 
-def _side_by_side(payloads: Sequence[dict[str, Any]], top: int | None) -> RenderableType:
+def _side_by_side(payloads: Sequence[dict[str, Any]]) -> RenderableType:
     made = table("Energy per inference", "node", "op", *(payload["accelerator"] for payload in payloads), left=2)
-    for chosen in _chosen(payloads[0]["nodes"], top):
-        figures = []
-        for payload in payloads:
-            node = next(node for node in payload["nodes"] if node["key"] == chosen["key"])
-            figures.append(energy(node["energy_pj"]["total"], payload["energy_unit"]))
-        made.add_row(chosen["key"], chosen["op_type"], *figures)
+    units = [payload["energy_unit"] for payload in payloads]
+    for nodes in zip(*(payload["nodes"] for payload in payloads), strict=True):
+        figures = [energy(node["energy_pj"]["total"], unit) for node, unit in zip(nodes, units, strict=True)]
+        made.add_row(nodes[0]["key"], nodes[0]["op_type"], *figures)
     return made
 
 
@@ -128,9 +143,3 @@ def _summary(payloads: Sequence[dict[str, Any]]) -> list[RenderableType]:
                 + ", ".join(f"{item['key']} ({item['reason']})" for item in payload["unmodelled"])
             )
     return lines
-
-
-def _chosen(nodes: list[dict[str, Any]], top: int | None) -> list[dict[str, Any]]:
-    if top is None:
-        return nodes
-    return sorted(nodes, key=lambda node: node["energy_pj"]["total"], reverse=True)[:top]

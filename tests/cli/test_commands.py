@@ -63,6 +63,21 @@ def test_profile_explain_unknown_node_exits_with_2(case: Case) -> None:
     assert result.exit_code == 2 and "no node 'c9'" in result.stderr
 
 
+def test_profile_top_and_explain_choose_the_nodes_of_the_json_too(case: Case, schema: Validate) -> None:
+    options = ("--accel", "edge-flex", "--accel", "edge-tpu-64x64")
+    whole = payload("profile", case.model, *options)
+    costs = {node["key"]: node["energy_pj"]["total"] for node in whole[0]["nodes"]}
+    found = payload("profile", case.model, *options, "--top", 2)
+    schema("profile", found)
+    for item, full in zip(found, whole, strict=True):
+        assert [node["key"] for node in item["nodes"]] == sorted(costs, key=costs.__getitem__, reverse=True)[:2]
+        assert item["totals"] == full["totals"]
+    (node,) = payload("profile", case.model, "--explain", "c2")["nodes"]
+    assert node == next(node for node in whole[0]["nodes"] if node["key"] == "c2")
+    wrong = hwc("profile", case.model, "--explain", "logit", "--json")
+    assert wrong.exit_code == 2 and wrong.stdout == "" and "did you mean 'logits'" in wrong.stderr
+
+
 def test_profile_of_a_plan_equals_profile_of_its_file(compressed: Run, case: Case, schema: Validate) -> None:
     planned = payload("profile", case.model, "--plan", compressed.run_dir / "plan.json")
     schema("profile", planned)

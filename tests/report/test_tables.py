@@ -12,7 +12,7 @@ from hwc_onnx.errors import UsageError
 from hwc_onnx.report.console import print_tables
 from hwc_onnx.report.evaluation_table import evaluation_tables
 from hwc_onnx.report.payloads import profile_payload
-from hwc_onnx.report.profile_table import explain_tables, profile_tables
+from hwc_onnx.report.profile_table import explain_tables, profile_tables, with_nodes
 from hwc_onnx.report.result_table import markdown_rows, result_tables
 from tests.report.samples import model_cost, result_payload
 
@@ -74,7 +74,7 @@ def test_profile_table_shows_nodes_and_totals(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_profile_table_top_keeps_the_costliest(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = text(profile_tables([profiled()], top=1), monkeypatch)
+    shown = text(profile_tables(with_nodes([profiled()], top=1)), monkeypatch)
     assert "conv1_output" in shown and "pool_output" not in shown
 
 
@@ -85,13 +85,13 @@ def test_profile_table_puts_accelerators_side_by_side(monkeypatch: pytest.Monkey
 
 
 def test_explain_shows_parts_that_sum_to_the_total(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = text(explain_tables([profiled()], "conv1_output"), monkeypatch)
+    shown = text(explain_tables(with_nodes([profiled()], key="conv1_output")), monkeypatch)
     assert "12.5%" in shown and "100.0%" in shown and "K8 x C8" in shown and "buffer" in shown
 
 
 def test_explain_unknown_node_names_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean 'conv1_output'"):
-        explain_tables([profiled()], "conv1_outptu")
+        with_nodes([profiled()], key="conv1_outptu")
 
 
 def test_evaluation_table_shows_the_drop_only_when_compared(monkeypatch: pytest.MonkeyPatch) -> None:
