@@ -49,8 +49,9 @@ RECOVERIES = ("none", "ranges", "full", "sequential")
 
 
 class CalibrationRecord(BaseModel):
-    """Which samples the plan was built from, so that another data set is noticed.
+    """Which samples the plan was built from, so that another data set is noticed and as many calibrate again.
 
+    `digest` covers the source and which of its samples calibrate, not those that a search measures on.
     `source` is its name without folders, so that the same data elsewhere gives the same plan. `recovery` is one of
     `RECOVERIES`.
     """

@@ -73,7 +73,7 @@ def test_continued_run_is_never_behind_its_best_file(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr("hwc_onnx.job.running.Running.objective", stop)
     with pytest.raises(KeyboardInterrupt):
-        compress(MODEL, tmp_path)
+        compress(MODEL, tmp_path, trials=3)
     assert best.read_bytes() == before
 
 
@@ -95,6 +95,18 @@ def test_same_data_in_another_folder_gives_the_same_bytes(tmp_path: Path) -> Non
         )
         contents.append(applied.save(tmp_path / name / "out.onnx").path.read_bytes())
     assert contents[0] == contents[1]
+
+
+def test_applied_plan_of_a_run_with_its_own_split_sizes_gives_the_same_file_without_a_note(tmp_path: Path) -> None:
+    found = compress(MODEL, tmp_path, calibration_samples=100, search_samples=200)
+    assert found.plan is not None
+    again = hwc_onnx.apply_plan(MODEL, plan=found.plan, data=SAMPLES)
+    assert again.plan.calibration.samples == 100
+    assert not [note for note in again.notes if "other calibration samples" in note]
+    stored = [{t.name: t.raw_data for t in proto.graph.initializer} for proto in (found.proto, again.proto)]
+    assert stored[0] == stored[1]
+    other = hwc_onnx.apply_plan(MODEL, plan=found.plan, data={name: array[::-1] for name, array in SAMPLES.items()})
+    assert [note for note in other.notes if "other calibration samples" in note]
 
 
 def test_options_take_one_name_for_a_list_and_numbers_of_numpy() -> None:

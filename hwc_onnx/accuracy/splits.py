@@ -38,7 +38,7 @@ def make_splits(data: Data, seed: int = 0, calibration: int | None = None, searc
     """
     total = len(data.pool)
     own = data.holdout is not None
-    held = 0 if own else min(MOST_HOLDOUT, int(total * HOLDOUT_SHARE))
+    held = 0 if own else _held(total)
     fitting = min(MOST_CALIBRATION, int(total * CALIBRATION_SHARE)) if calibration is None else calibration
     searched = min(MOST_SEARCH if search is None else search, total - held - fitting)
     sizes = {"calibration": fitting, "search": searched, "holdout": len(data.holdout) if data.holdout else held}
@@ -65,7 +65,18 @@ def make_splits(data: Data, seed: int = 0, calibration: int | None = None, searc
             f"({'its own holdout' if own else 'holdout split off'}, split seed {seed})"
         ),
         digest=_digest(data.digest, fit_part, search_part, held_part),
+        calibration_digest=_digest(data.digest, fit_part),
     )
+
+
+def calibration_size(data: Data, wanted: int) -> int | None:
+    """`wanted` where every split can still have its fewest samples, else None: the usual share."""
+    held = 0 if data.holdout is not None else _held(len(data.pool))
+    return wanted if MINIMUM <= wanted <= len(data.pool) - held - MINIMUM else None
+
+
+def _held(total: int) -> int:
+    return min(MOST_HOLDOUT, int(total * HOLDOUT_SHARE))
 
 
 def stratified_order(labels: NDArray[np.generic] | None, total: int, rng: np.random.Generator) -> NDArray[np.int64]:

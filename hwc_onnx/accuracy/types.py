@@ -26,7 +26,10 @@ class Samples:
 
 @dataclass(frozen=True)
 class Splits:
-    """Disjoint calibration, search and holdout samples; `real` is False for synthetic inputs."""
+    """Disjoint calibration, search and holdout samples; `real` is False for synthetic inputs.
+
+    `digest` identifies the source and all three parts, `calibration_digest` the source and the calibration part.
+    """
 
     calibration: Samples
     search: Samples
@@ -34,6 +37,7 @@ class Splits:
     real: bool
     description: str
     digest: str
+    calibration_digest: str
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import onnx
 
 from hwc_onnx.accuracy.measure import measure
 from hwc_onnx.accuracy.reference import make_reference, with_baseline
-from hwc_onnx.accuracy.splits import make_splits
+from hwc_onnx.accuracy.splits import calibration_size, make_splits
 from hwc_onnx.accuracy.types import Evaluation
 from hwc_onnx.candidate import assemble, build
 from hwc_onnx.cost.model import CostModel
@@ -101,9 +101,9 @@ def apply_plan(
         notes.append("the plan was made for another file; it fits this model's layers and is applied as it is")
     seed = chosen.calibration.split_seed if split_seed is None else split_seed
     loaded = load_samples("synthetic" if data is None else data, opened.proto, preset, input_shapes, seed=seed)
-    splits = make_splits(loaded, seed)
+    splits = make_splits(loaded, seed, calibration_size(loaded, chosen.calibration.samples))
     recorded = chosen.calibration.digest
-    if recorded and recorded != splits.digest:
+    if recorded and recorded != splits.calibration_digest:
         notes.append("the plan was made with other calibration samples: the file will differ from the one it came from")
     if not splits.real:
         notes.append(
@@ -122,7 +122,7 @@ def apply_plan(
         source=Path(loaded.source).name,
         samples=len(splits.calibration),
         split_seed=seed,
-        digest=splits.digest,
+        digest=splits.calibration_digest,
         recovery=recovery,
     )
     complete = chosen.model_copy(

@@ -113,7 +113,7 @@ class Running:
             source=Path(self.source).name if isinstance(options.data, str | Path | None) else "python",
             samples=len(self.splits.calibration),
             split_seed=options.split_seed,
-            digest=self.splits.digest,
+            digest=self.splits.calibration_digest,
             recovery=recovery,
         )
         return plan.model_copy(

@@ -5,7 +5,7 @@ import pytest
 
 from hwc_onnx.accuracy.datasets import load_data
 from hwc_onnx.accuracy.runner import InputSpec
-from hwc_onnx.accuracy.splits import make_splits, stratified_order
+from hwc_onnx.accuracy.splits import calibration_size, make_splits, stratified_order
 from hwc_onnx.errors import DataError
 
 SPECS = [InputSpec("x", (None, 2), np.dtype(np.float32))]
@@ -50,6 +50,26 @@ def test_make_splits_are_disjoint_and_repeatable():
     np.testing.assert_array_equal(first.search.inputs["x"], again.search.inputs["x"])
     assert first.digest == again.digest != other.digest
     assert members(other.search) != parts[1]
+
+
+def test_calibration_digest_follows_the_calibration_samples_alone():
+    data = numbered(1000)
+    first, searched = make_splits(data), make_splits(data, search=100)
+    assert first.calibration_digest == searched.calibration_digest and first.digest != searched.digest
+    for other in (make_splits(data, calibration=128), make_splits(data, 1), make_splits(numbered(1001), 0, 250)):
+        assert other.calibration_digest != first.calibration_digest
+
+
+@pytest.mark.parametrize("holdout", [0, 100])
+def test_calibration_size_is_granted_exactly_where_splits_can_be_made(holdout):
+    data = numbered(300, holdout)
+    for wanted in range(0, 301, 1):
+        try:
+            make_splits(data, calibration=wanted)
+        except DataError:
+            assert calibration_size(data, wanted) is None
+        else:
+            assert calibration_size(data, wanted) == wanted
 
 
 def test_make_splits_own_holdout_is_used_alone():
