@@ -133,5 +133,8 @@ def check_output(path: Path, source: Path | None) -> None:
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; name a file with -o")
     probe = path.with_name(f".{path.name}.probe")
-    write_atomic(probe, b"")
+    try:
+        write_atomic(probe, b"")
+    except UsageError as error:
+        raise UsageError(str(error).replace(str(probe), str(path))) from error
     probe.unlink()
