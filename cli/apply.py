@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from .options import accelerator_option, data_option, input_shape_option, metric_option, model_argument, preset_option
+from .options import (
+    accelerator_option,
+    data_option,
+    input_shape_option,
+    metric_option,
+    model_argument,
+    preset_option,
+    task_option,
+)
 from .settings import Settings, shared_options
 
 
@@ -28,7 +36,9 @@ from .settings import Settings, shared_options
 )
 @data_option
 @metric_option
+@task_option
 @preset_option
+@click.option("--split-seed", type=int, help="Which samples calibrate and judge. Default: the plan's own.")
 @accelerator_option
 @input_shape_option
 @shared_options
@@ -44,7 +54,9 @@ def apply(
     recovery: str | None,
     data: str | None,
     metric: str | None,
+    task: str | None,
     preset: str | None,
+    split_seed: int | None,
     accelerator: str,
     input_shapes: dict[str, tuple[int, ...]] | None,
 ) -> None:
@@ -76,9 +88,12 @@ def apply(
         data=data,
         recovery=recovery,
         metric=metric,
+        task=task,
         preset=preset,
         accelerator=accelerator,
         input_shapes=input_shapes,
+        split_seed=split_seed,
+        output=output,
     )
     written = applied.save(output)
     if save_plan is not None:

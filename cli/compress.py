@@ -16,6 +16,7 @@ from .options import (
     model_argument,
     preset_option,
     split_seed_option,
+    task_option,
 )
 from .parameters import BitRange, ByteSize, Drop, Duration, Latency, Share, names
 from .settings import Settings, shared_options
@@ -53,7 +54,7 @@ from .settings import Settings, shared_options
 @click.option("--max-latency", type=Latency, help="Latency limit, such as 5ms.")
 @click.option("--max-bytes", type=ByteSize, help="File size limit, such as 500KB.")
 @metric_option
-@click.option("--task", metavar="NAME", help="What the outputs are, where the model does not say: classification, ...")
+@task_option
 @preset_option
 @click.option(
     "--sampler", metavar="NAME", default="composite", show_default=True, help="composite, tpe, nsga2 or random."

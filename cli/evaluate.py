@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .options import data_option, input_shape_option, metric_option, model_argument, preset_option
+from .options import data_option, input_shape_option, metric_option, model_argument, preset_option, task_option
 from .settings import Settings, shared_options
 
 
@@ -13,6 +13,7 @@ from .settings import Settings, shared_options
 @data_option
 @click.option("--against", metavar="ORIGINAL", help="Also measure this model, and the paired drop from it.")
 @metric_option
+@task_option
 @preset_option
 @input_shape_option
 @shared_options
@@ -22,6 +23,7 @@ def evaluate(
     data: str | None,
     against: str | None,
     metric: str | None,
+    task: str | None,
     preset: str | None,
     input_shapes: dict[str, tuple[int, ...]] | None,
 ) -> None:
@@ -40,6 +42,8 @@ def evaluate(
     from hwc_onnx.report.evaluation_table import evaluation_tables
     from hwc_onnx.report.payloads import evaluation_payload
 
-    measured = api.evaluate(model, data=data, against=against, metric=metric, preset=preset, input_shapes=input_shapes)
+    measured = api.evaluate(
+        model, data=data, against=against, metric=metric, task=task, preset=preset, input_shapes=input_shapes
+    )
     payload = evaluation_payload(measured, model, against)
     settings.show(payload, lambda: evaluation_tables(payload))

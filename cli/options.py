@@ -28,6 +28,9 @@ metric_option = click.option(
     metavar="NAME",
     help="top1, top5, agreement, miou, cosine, sqnr, mse or module:function. Default: chosen from the data.",
 )
+task_option = click.option(
+    "--task", metavar="NAME", help="What the outputs are, where the model does not say: classification, ..."
+)
 preset_option = click.option(
     "--preset",
     metavar="NAME",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .options import DEFAULT_ACCELERATOR, data_option, input_shape_option
+from .options import DEFAULT_ACCELERATOR, data_option, input_shape_option, preset_option
 from .settings import Settings, shared_options
 
 
@@ -12,6 +12,7 @@ from .settings import Settings, shared_options
 @click.argument("compressed", metavar="COMPRESSED")
 @click.option("--against", metavar="ORIGINAL", required=True, help="The model that the file was made from.")
 @data_option
+@preset_option
 @click.option(
     "--accel",
     "accelerator",
@@ -29,6 +30,7 @@ def verify(
     compressed: str,
     against: str,
     data: str | None,
+    preset: str | None,
     accelerator: str,
     input_shapes: dict[str, tuple[int, ...]] | None,
 ) -> None:
@@ -46,7 +48,9 @@ def verify(
     from hwc_onnx.report.payloads import verify_payload
     from hwc_onnx.report.verify_table import verify_tables
 
-    checked = api.verify(compressed, against=against, data=data, accelerator=accelerator, input_shapes=input_shapes)
+    checked = api.verify(
+        compressed, against=against, data=data, accelerator=accelerator, preset=preset, input_shapes=input_shapes
+    )
     payload = verify_payload(checked, compressed, against)
     settings.show(payload, lambda: verify_tables(payload))
     if not payload["passed"]:

@@ -68,8 +68,9 @@ class Result:
     """The outcome of one compression.
 
     `proto` is the file that was written, `plan` its settings with what they achieved (None when the original was
-    returned), `evaluation` its drop on the holdout, `pareto` the accepted and rejected points as
-    (energy fraction of INT8, drop in points), `payload` the content of result.json.
+    returned), `evaluation` its drop on the holdout, `pareto` the search's accepted plans that no other beats in both
+    (energy fraction of INT8, drop in points on the search samples), least energy first, `payload` the content of
+    result.json.
     """
 
     proto: onnx.ModelProto

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 import hwc_onnx
 from hwc_onnx.errors import ModelError
 from hwc_onnx.options import Options
+from hwc_onnx.plan import CompressionPlan
 from tests.cli.tiny_case import tiny_case
 
 MODEL, SAMPLES = tiny_case(np.random.default_rng(0))
@@ -37,6 +41,28 @@ def test_compress_with_external_data_is_checked_against_what_was_loaded(in_parts
     report = hwc_onnx.verify(tmp_path / "out.onnx", against=in_parts)
     assert report.passed, report.checks
     assert report.original_bytes == sum(file.stat().st_size for file in in_parts.parent.iterdir())
+
+
+def test_pareto_front_is_that_of_all_accepted_trials_by_brute_force(tmp_path: Path) -> None:
+    result = compress(MODEL, tmp_path, trials=8)
+    assert result.study is not None
+    storage = JournalStorage(JournalFileBackend(str(result.study)))
+    outcomes = [trial.user_attrs["outcome"] for trial in optuna.load_study(study_name=None, storage=storage).trials]
+    seen = {(o["energy"], o["drop_points"]) for o in outcomes if o["complete"] and o["drop_points"] <= 60.0}
+    beaten = {a for a in seen for b in seen if a != b and b[0] <= a[0] and b[1] <= a[1]}
+    assert len(seen) < len(outcomes) or beaten
+    assert result.pareto == tuple(sorted(seen - beaten))
+    rows = next(tmp_path.glob("*.hwc/pareto.csv")).read_text().splitlines()
+    assert rows[0] == "energy_vs_int8,drop_points,accepted,origin"
+    assert [tuple(map(float, row.split(",")[:2])) for row in rows[1:]] == list(result.pareto)
+
+
+def test_plan_is_that_of_the_best_file_where_the_original_was_written(tmp_path: Path) -> None:
+    result = compress(MODEL, tmp_path, trials=1, max_drop=0.0, gate="upper")
+    assert result.to_json()["output"]["kind"] == "original" and result.plan is None and result.pareto == ()
+    (folder,) = tmp_path.glob("*.hwc")
+    named = {entry.key: entry.value for entry in onnx.load(folder / "best.onnx").metadata_props}["hwc.plan"]
+    assert CompressionPlan.load(folder / "plan.json").digest() == named
 
 
 def test_original_written_elsewhere_takes_its_external_data_along(in_parts: Path, tmp_path: Path) -> None:

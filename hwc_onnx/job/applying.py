@@ -76,6 +76,7 @@ def apply_plan(
     accelerator: str | Path = "edge-flex",
     input_shapes: InputShapes = None,
     split_seed: int | None = None,
+    output: str | Path | None = None,
 ) -> Applied:
     """Carry out a plan without searching; the same plan, model and data give the same bytes.
 
@@ -89,12 +90,15 @@ def apply_plan(
         accelerator: where the energy is computed.
         input_shapes: sizes of dynamic inputs.
         split_seed: which samples calibrate; default the plan's own.
+        output: where the model will be saved; refused at once where nothing can be written (UsageError).
     """
     chosen = plan_from(plan)
     recovery = recovery or chosen.calibration.recovery
     if recovery not in RECOVERIES:
         raise UsageError(f"recovery: '{recovery}'; choose {', '.join(RECOVERIES)}")
     opened = open_float_model(model, input_shapes)
+    if output is not None:
+        check_output(Path(output), opened.loaded.path)
     notes: list[str] = []
     check_plan(opened.graph, chosen)
     if chosen.source_digest and chosen.source_digest != opened.loaded.digest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import onnx
@@ -138,14 +139,13 @@ def _missed(run: Running, main: Figures, written: Written) -> list[str]:
 
 
 def _points(found: SearchResult) -> list[tuple[str, str, str, str]]:
-    """Measured trials as rows of pareto.csv."""
+    """Rows of pareto.csv: the accepted plans that no other beats in energy and drop, least energy first."""
     limit = found.history.limit_points
-    return [
-        (
-            repr(trial.outcome.energy),
-            repr(trial.outcome.drop_points),
-            str(trial.outcome.accepted(limit)).lower(),
-            trial.origin,
-        )
-        for trial in found.history.measured()
-    ]
+    accepted = [trial for trial in found.history.measured() if trial.outcome.accepted(limit)]
+    rows: list[tuple[str, str, str, str]] = []
+    least = math.inf
+    for trial in sorted(accepted, key=lambda trial: (trial.outcome.energy, trial.outcome.drop_points)):
+        if trial.outcome.drop_points < least:
+            least = trial.outcome.drop_points
+            rows.append((repr(trial.outcome.energy), repr(least), "true", trial.origin))
+    return rows
