@@ -139,6 +139,21 @@ def test_verify_passes_on_our_file_and_its_json_fits(compressed: Run, case: Case
     assert found["passed"] and len(found["levels"]) == 4
 
 
+def test_verify_tells_the_agreement_on_samples_and_not_on_noise(compressed: Run, case: Case) -> None:
+    arguments = ("verify", compressed.output, "--against", case.model)
+    alone, measured = hwc(*arguments).stdout, hwc(*arguments, "--data", case.data, "--preset", "unit").stdout
+    assert "--data measures the agreement" in alone and "relative difference of" not in alone
+    assert "agreement with the original on" in measured and "--data measures" not in measured
+
+
+def test_commands_take_the_options_of_their_calls(compressed: Run, case: Case, tmp_path: Path) -> None:
+    assert payload("evaluate", case.model, "--data", case.data, "--task", "classification")["value"] == 1.0
+    plan = tmp_path / "plan.json"
+    payload("apply", case.model, "--uniform", "w8a8", "--data", case.data, "--task", "classification", "--split-seed", 3,
+            "-o", tmp_path / "out.onnx", "--save-plan", plan)  # fmt: skip
+    assert json.loads(plan.read_text())["calibration"]["split_seed"] == 3
+
+
 def test_verify_of_a_damaged_file_exits_with_5(compressed: Run, case: Case, tmp_path: Path) -> None:
     proto = onnx.load(str(compressed.output))
     proto.graph.output[0].name = "other"
