@@ -166,7 +166,8 @@ def profile(
         graph = with_plan(graph, chosen)
     int8 = uniform(opened.graph, parse_spec("w8a8")).model_copy(update={"activation_density": densities})
     baseline = cost_model.cost(with_plan(opened.graph, int8))
-    cost, float_cost = cost_model.cost(graph), cost_model.cost(unquantized)
+    cost = cost_model.cost(graph)
+    float_cost = cost if unquantized is graph else cost_model.cost(unquantized)
     name = load_profile(accelerator).name
     return ProfileResult(cost, baseline, float_cost, graph, name, time.perf_counter() - started, origin)
 

@@ -1,8 +1,8 @@
 """The last evaluations: plans refitted layer after layer, at graded damages up to the limit.
 
-Refitting a plan to its own compressed inputs (rebuild.py) takes too long for every candidate and roughly halves the
-damage of any of them, so a refitted plan may be more aggressive than the best one of the search. A few evaluations are
-kept back for it: the solver aims at the damage that is expected to be right once refitted, and the ratio of damage
+Refitting a plan to its own compressed inputs (rebuild.py) takes too long for every candidate and lowers the damage of
+most (benchmarks/refit.py), so a refitted plan may be more aggressive than the best one of the search. A few evaluations
+are kept back for it: the solver aims at the damage that is expected to be right once refitted, and the ratio of damage
 after to damage before is learned on the way. They are steps on a ladder, because whether a plan at the limit of the
 search samples also keeps the limit on the holdout is a matter of luck: the gate climbs it from the safest step.
 """
