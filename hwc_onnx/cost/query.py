@@ -103,7 +103,7 @@ class LayerQuery:
 
     def fixed(self, setting: LayerSetting) -> Fixed:
         """What the layer costs whatever its mapping."""
-        happens = self._probabilities(setting)
+        happens = self.probabilities(setting)
         macs = setting.dims.macs
         gate = self.profile.sparsity.gate
         register = 0.0
@@ -128,6 +128,15 @@ class LayerQuery:
             if limited.bits_per_cycle is not None:
                 cycles = np.maximum(cycles, table.columns[rows] @ moved[memory] / limited.bits_per_cycle)
         return cycles
+
+    def transfers(self, table: MappingTable, row: int, setting: LayerSetting, place: Place) -> dict[str, float]:
+        """Cycles that each memory of limited bandwidth needs for its words, by name."""
+        moved = self.wiring(setting, place).traffic @ self.widths.vector(setting)
+        return {
+            limited.name: float(table.columns[row] @ moved[memory]) / limited.bits_per_cycle
+            for memory, limited in enumerate(self.profile.memories)
+            if limited.bits_per_cycle is not None
+        }
 
     def busy(self, table: MappingTable, rows: Ints, setting: LayerSetting) -> Floats:
         """Cycles for which the array multiplies, [r]."""
@@ -167,13 +176,16 @@ class LayerQuery:
         if fixed.psum_pj == 0.0:
             return 0.0
         together = self.together(table, rows, setting)
-        residual = self._residual("psum")
+        residual = self.residual("psum")
         happens = 1.0 - (1.0 - fixed.psum_share) ** together
         happens = residual + (1.0 - residual) * happens
         return setting.dims.macs / together * happens * fixed.psum_pj
 
-    def _probabilities(self, setting: LayerSetting) -> dict[str, float]:
-        """How often each action happens, residual costs included except for "psum"; "cycle" is the time left by skipping."""
+    def probabilities(self, setting: LayerSetting, residuals: bool = True) -> dict[str, float]:
+        """How often each action happens; "cycle" is the time left by skipping.
+
+        With `residuals` an action that is gated counts as the share of its energy that it still costs ("psum" never does).
+        """
         densities = {"I": setting.activation_density, "W": setting.weight_density}
         happens = {"mac": 1.0, "read_I": 1.0, "read_W": 1.0, "psum": 1.0, "cycle": 1.0}
         features: tuple[Gate | Skip | None, ...] = (self.profile.sparsity.gate, self.profile.sparsity.skip)
@@ -184,7 +196,7 @@ class LayerQuery:
             for operand in feature.operands:
                 share *= densities[operand]
             for action in feature.saves:
-                residual = 0.0 if action == "psum" else self._residual(action)
+                residual = 0.0 if action == "psum" or not residuals else self.residual(action)
                 happens[action] = min(happens[action], residual + (1.0 - residual) * share)
             if isinstance(feature, Skip):
                 happens["cycle"] = share
@@ -194,7 +206,8 @@ class LayerQuery:
                 happens[name] = min(happens[name], share)
         return happens
 
-    def _residual(self, action: str) -> float:
+    def residual(self, action: str) -> float:
+        """Share of its energy that an action costs when it is gated."""
         gate: Gate | None = self.profile.sparsity.gate
         return gate.residual if gate is not None and action in gate.saves else 0.0
 

@@ -9,11 +9,55 @@ COMPONENTS = ("mac", "register", "noc", "buffer", "dram", "vector", "decode", "l
 
 
 @dataclass(frozen=True)
+class Term:
+    """One product of a node's energy: `count` x `factor` x `bits` (where the constant is per bit) x `constant`.
+
+    `count` is in `unit` ("words", "MACs", "operations" ...). `field` is the constant's path in the accelerator file,
+    `why` says in words how the factor, the bits or a derived constant come about.
+    """
+
+    component: str
+    what: str
+    count: float
+    unit: str
+    factor: float
+    bits: float | None
+    constant: float
+    field: str
+    why: tuple[str, ...] = ()
+
+    @property
+    def energy(self) -> float:
+        """The product."""
+        return self.count * self.factor * (1.0 if self.bits is None else self.bits) * self.constant
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """Bits an accumulator has and bits it needs for every sum of a layer to fit.
+
+    `exact`: computed from the integers of the weights; otherwise a bound from the widths and the number of products.
+    """
+
+    bits: int
+    needed: int
+    exact: bool
+
+    @property
+    def overflows(self) -> bool:
+        """Whether some input can make a sum that does not fit."""
+        return self.needed > self.bits
+
+
+@dataclass(frozen=True)
 class NodeCost:
     """One node: energy by component (keys of COMPONENTS), cycles, latency in seconds and how it was costed.
 
     `method` is "mapped" (a MAC layer with a searched mapping), "vector", "fused", "free" or "unmodelled".
-    `accesses` is {memory: {operand: {"read": n, "write": n}}} in words; `mapping` names the spatial unroll and nest.
+    `accesses` is {memory: {operand: {"read": n, "write": n}}} in words, with "read_done" and "write_done" where zeros
+    spare some of them; `mapping` names the spatial unroll, the nest and the tile that each memory holds; `utilisation`
+    is the share of the array's multiplications in these cycles that are done; `bound_by` names what sets the time:
+    "array", "vector" or a memory. `terms` add up to `energy`.
     """
 
     key: str
@@ -27,6 +71,8 @@ class NodeCost:
     mapping: Mapping[str, object] = field(default_factory=dict)
     utilisation: float = 0.0
     bound_by: str = ""
+    terms: tuple[Term, ...] = ()
+    accumulator: Accumulator | None = None
 
     @property
     def total(self) -> float:
@@ -36,7 +82,10 @@ class NodeCost:
 
 @dataclass(frozen=True)
 class ModelCost:
-    """The whole network for one inference of the stated input shape; the total is the sum of the nodes."""
+    """The whole network for one inference of the stated input shape; the total is the sum of the nodes.
+
+    `reference_mac_pj` turns the energies of a profile in multiples of a MAC into picojoules (assumed; None: unknown).
+    """
 
     nodes: tuple[NodeCost, ...]
     energy: Mapping[str, float]
@@ -48,8 +97,21 @@ class ModelCost:
     accelerator_bytes: int
     macs: int
     unmodelled: tuple[tuple[str, str], ...] = ()
+    reference_mac_pj: float | None = None
 
     @property
     def total(self) -> float:
         """Energy of one inference."""
         return sum(self.energy.values())
+
+    @property
+    def joules(self) -> float | None:
+        """Energy of one inference in joules; None where the profile is in multiples of a MAC of unknown energy."""
+        if self.energy_unit == "pJ":
+            return self.total * 1e-12
+        return None if self.reference_mac_pj is None else self.total * self.reference_mac_pj * 1e-12
+
+    @property
+    def inferences_per_joule(self) -> float | None:
+        """Inferences from one joule; None where `joules` is unknown or nothing costs anything."""
+        return 1.0 / self.joules if self.joules else None

@@ -53,7 +53,8 @@ class Layer:
     `weight` is the initializer's name, None for a MatMul of two activations (then `weight_bits` is the second
     operand's width). `inputs` are its activation operands (without weight and bias), `bias` the bias initializer.
     `weight_shape` is the ONNX layout; `output_axis`/`input_axis` are the weight's axes of output and input channels.
-    `nm_pattern` is (N, M) when the zeros follow an N:M pattern.
+    `nm_pattern` is (N, M) when the zeros follow an N:M pattern, `weight_sum` the largest sum of magnitudes of the integers
+    that one output adds (None where the file's weights are not integers; no plan foretells it, so it does not compare).
     """
 
     key: str
@@ -74,6 +75,7 @@ class Layer:
     activation_density: float = 1.0
     nm_pattern: tuple[int, int] | None = None
     algorithm: str = "none"
+    weight_sum: int | None = field(default=None, compare=False)
 
     @property
     def macs(self) -> int:

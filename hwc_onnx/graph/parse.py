@@ -42,6 +42,7 @@ class _Widths:
     weight_bits: Mapping[str, int] = field(default_factory=dict)
     weight_density: Mapping[str, float] = field(default_factory=dict)
     activation_bits: Mapping[str, int] = field(default_factory=dict)
+    weight_scale: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def parse(
@@ -100,6 +101,7 @@ def parse(
                 layer,
                 **operand_facts(layer, tensors, stored_output(layer.key, fused, output_of)),
                 nm_pattern=_pattern(view, layer, patterns.get(layer.key)),
+                weight_sum=_weight_sum(view, layer, widths.weight_scale),
             )
             for layer in layers
         ),
@@ -132,7 +134,9 @@ def _logical(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, _Widths]:
     from hwc_onnx.graph.read_qdq import read_qdq
 
     logical = read_qdq(proto)
-    return logical.proto, _Widths(logical.weight_bits, logical.weight_density, logical.activation_bits)
+    return logical.proto, _Widths(
+        logical.weight_bits, logical.weight_density, logical.activation_bits, logical.weight_scale
+    )
 
 
 def _node(view: ModelView, node: onnx.NodeProto) -> Node:
@@ -266,6 +270,23 @@ def _weights(
             bits = widths.weight_bits.get(layer.weight, FLOAT_BITS)
             found[layer.weight] = replace(tensors[layer.weight], bits=bits, density=density)
     return found
+
+
+def _weight_sum(view: ModelView, layer: Layer, scales: Mapping[str, NDArray[Any]]) -> int | None:
+    """The largest sum of |q| over the weights that one output adds; None where the weights are not integers."""
+    scale = None if layer.weight is None else scales.get(layer.weight)
+    if layer.weight is None or scale is None:
+        return None
+    values = np.abs(view.array(layer.weight).astype(np.float64))
+    codes = np.rint(np.divide(values, scale, out=np.zeros_like(values), where=scale > 0))
+    if layer.op_type == "ConvTranspose":
+        groups = layer.loop_dims.G
+        sums = codes.reshape(groups, codes.shape[0] // groups, codes.shape[1], -1).sum(axis=(1, 3))
+    elif layer.op_type == "Conv":
+        sums = codes.reshape(codes.shape[0], -1).sum(axis=1)
+    else:
+        sums = codes.sum(axis=layer.input_axis)
+    return int(sums.max(initial=0.0))
 
 
 def _record(metadata: Mapping[str, str], key: str) -> dict[str, Any]:

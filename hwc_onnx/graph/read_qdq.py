@@ -39,7 +39,8 @@ class LogicalModel:
     `proto` has the names of the model before quantization: tensors keep theirs, a weight is an initializer named as
     its DequantizeLinear's output. `weight_bits` and `weight_density` (share of integers that are not the zero point)
     are by weight name, `activation_bits` by tensor name; what is not in them is float. `file_bits` is the width each
-    weight's container has in the file.
+    weight's container has in the file, `weight_scale` what one step of its integers is worth, shaped to broadcast against it
+    (missing where blocks of one channel differ).
     """
 
     proto: onnx.ModelProto
@@ -47,6 +48,7 @@ class LogicalModel:
     weight_density: Mapping[str, float] = field(default_factory=dict)
     activation_bits: Mapping[str, int] = field(default_factory=dict)
     file_bits: Mapping[str, int] = field(default_factory=dict)
+    weight_scale: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def read_qdq(proto: onnx.ModelProto) -> LogicalModel:
@@ -79,6 +81,7 @@ class _Reader:
         self.weight_bits: dict[str, int] = {}
         self.file_bits: dict[str, int] = {}
         self.weight_density: dict[str, float] = {}
+        self.weight_scale: dict[str, NDArray[Any]] = {}
         self.activation_bits: dict[str, int] = {}
         self.alias: dict[str, str] = {}
         self.dropped: set[int] = set()
@@ -92,7 +95,12 @@ class _Reader:
                 else:
                     self._restored(node)
         return LogicalModel(
-            self._assemble(), self.weight_bits, self.weight_density, self.activation_bits, self.file_bits
+            self._assemble(),
+            self.weight_bits,
+            self.weight_density,
+            self.activation_bits,
+            self.file_bits,
+            self.weight_scale,
         )
 
     def _constant(self, node: NodeProto, source: str) -> None:
@@ -125,6 +133,8 @@ class _Reader:
             self.file_bits[name] = container
             self.weight_bits[name] = self._checked_bits(name, codes, axis if scale.ndim else None, container)
             self.weight_density[name] = float(np.count_nonzero(shifted)) / max(shifted.size, 1)
+            if not block:
+                self.weight_scale[name] = _spread(scale, codes.shape, axis, block)
 
     def _checked_bits(self, name: str, codes: NDArray[np.int32], axis: int | None, container: int) -> int:
         bits = self.declared.get(name, container)

@@ -232,6 +232,6 @@ class _Maker:
             dims = loop_dims_of(node, first, second, output) if shapes else old.loop_dims
             weight_shape = tensors[old.weight if old.weight is not None else old.inputs[1]].shape
             found = self.memory[key] = replace(
-                old, **facts, loop_dims=dims, weight_shape=weight_shape, nm_pattern=pattern, algorithm=algorithm
+                old, **facts, loop_dims=dims, weight_shape=weight_shape, nm_pattern=pattern, algorithm=algorithm, weight_sum=None
             )
         return found

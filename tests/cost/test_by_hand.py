@@ -73,7 +73,30 @@ def test_one_layer_costs_what_paper_says():
         "I": {"read": 4.0, "write": 0.0},
         "W": {"read": 4.0, "write": 0.0},
         "O": {"read": 0.0, "write": 4.0},
+        "bias": {"read": 2.0, "write": 0.0},
     }
+
+
+def test_terms_of_one_layer_are_those_on_paper():
+    (node,) = one_pe().cost(quantized(pointwise())).nodes
+    listed = {(term.what, term.count, term.bits, term.constant) for term in node.terms}
+    assert listed == {
+        ("multiply-accumulate", 8, None, MAC),
+        ("buffer: read I for the array", 8, BITS, READ),
+        ("buffer: read W for the array", 8, BITS, READ),
+        ("buffer: write I from dram", 4, BITS, WRITE),
+        ("buffer: write W from dram", 4, BITS, WRITE),
+        ("buffer: write sums from the array", 4, SUM, WRITE),
+        ("buffer: read sums for the array", 4, SUM, READ),
+        ("buffer: write O from the array", 4, OUT, WRITE),
+        ("buffer: read O for dram", 4, OUT, READ),
+        ("dram: read I for buffer", 4, BITS, DRAM_READ),
+        ("dram: read W for buffer", 4, BITS, DRAM_READ),
+        ("dram: write O from buffer", 4, OUT, DRAM_WRITE),
+        ("dram: read bias and scale", 2, 64, DRAM_READ),
+        ("requantize outputs", 4, None, OP),
+    }
+    assert all(term.factor == 1.0 for term in node.terms)
 
 
 def test_paper_without_the_partial_sums_or_the_bias_disagrees():
@@ -145,7 +168,9 @@ def test_slow_memory_sets_the_time():
         CostModel(slow.profile.model_copy(update={"memories": tuple(memories)})).cost(quantized(pointwise())).nodes[0]
     )
     assert node.cycles == 64
-    assert node.bound_by == "bandwidth"
+    assert node.bound_by == "dram"
+    assert node.utilisation == 8 / 64
+    assert slow.cost(quantized(pointwise())).nodes[0].bound_by == "array"
     assert node.total == pytest.approx(slow.cost(quantized(pointwise())).total)
 
 
