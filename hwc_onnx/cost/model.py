@@ -79,6 +79,7 @@ class CostModel:
             accelerator_bytes=self.accelerator_bytes(graph),
             macs=sum(layer.macs for layer in graph.layers),
             unmodelled=unmodelled,
+            reference_mac_pj=self.profile.reference_mac_pj,
         )
 
     def cost_total(self, graph: LayerGraph) -> float:
