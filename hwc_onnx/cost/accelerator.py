@@ -2,6 +2,8 @@
 
 A profile is one YAML file. Memories are listed from the multiplier outwards; an operand's words travel through the
 memories that hold it, in that order. Every number is covered by an entry of `sources` or of `assumed`.
+
+The text under each field, with its unit, is published in `hwc_onnx/accelerator.schema.json`.
 """
 
 from __future__ import annotations
@@ -17,163 +19,232 @@ from hwc_onnx.cost.consistency import check_consistency
 
 Operand = Literal["I", "W", "O"]
 Dim = Literal["B", "G", "K", "C", "OY", "OX", "FY", "FX"]
-Energy = Annotated[float, Field(ge=0.0)]
-Positive = Annotated[int, Field(gt=0)]
 Action = Literal["mac", "read_I", "read_W", "psum"]
+Law = Literal[
+    "fixed", "gated_bits", "composable", "subword", "serial_weights", "serial_activations", "serial_both"
+]  # fmt: skip
+
+# numbers and switches are strict: a quoted number or a `true` in the place of one is a mistake, not a 1
+Energy = Annotated[float, Field(ge=0.0, strict=True)]
+Above = Annotated[float, Field(gt=0.0, strict=True)]
+Factor = Annotated[float, Field(ge=1.0, strict=True)]
+Share = Annotated[float, Field(ge=0.0, le=1.0, strict=True)]
+Positive = Annotated[int, Field(gt=0, strict=True)]
+Count = Annotated[int, Field(ge=0, strict=True)]
+Bits = Annotated[int, Field(ge=1, le=64, strict=True)]
+Switch = Annotated[bool, Field(strict=True)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+Granules = Literal["exact"] | Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Wide(_Model):
-    """How a multiplier handles an operand wider than `mac.bits`: passes and energy, as factors of one native MAC."""
+    """How the multiplier handles a pair of operands both wider than `mac.bits`, as factors of one native MAC."""
 
-    passes: Annotated[float, Field(ge=1.0)]
-    energy_factor: Annotated[float, Field(ge=1.0)]
+    passes: Factor
+    """Cycles, as a factor; one wide operand alone takes its square root."""
+    energy_factor: Factor
+    """Energy, as a factor; one wide operand alone takes its square root."""
 
 
 class Mac(_Model):
-    """The multiplier-accumulator. `energy_pj` is one MAC with both operands at `bits`, accumulator included.
+    """The multiplier-accumulator."""
 
-    `law` says how energy and lanes follow the operand widths (see `hwc_onnx.cost.laws`). `lanes_reduce`: the products
-    of one PE's lanes are added before the accumulator, so one accumulator access serves them all.
-    """
-
-    law: Literal["fixed", "composable", "subword", "serial_weights", "serial_activations", "serial_both"]
-    bits: Positive
-    min_bits: Positive = 2
+    law: Law
+    """How energy and MACs per cycle follow the operand widths."""
+    bits: Bits
+    """bit: the widest operand that is taken in one pass."""
+    min_bits: Bits
+    """bit: the narrowest operand that still saves arithmetic; narrower ones cost what this one does."""
     energy_pj: Energy
-    accumulator_bits: Positive
-    lanes_reduce: bool = False
-    overhead: Annotated[float, Field(ge=0.0)] = 0.0
+    """pJ: one MAC with both operands at `bits`, accumulator included. 0 leaves arithmetic out of every sum."""
+    accumulator_bits: Annotated[int, Field(ge=1, le=128, strict=True)]
+    """bit: width of a partial sum, wherever it is stored."""
+    lanes_reduce: Switch = False
+    """The products of one PE's lanes are added before the accumulator, so one accumulator access serves them all."""
+    overhead: Energy = 0.0
+    """Share by which a split multiplier is dearer than a whole one (law `subword` only)."""
+    static_share: Share | None = None
+    """Share of a MAC's energy that no narrow operand saves: clock, registers (law `gated_bits` only)."""
     wide: Wide | None = None
+    """Operands wider than `bits`; left out, each wide operand doubles cycles and energy (emulated)."""
 
 
 class Axis(_Model):
-    """One axis of the PE array: `size` PEs, over which the loop dimensions `dims` may be unrolled."""
+    """One axis of the PE array."""
 
-    name: str
+    name: Name
+    """Called so in `spans` and in mappings."""
     size: Positive
+    """PEs along this axis."""
     dims: Annotated[tuple[Dim, ...], Field(min_length=1)]
+    """Loop dimensions that may be spread along this axis."""
 
 
 class Array(_Model):
-    """The PE array; a word arriving at or leaving a PE costs `hops` times `hop_pj_per_bit` for each of its bits."""
+    """The PE array and its network."""
 
     axes: Annotated[tuple[Axis, ...], Field(min_length=1)]
+    """Axes of the array; their sizes multiply to the number of PEs."""
     hop_pj_per_bit: Energy = 0.0
-    hops: Mapping[Operand, Annotated[float, Field(ge=0.0)]] = {"I": 1.0, "W": 1.0, "O": 1.0}
+    """pJ/bit: one bit over one hop of the on-array network."""
+    hops: Mapping[Operand, Energy] = {"I": 1.0, "W": 1.0, "O": 1.0}
+    """Hops of a word of each operand between the array's edge and a PE; an operand left out takes 1."""
 
 
 class Format(_Model):
-    """How zeros are left out of a stored tensor (see `hwc_onnx.cost.formats`).
-
-    `selectable`: a tensor that would grow stays uncompressed. `occupancy`: compression also enlarges the capacity.
-    """
+    """How zeros are left out of a stored tensor (see `hwc_onnx.cost.formats`)."""
 
     kind: Literal["bitmask", "csc", "rlc", "nm"]
+    """Bitmask, compressed sparse columns, run-length code, or N:M."""
     run_bits: Positive = 4
-    selectable: bool = True
+    """bit: a count or index (`csc` and `rlc` only)."""
+    selectable: Switch = True
+    """A tensor that would grow stays uncompressed."""
 
 
 class Memory(_Model):
-    """One memory. `spans` are the array axes that one instance serves ("all": one for the array; []: one per PE).
+    """One memory, or one kind of memory that several PEs or groups of PEs have each."""
 
-    `bytes` is the capacity of one instance, shared by its `operands`; null means unlimited (only the last memory).
-    `pack` lists the widths a word can be stored at ("exact": any); energies are per bit of the stored width.
-    `home` marks the memory in which activations can stay between layers. `accumulator` memories hold partial sums at
-    the accumulator's width. `formats` are zero-suppressing formats of weights (W) and activations (A).
-    """
-
-    name: str
+    name: Name
+    """Called so in tables and in field paths."""
     operands: Annotated[tuple[Operand, ...], Field(min_length=1)]
+    """Which of inputs (I), weights (W), outputs and partial sums (O) it holds."""
     spans: Literal["all"] | tuple[str, ...] = "all"
+    """Array axes that one instance serves: `all` is one for the array, [] one per PE."""
     bytes: Positive | None
+    """byte: capacity of one instance, shared by its operands; null for the last memory only."""
     read_pj_per_bit: Energy
+    """pJ/bit: reading one bit of the stored width."""
     write_pj_per_bit: Energy
-    pack: Literal["exact"] | Annotated[tuple[Positive, ...], Field(min_length=1)] = (8, 16)
+    """pJ/bit: writing one bit of the stored width."""
+    pack: Granules = (8, 16)
+    """bit: widths that a word can be stored at; `exact` stores any width."""
+    pack_weights: Granules | None = None
+    """bit: the same for weights alone, where they are packed otherwise (last memory only)."""
     kind: Literal["register", "buffer", "dram"]
-    double_buffered: bool = False
-    home: bool = False
-    accumulator: bool = False
+    """The component it is reported as. A word wider than a register passes through it in pieces."""
+    double_buffered: Switch = False
+    """Working tiles may take half of it."""
+    home: Switch = False
+    """Activations can stay here between layers."""
+    accumulator: Switch = False
+    """Results are held at the accumulator's width even when they are finished."""
     formats: Mapping[Literal["W", "A"], Format] = {}
+    """Zero-suppressing storage of weights (W) and activations (A)."""
     bits_per_cycle: Positive | None = None
+    """bit/cycle: bandwidth, reads and writes together; left out, it never limits."""
+
+    def granules(self, weights: bool) -> Granules:
+        """The widths that a word of weights, or of anything else, is stored at."""
+        return self.pack_weights if weights and self.pack_weights is not None else self.pack
 
 
 class Gate(_Model):
-    """Actions that do not happen when one of `operands` equals its zero point; each costs `residual` of itself then.
-
-    `flag_bits` more bits are read with each of `operands`, to know.
-    """
+    """Actions that do not happen when an operand equals its zero point; the cycle is spent."""
 
     operands: Annotated[tuple[Literal["I", "W"], ...], Field(min_length=1)]
+    """Whose zeros are noticed."""
     saves: Annotated[tuple[Action, ...], Field(min_length=1)]
-    residual: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
-    flag_bits: Annotated[int, Field(ge=0)] = 0
+    """Actions that are spared: the MAC, the operand reads in the PE, the partial-sum access in the PE."""
+    residual: Share = 0.05
+    """Share of itself that a spared action still costs."""
+    flag_bits: Count = 0
+    """bit: read with each noticed operand, to know."""
 
 
 class Skip(_Model):
-    """Like a gate, and the cycle is not spent either; `imbalance` lengthens what remains (PEs wait for each other)."""
+    """Like a gate, and the cycle is not spent either."""
 
     operands: Annotated[tuple[Literal["I", "W"], ...], Field(min_length=1)]
+    """Whose zeros are skipped."""
     saves: Annotated[tuple[Action, ...], Field(min_length=1)] = ("mac", "read_I", "read_W", "psum")
-    imbalance: Annotated[float, Field(ge=1.0)] = 1.2
+    """Actions that are spared."""
+    imbalance: Factor = 1.2
+    """Time over the ideal: PEs wait for each other."""
 
 
 class Sparsity(_Model):
-    """Three independent switches: gating, skipping (here) and storage formats (in each memory).
-
-    `patterns` are the N:M patterns of weights that the array skips, for example "2:4". `decode_pj` is the energy of
-    unpacking one element of a compressed stream.
-    """
+    """What zeros save: gating and skipping (here) and storage formats (in each memory) are independent switches."""
 
     gate: Gate | None = None
+    """Spared actions."""
     skip: Skip | None = None
+    """Spared actions and cycles."""
     patterns: tuple[Annotated[str, Field(pattern=r"^[1-9]\d*:[1-9]\d*$")], ...] = ()
+    """N:M patterns of weights that the array skips, for example "2:4"."""
     decode_pj: Energy = 0.0
+    """pJ: unpacking one element of a compressed stream."""
 
 
 class Vector(_Model):
-    """The post-processing unit: energy of one element operation and of one table look-up, elements per cycle."""
+    """The post-processing unit: everything that is not a layer."""
 
     op_pj: Energy
+    """pJ: one element operation (addition, comparison, requantization)."""
     lookup_pj: Energy
+    """pJ: one table look-up (exponential, error function, reciprocal)."""
     lanes: Positive
+    """Element operations per cycle."""
 
 
 class Static(_Model):
     """Power that is drawn in every cycle, whatever happens."""
 
-    power_mw: Annotated[float, Field(ge=0.0)]
+    power_mw: Energy
+    """mW: leakage and clock of the whole accelerator."""
 
 
 class Residency(_Model):
-    """Whether activations stay on chip between layers, and how many bytes of weights stay there for ever."""
+    """What stays on chip between layers and between inferences."""
 
     activations: Literal["auto", "never"] = "auto"
-    weights_bytes: Annotated[int, Field(ge=0)] = 0
+    """`auto`: in the home memory when that is cheapest; `never`: all travel through the last memory."""
+    weights_bytes: Count = 0
+    """byte: weights up to this size are on chip for ever and never fetched."""
 
 
 class AcceleratorProfile(_Model):
-    """One accelerator, schema 1. Energies in pJ, or in units of one reference MAC when `unit` is "normalised"."""
+    """One accelerator, schema 1. Loop dimensions: B batch, G groups, K output channels, C input channels, OY OX output
+    rows and columns, FY FX kernel rows and columns."""
 
     schema_version: Literal[1] = Field(alias="schema")
-    name: str
-    description: str
-    node_nm: Annotated[float, Field(gt=0)]
-    unit: Literal["pJ", "normalised"] = "pJ"
-    reference_mac_pj: Annotated[float, Field(gt=0)] | None = None
-    frequency_mhz: Annotated[float, Field(gt=0)]
+    """Version of this format."""
+    name: Name
+    """Shown in tables."""
+    description: Annotated[str, Field(min_length=1)]
+    """Shown in lists."""
+    node_nm: Above
+    """nm: process; information only, nothing is scaled with it."""
+    unit: Literal["pJ", "normalised"]
+    """Of every energy: picojoules, or the energy of one reference MAC (then read pJ as MAC in all fields)."""
+    reference_mac_pj: Above | None = None
+    """pJ: the MAC that is 1 in a normalised file; information only."""
+    frequency_mhz: Above
+    """MHz: turns cycles into seconds, and static power into energy per cycle."""
     mac: Mac
+    """The multiplier."""
     array: Array
+    """The PEs."""
     memories: Annotated[tuple[Memory, ...], Field(min_length=2)]
+    """From the multiplier outwards, the last one unlimited and off chip."""
     sparsity: Sparsity = Sparsity()
+    """What zeros save; left out, nothing."""
     vector: Vector
+    """The post-processing unit."""
     static: Static | None = None
+    """Static power; left out, it is not counted."""
     residency: Residency = Residency()
-    sources: Mapping[str, str]
+    """What stays on chip."""
+    sources: Mapping[str, Annotated[str, Field(min_length=1)]]
+    """Field path: where its numbers are from. A path covers all below it."""
     assumed: tuple[str, ...] = ()
+    """Field paths whose numbers have no source."""
 
     @model_validator(mode="after")
     def _consistent(self) -> AcceleratorProfile:

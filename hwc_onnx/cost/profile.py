@@ -1,12 +1,12 @@
-"""Accelerator files: the shipped ones by name, others by path; mistakes are explained with the field path."""
+"""Accelerator files: the shipped ones by name, others by path; every mistake is explained with its field path."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -25,21 +25,36 @@ from hwc_onnx.cost.accelerator import (
     Vector,
     Wide,
 )
+from hwc_onnx.cost.consistency import Contradictions
 from hwc_onnx.errors import ProfileError
 from hwc_onnx.plugins import nearest
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+TEMPLATE = "template.yaml"
+"""The commented file to start from; it lies beside the shipped profiles and is none of them."""
+
+Location = tuple[int | str, ...]
 
 
 def list_profiles() -> list[str]:
     """Names of the profiles that ship with the package, sorted."""
     folder = resources.files("hwc_onnx.accel_profiles")
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    names = (entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml") and entry.name != TEMPLATE)
+    return sorted(name.removesuffix(".yaml") for name in names)
+
+
+def template_text() -> str:
+    """The commented file to start from."""
+    return resources.files("hwc_onnx.accel_profiles").joinpath(TEMPLATE).read_text(encoding="utf-8")
 
 
 def load_profile(name_or_path: str | Path) -> AcceleratorProfile:
     """The profile of this name, or of this YAML file.
 
     Raises:
-        ProfileError: unknown name, unreadable file, or a wrong field; the message has the field path.
+        ProfileError: unknown name, unreadable file, or wrong fields; the message has a line for each, with its path.
     """
     import yaml
 
@@ -60,8 +75,11 @@ def load_profile(name_or_path: str | Path) -> AcceleratorProfile:
         )
     try:
         content = yaml.safe_load(text)
+        twice = list(_written_twice(yaml.compose(text, Loader=yaml.SafeLoader)))
     except yaml.YAMLError as error:
         raise ProfileError(f"{where}: not YAML ({error}); copy a shipped profile and change it") from error
+    if twice:
+        raise _refusal(where, twice)
     return parse_profile(content, where)
 
 
@@ -74,41 +92,65 @@ def parse_profile(content: object, where: str) -> AcceleratorProfile:
     try:
         return AcceleratorProfile.model_validate(content)
     except ValidationError as error:
-        raise ProfileError(f"{where}: {_explain(error, content)}; see accel_profiles/README.md") from error
+        raise _refusal(where, list(_mistakes(error.errors(), content))) from error
 
 
-def _explain(error: ValidationError, content: Mapping[str, Any]) -> str:
-    """The first mistake in words: field path, what was found, what is allowed."""
-    mistakes = error.errors()
-    first = next((mistake for mistake in mistakes if mistake["type"] == "extra_forbidden"), mistakes[0])
-    field = _field(first["loc"])
-    path = ".".join(_step(content, field, i) for i, _ in enumerate(field))
-    if first["type"] == "extra_forbidden":
-        fields = _field_names(field)
-        return f"field '{path}' is unknown{nearest(str(field[-1]), fields)}; allowed: {', '.join(fields)}"
-    if first["type"] == "missing":
-        return f"field '{path}' is missing; it is required"
-    if first["type"] == "value_error":
-        return str(first["msg"]).removeprefix("Value error, ")
-    # a field that may be one word or a list fails once for each; both are allowed
-    same = [_plain(mistake["msg"]) for mistake in mistakes if _field(mistake["loc"]) == field]
-    return f"field '{path}': {', or '.join(dict.fromkeys(same))}; found {first['input']!r}"
+def _refusal(where: str, mistakes: list[str]) -> ProfileError:
+    """One line for each mistake, and where to read what is allowed."""
+    lines = [f"{where}: {mistake}" for mistake in mistakes]
+    if len(lines) == 1:
+        return ProfileError(f"{lines[0]}; see accel_profiles/README.md")
+    return ProfileError("\n".join([*lines, f"{where}: {len(lines)} mistakes; see accel_profiles/README.md"]))
 
 
-def _field(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+def _mistakes(errors: list[ErrorDetails], content: Mapping[str, Any]) -> Iterator[str]:
+    """Every mistake in words: field path, what was found, what is allowed."""
+    groups: dict[Location, list[ErrorDetails]] = {}
+    for error in errors:
+        groups.setdefault(_field(error["loc"]), []).append(error)
+    misspelt = {}
+    for field, (first, *_) in groups.items():
+        if first["type"] == "extra_forbidden":
+            hint = nearest(str(field[-1]), _field_names(field))
+            misspelt[field] = hint
+    for field, (first, *others) in groups.items():
+        path = ".".join(_step(content, field, i) for i, _ in enumerate(field))
+        if first["type"] == "extra_forbidden":
+            yield f"field '{path}' is unknown{misspelt[field]}; allowed: {', '.join(_field_names(field))}"
+        elif first["type"] == "missing":
+            # a misspelt field is one mistake, not two
+            if not any(other[:-1] == field[:-1] and f"'{field[-1]}'" in hint for other, hint in misspelt.items()):
+                yield f"field '{path}' is missing; it is required"
+        elif isinstance(contradictions := first.get("ctx", {}).get("error"), Contradictions):
+            yield from contradictions.mistakes
+        else:
+            # a field that may be one word or a list fails once for each; both are allowed
+            allowed = ", or ".join(dict.fromkeys(_plain(mistake) for mistake in (first, *others)))
+            yield f"field '{path}': {allowed}; found {first['input']!r}{_number_hint(first)}"
+
+
+def _field(loc: Location) -> Location:
     """The part of a location that the file's author wrote, without the names of alternatives that were tried."""
     tried = next((i for i, part in enumerate(loc) if isinstance(part, str) and "[" in part), len(loc))
     return loc[:tried]
 
 
-def _plain(message: str) -> str:
+def _plain(mistake: ErrorDetails) -> str:
     """A message without the names of Python types."""
-    message = message.replace("Input should be", "must be").replace("valid tuple", "list").replace("Tuple", "the list")
+    message = mistake["msg"].replace("Input should be", "must be")
+    message = message.replace("valid tuple", "list").replace("Tuple", "the list")
     message = re.sub(r"valid dictionary( or instance of \w+)?", "mapping", message)
-    return message.replace(" after validation, not 0", "").replace("String should match pattern", "must match")
+    return message.replace(" after validation, not 0", "").replace("String should", "must")
 
 
-def _step(content: Any, loc: tuple[int | str, ...], index: int) -> str:
+def _number_hint(mistake: ErrorDetails) -> str:
+    """What to do about a word where a number belongs."""
+    if mistake["type"] not in ("float_type", "int_type") or not isinstance(mistake["input"], str):
+        return ""
+    return "; write the number alone, its unit is in the field's name (and an exponent as 1.0e-3)"
+
+
+def _step(content: Any, loc: Location, index: int) -> str:
     """One step of a field path; a list entry is named by its `name`."""
     for part in loc[:index]:
         content = _inside(content, part)
@@ -125,7 +167,7 @@ def _inside(content: Any, part: int | str) -> Any:
     return content.get(part, {}) if isinstance(content, dict) else {}
 
 
-def _field_names(loc: tuple[int | str, ...]) -> list[str]:
+def _field_names(loc: Location) -> list[str]:
     """Names of the fields allowed where `loc` points."""
     tables: dict[str, type[BaseModel]] = {
         "mac": Mac, "wide": Wide, "array": Array, "axes": Axis, "memories": Memory, "formats": Format,
@@ -136,4 +178,21 @@ def _field_names(loc: tuple[int | str, ...]) -> list[str]:
     return sorted(str(field.alias or name) for name, field in model.model_fields.items())
 
 
-__all__ = ["AcceleratorProfile", "list_profiles", "load_profile", "parse_profile"]
+def _written_twice(node: Any, path: str = "") -> Iterator[str]:
+    """Fields of a YAML tree that are written more than once, of which a YAML reader would keep the last."""
+    if node is None or isinstance(node.value, str):
+        return
+    seen: dict[str, int] = {}
+    for entry in node.value:
+        key, value = entry if isinstance(entry, tuple) else (None, entry)
+        inside = path
+        if key is not None:
+            inside = f"{path}.{key.value}" if path else str(key.value)
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                yield f"field '{inside}' is written twice, in lines {seen[key.value]} and {line}; keep one"
+            seen[key.value] = line
+        yield from _written_twice(value, inside)
+
+
+__all__ = ["TEMPLATE", "AcceleratorProfile", "list_profiles", "load_profile", "parse_profile", "template_text"]

@@ -74,7 +74,7 @@ class Widths:
         found = self._storages.get(key)
         if found is None:
             found = self._storages[key] = [
-                (stored_bits(bits, memory.pack), format_at(self._hierarchy, i, operand, weighted))
+                (stored_bits(bits, memory.granules(weighted)), format_at(self._hierarchy, i, operand, weighted))
                 for i, memory in enumerate(self._memories)
             ]
         return found

@@ -8,7 +8,7 @@ import yaml
 
 from hwc_onnx.cost import accelerator
 from hwc_onnx.cost.model import CostModel
-from hwc_onnx.cost.profile import list_profiles, parse_profile
+from hwc_onnx.cost.profile import list_profiles, parse_profile, template_text
 from hwc_onnx.cost.types import COMPONENTS
 from hwc_onnx.graph.parse import parse
 from hwc_onnx.normalize.pipeline import normalize
@@ -24,12 +24,8 @@ MODELS = [
 ]
 
 
-def template():
-    return yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, re.DOTALL).group(1))
-
-
 def test_template_is_a_valid_file_that_costs_a_network():
-    profile = parse_profile(template(), "template")
+    profile = parse_profile(yaml.safe_load(template_text()), "template")
     assert CostModel(profile).cost(parse(normalize(tiny_models.residual()))).total > 0
 
 
@@ -44,6 +40,12 @@ def test_readme_names_every_field(model):
     assert {field.alias or name for name, field in model.model_fields.items()} - named_in_readme() == set()
 
 
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_template_shows_every_field(model):
+    words = set(re.findall(r"\w+", template_text()))
+    assert {field.alias or name for name, field in model.model_fields.items()} - words == set()
+
+
 def test_a_field_that_the_readme_forgets_is_noticed():
     """The broken twin."""
     assert {"bits", "voltage"} - named_in_readme() == {"voltage"}
@@ -51,6 +53,11 @@ def test_a_field_that_the_readme_forgets_is_noticed():
 
 def test_readme_lists_the_shipped_files_and_no_others():
     assert re.findall(r"^\| `([\w-]+)` \| .* \|", README.split("## Write your own")[0], re.MULTILINE) == list_profiles()
+
+
+def test_readme_lists_every_law_of_arithmetic():
+    laws = accelerator.Mac.model_fields["law"].annotation.__args__
+    assert re.findall(r"^\| `(\w+)` \| .* \| .* \| .* \| .* \|$", README, re.MULTILINE) == list(laws)
 
 
 def test_energy_page_explains_every_component_law_and_format():

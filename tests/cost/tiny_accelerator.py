@@ -13,6 +13,7 @@ CONTENT: dict[str, Any] = {
     "name": "tiny",
     "description": "2 x 2 PEs for tests",
     "node_nm": 28,
+    "unit": "pJ",
     "frequency_mhz": 100,
     "mac": {"law": "fixed", "bits": 8, "min_bits": 8, "energy_pj": 0.5, "accumulator_bits": 24},
     "array": {
