@@ -15,6 +15,7 @@ def accel() -> None:
     Examples:
       hwc-onnx accel list
       hwc-onnx accel show edge-flex
+      hwc-onnx accel template > my-chip.yaml
       hwc-onnx accel check my-chip.yaml
     """
 
@@ -40,7 +41,10 @@ def list_command(settings: Settings) -> None:
 @click.argument("name", metavar="NAME|FILE")
 @shared_options
 def show_command(settings: Settings, name: str) -> None:
-    """Every constant of a profile, with its unit and source.
+    """The memories of a profile, the energy of one MAC from each, and every constant with its source.
+
+    In the drawing I, W and O are inputs, weights and outputs on their way from the multiplier to the DRAM; a star is a
+    memory that holds them. A partial sum is read and written.
 
     \b
     Examples:
@@ -58,7 +62,7 @@ def show_command(settings: Settings, name: str) -> None:
 @click.argument("name", metavar="FILE")
 @shared_options
 def check_command(settings: Settings, name: str) -> None:
-    """Check an accelerator file; the first wrong field is named, with what is allowed there.
+    """Check an accelerator file; each mistake is named with its field, what is allowed there and what to do.
 
     \b
     Examples:
@@ -70,3 +74,19 @@ def check_command(settings: Settings, name: str) -> None:
 
     payload = check_payload(load_profile(name), name)
     settings.show(payload, lambda: check_tables(payload))
+
+
+@accel.command("template")
+@shared_options
+def template_command(settings: Settings) -> None:
+    """A commented accelerator file to start from.
+
+    \b
+    Examples:
+      hwc-onnx accel template > my-chip.yaml
+    """
+    from hwc_onnx.cost.profile import template_text
+    from hwc_onnx.report.accel_table import template_payload
+
+    text = template_text()
+    settings.show(template_payload(text), lambda: [text.rstrip("\n")])

@@ -1,17 +1,25 @@
-"""Tables and payloads of `accel`: which accelerators there are, and each constant with its unit and source."""
+"""Tables and payloads of `accel`: which accelerators there are, the shape of one, and each constant with its source."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from typing import Any
 
 from rich.console import RenderableType
 
+from hwc_onnx.cost.laws import mac_energy, mac_lanes
+from hwc_onnx.cost.levels import NATIVE, instances, levels
 from hwc_onnx.cost.profile import AcceleratorProfile
 from hwc_onnx.report.console import table
 from hwc_onnx.report.payloads import SCHEMA
 
 ASSUMED = "assumed"
+WIDTHS = (2, 4, 8, 16)
+"""bit: operand widths of the table of MAC energies."""
+
+_WIDTH = 78
 _UNITS = (
     ("_pj_per_bit", "pJ/bit"),
     ("_pj", "pJ"),
@@ -30,20 +38,78 @@ def list_payload(profiles: Sequence[AcceleratorProfile]) -> dict[str, Any]:
 
 
 def show_payload(profile: AcceleratorProfile) -> dict[str, Any]:
-    """Every constant of a profile: field path, value, unit, and its source or "assumed"."""
+    """The hierarchy, the energy of one MAC from each memory and at each width, and every constant with its source."""
+    mac = profile.mac
+    return {
+        "schema": SCHEMA,
+        **_head(profile),
+        "frequency_mhz": profile.frequency_mhz,
+        "mac": {
+            "law": mac.law,
+            "bits": mac.bits,
+            "min_bits": mac.min_bits,
+            "accumulator_bits": mac.accumulator_bits,
+            "energy": mac_energy(mac, NATIVE, NATIVE),
+            "widths": [
+                {
+                    "activation_bits": activation,
+                    "weight_bits": weight,
+                    "energy": mac_energy(mac, activation, weight),
+                    "macs_per_cycle": mac_lanes(mac, activation, weight),
+                }
+                for activation in WIDTHS
+                for weight in WIDTHS
+            ],
+        },
+        "array": [axis.model_dump(mode="json") for axis in profile.array.axes],
+        "memories": list(_memories(profile)),
+        "constants": _constants(profile),
+    }
+
+
+def _memories(profile: AcceleratorProfile) -> Iterator[dict[str, Any]]:
+    """Shape of each memory, and what one MAC costs whose operands come from it."""
+    mac = mac_energy(profile.mac, NATIVE, NATIVE)
+    for memory, level in zip(profile.memories, levels(profile), strict=True):
+        yield {
+            "name": memory.name,
+            "operands": list(memory.operands),
+            "spans": memory.spans if memory.spans == "all" else list(memory.spans),
+            "instances": instances(profile, memory),
+            "bytes": memory.bytes,
+            "pack": memory.pack if memory.pack == "exact" else list(memory.pack),
+            "notes": _notes(profile, memory.name),
+            "read_I": level.read_i,
+            "read_W": level.read_w,
+            "psum": level.psum,
+            "total": level.total,
+            "relative_to_mac": level.total / mac if mac else None,
+        }
+
+
+def _notes(profile: AcceleratorProfile, name: str) -> list[str]:
+    memory = profile.memory(name)
+    marks = (("home", memory.home), ("double-buffered", memory.double_buffered))
+    formats = (f"{tensor} {storage.kind}" for tensor, storage in memory.formats.items())
+    weights = memory.pack_weights
+    apart = [] if weights is None else [f"W {_granules(weights if weights == 'exact' else list(weights))}"]
+    return [mark for mark, holds in marks if holds] + apart + list(formats)
+
+
+def _constants(profile: AcceleratorProfile) -> list[dict[str, Any]]:
+    """Every constant: field path, value, unit, and its source or "assumed"."""
     content = profile.model_dump(
         by_alias=True, mode="json", exclude={"name", "description", "sources", "assumed", "schema_version", "unit"}
     )
-    constants = [
+    return [
         {"field": field, "value": value, "unit": _unit(field, profile.unit), "source": _source(field, profile)}
         for field, value in _flat(content)
     ]
-    return {"schema": SCHEMA, **_head(profile), "constants": constants}
 
 
 def check_payload(profile: AcceleratorProfile, file: str) -> dict[str, Any]:
     """What a valid file holds: how many figures have a source, and how many are assumed."""
-    sources = [item["source"] for item in show_payload(profile)["constants"] if isinstance(item["value"], int | float)]
+    sources = [item["source"] for item in _constants(profile) if _is_figure(item["value"])]
     return {
         "schema": SCHEMA,
         "file": file,
@@ -53,6 +119,15 @@ def check_payload(profile: AcceleratorProfile, file: str) -> dict[str, Any]:
         "figures": len(sources),
         "assumed": sources.count(ASSUMED),
     }
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def template_payload(text: str) -> dict[str, Any]:
+    """The commented file."""
+    return {"schema": SCHEMA, "template": text}
 
 
 def list_tables(payload: dict[str, Any]) -> list[RenderableType]:
@@ -65,15 +140,90 @@ def list_tables(payload: dict[str, Any]) -> list[RenderableType]:
 
 
 def show_tables(payload: dict[str, Any]) -> list[RenderableType]:
-    """Every constant; sources that several fields share are numbered below the table."""
-    made = table(f"{payload['name']}: {payload['description']}\n", "field", "value", "unit", "source", left=4)
+    """The hierarchy as a drawing, energies of one MAC, and every constant; shared sources are numbered below the table."""
+    unit = _energy_unit(payload)
+    made = table(None, "field", "value", "unit", "source", left=4)
     numbers: dict[str, int] = {}
     for item in payload["constants"]:
         source = item["source"]
         mark = source if source in (ASSUMED, "") else f"[{numbers.setdefault(source, len(numbers) + 1)}]"
         made.add_row(item["field"], _value(item["value"]), item["unit"], mark)
-    shown: list[RenderableType] = [made, ""]
+    head = f"{payload['name']}: {payload['description']}"
+    shown: list[RenderableType] = [
+        *textwrap.wrap(head, _WIDTH),
+        f"{payload['node_nm']:g} nm, {payload['frequency_mhz']:g} MHz, energies in {unit}",
+        "",
+        *_drawing(payload),
+        f"\nEnergy of one MAC of {NATIVE} x {NATIVE} bits from each memory, {unit}\n",
+        _level_table(payload),
+        f"\nOne MAC by bits of input (down) and weight (across): {unit} / MACs per cycle and PE\n",
+        _width_table(payload),
+        "\nConstants\n",
+        made,
+        "",
+    ]
     return shown + [f"[{number}] {source}" for source, number in numbers.items()]
+
+
+def _drawing(payload: dict[str, Any]) -> Iterator[str]:
+    """One line for each memory, from the multiplier outwards; a star marks the operands it holds, a bar those that pass."""
+    mac, memories = payload["mac"], payload["memories"]
+    widths = f"{mac['bits']}" if mac["min_bits"] == mac["bits"] else f"{mac['min_bits']}..{mac['bits']}"
+    names = max(len(memory["name"]) for memory in memories)
+    yield "  I  W  O"
+    yield f"  |  |  |  multiplier, {mac['law']}, {widths} bits, sums of {mac['accumulator_bits']} bits"
+    spans: Any = None
+    for memory in memories:
+        if memory["spans"] != spans:
+            spans = memory["spans"]
+            yield from textwrap.wrap(_place(payload, memory), _WIDTH, subsequent_indent="  ")
+        held = "".join(f"  {'*' if operand in memory['operands'] else '|'}" for operand in "IWO")
+        words = [f"{memory['name']:<{names}}  {_capacity(memory['bytes']):>9}  {_granules(memory['pack'])}"]
+        yield f"{held}  {', '.join([*words, *memory['notes']])}"
+
+
+def _place(payload: dict[str, Any], memory: dict[str, Any]) -> str:
+    """Which part of the array has one of a memory."""
+    if memory["spans"] == "all":
+        return "one for the array"
+    if memory["spans"]:
+        return f"one for all {' and '.join(memory['spans'])}, {memory['instances']} in the array"
+    axes = " x ".join(f"{axis['name']} {axis['size']} ({' '.join(axis['dims'])})" for axis in payload["array"])
+    return f"in each PE of {axes}: {prod(axis['size'] for axis in payload['array'])}"
+
+
+def _capacity(size: int | None) -> str:
+    """Bytes of a memory in units of 1024."""
+    if size is None:
+        return "unlimited"
+    return f"{size / 1024:.4g} KB" if size >= 1024 else f"{size} B"
+
+
+def _granules(pack: Any) -> str:
+    return "any width" if pack == "exact" else f"{' '.join(str(granule) for granule in pack)} bit"
+
+
+def _level_table(payload: dict[str, Any]) -> RenderableType:
+    """What the operands of one MAC cost at each memory, beside the MAC."""
+    made = table(None, "from", "read I", "read W", "partial sum", "together", "x MAC")
+    energy = payload["mac"]["energy"]
+    made.add_row("the MAC itself", "", "", "", _figure(energy), "1" if energy else "")
+    for memory in payload["memories"]:
+        parts = (memory["read_I"], memory["read_W"], memory["psum"], memory["total"], memory["relative_to_mac"])
+        made.add_row(memory["name"], *("" if part is None else _figure(part) for part in parts))
+    return made
+
+
+def _width_table(payload: dict[str, Any]) -> RenderableType:
+    """Energy and speed of one MAC for each pair of operand widths."""
+    made = table(None, "bits", *(str(weight) for weight in WIDTHS))
+    found = {(item["activation_bits"], item["weight_bits"]): item for item in payload["mac"]["widths"]}
+    for activation in WIDTHS:
+        cells = (found[activation, weight] for weight in WIDTHS)
+        made.add_row(
+            str(activation), *(f"{_figure(cell['energy'])} / {_figure(cell['macs_per_cycle'])}" for cell in cells)
+        )
+    return made
 
 
 def check_tables(payload: dict[str, Any]) -> list[RenderableType]:
@@ -110,7 +260,7 @@ def _flat(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def _unit(field: str, energy_unit: str) -> str:
     last = field.rsplit(".", 1)[-1]
     unit = next((unit for ending, unit in _UNITS if last.endswith(ending)), "")
-    return unit if energy_unit == "pJ" else unit.replace("pJ", "MAC")
+    return unit if energy_unit == "pJ" or field == "reference_mac_pj" else unit.replace("pJ", "MAC")
 
 
 def _source(field: str, profile: AcceleratorProfile) -> str:
@@ -121,6 +271,15 @@ def _source(field: str, profile: AcceleratorProfile) -> str:
     if not covering:
         return ""
     return profile.sources.get(max(covering, key=len), ASSUMED)
+
+
+def _energy_unit(payload: dict[str, Any]) -> str:
+    return "pJ" if payload["energy_unit"] == "pJ" else "MAC"
+
+
+def _figure(value: float) -> str:
+    """Four significant digits, no exponent."""
+    return f"{value:.4g}" if value == 0 or 1e-4 <= value < 1e4 else f"{value:.0f}"
 
 
 def _value(value: Any) -> str:
