@@ -97,10 +97,10 @@ def parse_profile(content: object, where: str) -> AcceleratorProfile:
 
 def _refusal(where: str, mistakes: list[str]) -> ProfileError:
     """One line for each mistake, and where to read what is allowed."""
-    lines = [f"{where}: {mistake}" for mistake in mistakes]
-    if len(lines) == 1:
-        return ProfileError(f"{lines[0]}; see accel_profiles/README.md")
-    return ProfileError("\n".join([*lines, f"{where}: {len(lines)} mistakes; see accel_profiles/README.md"]))
+    if len(mistakes) == 1:
+        return ProfileError(f"{where}: {mistakes[0]}; see accel_profiles/README.md")
+    lines = (f"  {mistake}" for mistake in mistakes)
+    return ProfileError("\n".join([f"{where}: {len(mistakes)} mistakes, see accel_profiles/README.md", *lines]))
 
 
 def _mistakes(errors: list[ErrorDetails], content: Mapping[str, Any]) -> Iterator[str]:
@@ -108,11 +108,11 @@ def _mistakes(errors: list[ErrorDetails], content: Mapping[str, Any]) -> Iterato
     groups: dict[Location, list[ErrorDetails]] = {}
     for error in errors:
         groups.setdefault(_field(error["loc"]), []).append(error)
-    misspelt = {}
-    for field, (first, *_) in groups.items():
-        if first["type"] == "extra_forbidden":
-            hint = nearest(str(field[-1]), _field_names(field))
-            misspelt[field] = hint
+    misspelt = {
+        field: nearest(str(field[-1]), _field_names(field))
+        for field, (first, *_) in groups.items()
+        if first["type"] == "extra_forbidden"
+    }
     for field, (first, *others) in groups.items():
         path = ".".join(_step(content, field, i) for i, _ in enumerate(field))
         if first["type"] == "extra_forbidden":
