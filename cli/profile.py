@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from .options import DEFAULT_ACCELERATOR, data_option, input_shape_option, model_argument
@@ -22,7 +24,12 @@ from .settings import Settings, shared_options
 @click.option(
     "--top", type=click.IntRange(min=1), metavar="N", help="Only the N nodes that cost most, with --json too."
 )
-@click.option("--explain", "node", metavar="NODE", help="How this node's energy comes about (with --json: it alone).")
+@click.option(
+    "--explain", "node", metavar="NODE", help="Every product that this node's energy is the sum of, with sources."
+)
+@click.option(
+    "--figure", metavar="FILE.html", help="Also write a page with a bar for each node, divided into components."
+)
 @click.option("--plan", metavar="FILE", help="Cost the model as this plan would leave it, without building it.")
 @data_option
 @input_shape_option
@@ -33,6 +40,7 @@ def profile(
     accelerators: tuple[str, ...],
     top: int | None,
     node: str | None,
+    figure: str | None,
     plan: str | None,
     data: str | None,
     input_shapes: dict[str, tuple[int, ...]] | None,
@@ -48,15 +56,21 @@ def profile(
       hwc-onnx profile model.onnx --accel edge-flex --accel edge-tpu-64x64 --top 10
       hwc-onnx profile model.hwc.onnx --json --top 5
       hwc-onnx profile model.onnx --explain conv1_output
+      hwc-onnx profile model.onnx --accel my-chip.yaml --figure model.html
     """
     from hwc_onnx import api
-    from hwc_onnx.report.profile_table import explain_tables, profile_tables, with_nodes
+    from hwc_onnx.report.explain_table import explain_tables
+    from hwc_onnx.report.profile_figure import checked_path, write_figure
+    from hwc_onnx.report.profile_table import profile_tables, with_nodes
 
-    payloads = [
-        api.profile(model, accelerator=name, data=data, input_shapes=input_shapes, plan=plan).to_json()
+    page = None if figure is None else checked_path(figure)
+    whole = [
+        api.profile(model, accelerator=name, data=data, input_shapes=input_shapes, plan=plan).to_json(node)
         for name in accelerators
     ]
-    payloads = with_nodes(payloads, top, node)
+    payloads = with_nodes(whole, top, node)
+    if page is not None:
+        write_figure(page, whole, f"Energy of {Path(model).name}", top)
     settings.show(
         payloads[0] if len(payloads) == 1 else payloads,
         lambda: explain_tables(payloads) if node is not None else profile_tables(payloads),

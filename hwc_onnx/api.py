@@ -13,6 +13,7 @@ import numpy as np
 from hwc_onnx.accuracy.measure import measure_against, measure_alone
 from hwc_onnx.accuracy.splits import make_splits
 from hwc_onnx.accuracy.types import Evaluation, Samples
+from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.cost.types import ModelCost
@@ -103,16 +104,21 @@ class ProfileResult:
     baseline: ModelCost
     float_cost: ModelCost
     graph: LayerGraph
-    accelerator: str
+    profile: AcceleratorProfile
     seconds: float
     densities: Densities = "dense"
 
-    def to_json(self) -> dict[str, Any]:
-        """The content of `profile --json`."""
-        from hwc_onnx.report.payloads import profile_payload
+    @property
+    def accelerator(self) -> str:
+        """The accelerator's name."""
+        return self.profile.name
+
+    def to_json(self, explain: str | None = None) -> dict[str, Any]:
+        """The content of `profile --json`; the node `explain` with each product of its energy."""
+        from hwc_onnx.report.profile_payload import profile_payload
 
         return profile_payload(
-            self.accelerator, self.cost, self.baseline, self.float_cost, self.seconds, self.densities
+            self.profile, self.cost, self.baseline, self.float_cost, self.seconds, self.densities, explain
         )
 
     def to_table(self) -> str:
@@ -144,7 +150,8 @@ def profile(
     """
     opened = open_model(model, input_shapes)
     started = time.perf_counter()
-    cost_model = CostModel(load_profile(accelerator))
+    loaded_profile = load_profile(accelerator)
+    cost_model = CostModel(loaded_profile)
     graph = opened.graph
     stored = {name for group in graph.activation_groups for name in group.tensors} if opened.quantized else set()
     recorded = {name: graph.tensors[name].density for name in sorted(stored) if graph.tensors[name].density < 1.0}
@@ -168,8 +175,7 @@ def profile(
     baseline = cost_model.cost(with_plan(opened.graph, int8))
     cost = cost_model.cost(graph)
     float_cost = cost if unquantized is graph else cost_model.cost(unquantized)
-    name = load_profile(accelerator).name
-    return ProfileResult(cost, baseline, float_cost, graph, name, time.perf_counter() - started, origin)
+    return ProfileResult(cost, baseline, float_cost, graph, loaded_profile, time.perf_counter() - started, origin)
 
 
 def inspect(model: Model, *, input_shapes: InputShapes = None) -> LayerGraph:

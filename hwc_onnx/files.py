@@ -8,8 +8,10 @@ from pathlib import Path
 from hwc_onnx.errors import RuntimeFailure, UsageError
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, option: str = "-o or --run-dir") -> None:
     """Write `data` beside `path`, flush it to the disk, and rename it over `path`.
+
+    `option` is what a user changes to write elsewhere.
 
     Raises:
         UsageError: the folder does not exist or is not writable.
@@ -26,7 +28,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError | IsADirectoryError):
             raise UsageError(
-                f"{path}: cannot be written ({error.strerror}); choose a writable place with -o or --run-dir"
+                f"{path}: cannot be written ({error.strerror}); choose a writable place with {option}"
             ) from error
         raise RuntimeFailure(
             f"{path}: writing failed ({error.strerror}); the file that was there is untouched"

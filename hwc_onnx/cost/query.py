@@ -145,9 +145,12 @@ class LayerQuery:
 
     @cached_property
     def leakage_pj_per_cycle(self) -> float:
-        """Static energy of one cycle."""
-        static = self.profile.static
-        return 0.0 if static is None else static.power_mw * 1e-3 / (self.profile.frequency_mhz * 1e6) * 1e12
+        """Static energy of one cycle, in the profile's unit."""
+        static, reference = self.profile.static, self.profile.reference_mac_pj
+        if static is None:
+            return 0.0
+        picojoules = static.power_mw * 1e-3 / (self.profile.frequency_mhz * 1e6) * 1e12
+        return picojoules if self.profile.unit == "pJ" or reference is None else picojoules / reference
 
     def together(self, table: MappingTable, rows: Ints, setting: LayerSetting) -> Floats | float:
         """Products that meet one partial sum at a time, on average: lanes that reduce, ragged ends counted, [r] or one for all."""

@@ -81,7 +81,9 @@ def leakage_terms(query: LayerQuery, cycles: float) -> list[Term]:
     profile = query.profile
     if profile.static is None:
         return []
-    why = (f"{profile.static.power_mw:.6g} mW in each cycle of {1e3 / profile.frequency_mhz:.6g} ns",)
+    why: tuple[str, ...] = (f"{profile.static.power_mw:.6g} mW in each cycle of {1e3 / profile.frequency_mhz:.6g} ns",)
+    if profile.unit != "pJ" and profile.reference_mac_pj is not None:
+        why += (f"{profile.reference_mac_pj:.6g} pJ are one reference MAC",)
     return [
         Term("leakage", "static power", cycles, "cycles", 1.0, None, query.leakage_pj_per_cycle, "static.power_mw", why)
     ]
@@ -200,7 +202,7 @@ def _hops(layer: Mapped) -> Iterator[Term]:
         bits, why = _width(layer, memory, kind)
         what = "sums out of the PEs" if operand == "O" else f"{operand} to the PEs"
         words = float(layer.table.columns[layer.row, column])
-        why += (f"{hops:.6g} hops for each word",)
+        why += () if hops == 1.0 else (f"{hops:.6g} hops for each word",)
         yield Term("noc", what, words, "words", hops, bits, array.hop_pj_per_bit, "array.hop_pj_per_bit", why)
 
 

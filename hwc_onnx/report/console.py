@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import textwrap
 from collections.abc import Sequence
 from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
 from rich.table import Table
+
+WIDTH = 80
+"""Columns that everything but long names fits."""
 
 
 def print_json(payload: dict[str, Any] | list[Any], stream: TextIO) -> None:
@@ -28,6 +32,11 @@ def tables_text(tables: Sequence[RenderableType]) -> str:
     stream = io.StringIO()
     print_tables(tables, stream)
     return stream.getvalue()
+
+
+def wrapped(text: str, indent: str = "  ") -> str:
+    """A sentence over lines of at most 80 columns, the later ones indented; names are never broken."""
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def table(title: str | None, *columns: str, left: int = 1) -> Table:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hwc_onnx.accuracy.types import Evaluation
-from hwc_onnx.cost.types import COMPONENTS, ModelCost, NodeCost
+from hwc_onnx.cost.types import ModelCost
 from hwc_onnx.graph.layer_graph import Layer, LayerGraph
 
 if TYPE_CHECKING:
@@ -111,48 +111,6 @@ def layer_params(layer: Layer) -> int:
     return math.prod(layer.weight_shape) if layer.weight is not None else 0
 
 
-def profile_payload(
-    accelerator: str,
-    cost: ModelCost,
-    baseline: ModelCost,
-    float_cost: ModelCost,
-    seconds: float,
-    densities: str = "dense",
-) -> dict[str, Any]:
-    """Per-node energy of one model on one accelerator, with the INT8 and float totals beside it.
-
-    Args:
-        accelerator: the profile's name.
-        cost: the model as it is.
-        baseline: the same network with every layer at 8 bits.
-        float_cost: the same network unquantized.
-        seconds: wall-clock time of the computation.
-        densities: where the shares of zero activations come from: "dense" (unknown), "measured", "recorded" (in the
-            file) or "plan" (recorded in it).
-    """
-    return {
-        "schema": SCHEMA,
-        "accelerator": accelerator,
-        "activation_densities": densities,
-        "energy_unit": cost.energy_unit,
-        "nodes": [_node(node) for node in cost.nodes],
-        "totals": {
-            "energy_pj": _energy(cost.energy, cost.total),
-            "cycles": cost.cycles,
-            "latency_s": cost.latency_s,
-            "macs": cost.macs,
-            "accelerator_bytes": cost.accelerator_bytes,
-        },
-        "baseline_int8": _totals(baseline),
-        "float": _totals(float_cost),
-        "reduction_vs_int8": reduction(cost.total, baseline.total),
-        "reduction_vs_float": reduction(cost.total, float_cost.total),
-        "coverage": {"macs": cost.coverage_macs, "traffic": cost.coverage_traffic},
-        "unmodelled": [{"key": key, "reason": reason} for key, reason in cost.unmodelled],
-        "seconds": seconds,
-    }
-
-
 def reduction(value: float, reference: float) -> float:
     """Share of `reference` that is saved: 1 - value / reference (0 when the reference is 0)."""
     return 1.0 - value / reference if reference else 0.0
@@ -186,36 +144,6 @@ def _tensor(graph: LayerGraph, name: str) -> dict[str, Any]:
 def _group_name(graph: LayerGraph, layer: Layer) -> str | None:
     group = graph.activation_group_of(layer.inputs[0]) if layer.inputs else None
     return group.tensor if group is not None else None
-
-
-def _node(node: NodeCost) -> dict[str, Any]:
-    return {
-        "key": node.key,
-        "op_type": node.op_type,
-        "macs": node.macs,
-        "energy_pj": _energy(node.energy, node.total),
-        "accesses": {memory: {op: dict(n) for op, n in operands.items()} for memory, operands in node.accesses.items()},
-        "mapping": dict(node.mapping),
-        "cycles": node.cycles,
-        "latency_s": node.latency_s,
-        "utilisation": node.utilisation,
-        "bound_by": node.bound_by,
-        "method": node.method,
-    }
-
-
-def _energy(parts: Any, total: float) -> dict[str, float]:
-    return {**{name: float(parts.get(name, 0.0)) for name in COMPONENTS}, "total": total}
-
-
-def _totals(cost: ModelCost) -> dict[str, Any]:
-    return {
-        "energy_pj": cost.total,
-        "cycles": cost.cycles,
-        "latency_s": cost.latency_s,
-        "macs": cost.macs,
-        "accelerator_bytes": cost.accelerator_bytes,
-    }
 
 
 def verify_payload(report: VerifyReport, compressed: str, original: str) -> dict[str, Any]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich.console import RenderableType
+from rich.table import Table
 
 from hwc_onnx.cost.types import COMPONENTS
 from hwc_onnx.errors import UsageError
 from hwc_onnx.plugins import nearest
-from hwc_onnx.report.console import table
-from hwc_onnx.report.quantities import change, count, energy, latency, percent, size
+from hwc_onnx.report.console import table, wrapped
+from hwc_onnx.report.quantities import change, count, energy, latency, percent, power, size
 
 DENSITIES = {
     "dense": "Activations count as dense; --data measures their zeros.",
@@ -21,14 +22,20 @@ DENSITIES = {
     "plan": "Zeros among activations: as recorded in the plan, for INT8 and float too.",
 }
 
+ABREAST = 4
+"""Accelerators that fit beside each other in 80 columns."""
 
-def with_nodes(
-    payloads: Sequence[dict[str, Any]], top: int | None = None, key: str | None = None
-) -> list[dict[str, Any]]:
+HEADINGS = 50
+"""Columns that the accelerators' names take together; a name longer than its share goes over several lines."""
+
+Payload = dict[str, Any]
+
+
+def with_nodes(payloads: Sequence[Payload], top: int | None = None, key: str | None = None) -> list[Payload]:
     """The payloads with some of their nodes only; totals stay those of the whole model.
 
     Args:
-        payloads: results of `payloads.profile_payload`, one for each accelerator.
+        payloads: results of `profile_payload`, one for each accelerator.
         top: keep this many nodes, those that cost most on the first accelerator, costliest first.
         key: keep this node alone.
 
@@ -50,41 +57,25 @@ def with_nodes(
     return [payload | {"nodes": [known[key] for key in keys]} for payload, known in zip(payloads, named, strict=True)]
 
 
-def profile_tables(payloads: Sequence[dict[str, Any]]) -> list[RenderableType]:
-    """Tables for the payloads of one model on one or several accelerators (`payloads.profile_payload`)."""
-    nodes = _nodes(payloads[0]) if len(payloads) == 1 else _side_by_side(payloads)
-    return [nodes, "", *_summary(payloads), "", DENSITIES[payloads[0]["activation_densities"]]]
-
-
-def explain_tables(payloads: Sequence[dict[str, Any]]) -> list[RenderableType]:
-    """How one node's energy comes about on each accelerator: its parts, its accesses and its mapping.
-
-    `payloads` are of `with_nodes`, with that node alone.
-    """
+def profile_tables(payloads: Sequence[Payload]) -> list[RenderableType]:
+    """Tables for the payloads of one model on one or several accelerators."""
     shown: list[RenderableType] = []
-    for payload in payloads:
-        (node,) = payload["nodes"]
-        unit = payload["energy_unit"]
-        parts = table(f"{node['key']} ({node['op_type']}) on {payload['accelerator']}", "part", "energy", "share")
-        total = node["energy_pj"]["total"]
-        for name in COMPONENTS:
-            part = node["energy_pj"][name]
-            if part:
-                parts.add_row(name, energy(part, unit), percent(part / total))
-        parts.add_row("total", energy(total, unit), percent(1.0))
-        shown.append(parts)
-        counts = table("\nAccesses in words", "memory", "operand", "read", "written", left=2)
-        for memory, operands in node["accesses"].items():
-            for operand, numbers in operands.items():
-                counts.add_row(memory, operand, count(numbers.get("read", 0.0)), count(numbers.get("write", 0.0)))
-        shown.append(counts)
-        mapping = ", ".join(f"{name}: {value}" for name, value in node["mapping"].items())
-        shown.append(f"\n{count(node['macs'])} MACs, {count(node['cycles'])} cycles, method {node['method']}")
-        shown.append(f"mapping {mapping}\n" if mapping else "")
-    return shown
+    groups = [payloads[i : i + ABREAST] for i in range(0, len(payloads), ABREAST)]
+    for group in groups:
+        shown += [_nodes(group[0]) if len(payloads) == 1 else _side_by_side(group), ""]
+    for group in groups:
+        shown += [_totals(group), "", _components(group), ""]
+    shown += [wrapped(line) for payload in payloads for line in _remarks(payload)]
+    if len({payload["energy_unit"] for payload in payloads}) > 1:
+        shown.append(
+            wrapped(
+                "Figures in multiples of a MAC and figures in joules do not compare; the ratios to INT8 and float do."
+            )
+        )
+    return [*shown, DENSITIES[payloads[0]["activation_densities"]]]
 
 
-def _nodes(payload: dict[str, Any]) -> RenderableType:
+def _nodes(payload: Payload) -> RenderableType:
     unit, total = payload["energy_unit"], payload["totals"]["energy_pj"]["total"]
     made = table(
         f"Energy per inference on {payload['accelerator']}",
@@ -95,25 +86,33 @@ def _nodes(payload: dict[str, Any]) -> RenderableType:
         "share",
         "DRAM",
         "latency",
+        "used",
+        "bound by",
         left=2,
     )
+    made.padding = (0, 1, 0, 0)
+    made.columns[1].max_width = 10
+    bound = made.columns[-1]
+    bound.justify, bound.no_wrap, bound.overflow, bound.max_width = "left", False, "fold", 10
     for node in payload["nodes"]:
         parts = node["energy_pj"]
-        share = parts["total"] / total if total else 0.0
         made.add_row(
             node["key"],
             node["op_type"],
-            count(node["macs"]),
+            count(node["macs"]) if node["macs"] else "",
             energy(parts["total"], unit),
-            percent(share),
-            energy(parts["dram"], unit),
-            latency(node["latency_s"]),
+            percent(parts["total"] / total if total else 0.0),
+            f"{100 * parts['dram'] / parts['total']:.0f}%" if parts["total"] else "",
+            latency(node["latency_s"]) if node["cycles"] else "",
+            f"{100 * node['utilisation']:.0f}%" if node["macs"] else "",
+            node["bound_by"],
         )
     return made
 
 
-def _side_by_side(payloads: Sequence[dict[str, Any]]) -> RenderableType:
-    made = table("Energy per inference", "node", "op", *(payload["accelerator"] for payload in payloads), left=2)
+def _side_by_side(payloads: Sequence[Payload]) -> RenderableType:
+    made = _beside("Energy per inference", payloads, "node", "op")
+    made.columns[1].max_width = 10
     units = [payload["energy_unit"] for payload in payloads]
     for nodes in zip(*(payload["nodes"] for payload in payloads), strict=True):
         figures = [energy(node["energy_pj"]["total"], unit) for node, unit in zip(nodes, units, strict=True)]
@@ -121,25 +120,96 @@ def _side_by_side(payloads: Sequence[dict[str, Any]]) -> RenderableType:
     return made
 
 
-def _summary(payloads: Sequence[dict[str, Any]]) -> list[RenderableType]:
-    made = table("Total", "accelerator", "this model", "INT8", "vs INT8", "vs float", "latency", "bytes")
-    lines: list[RenderableType] = [made]
-    for payload in payloads:
-        unit, totals = payload["energy_unit"], payload["totals"]
-        made.add_row(
-            payload["accelerator"],
-            energy(totals["energy_pj"]["total"], unit),
-            energy(payload["baseline_int8"]["energy_pj"], unit),
-            change(payload["reduction_vs_int8"]),
-            change(payload["reduction_vs_float"]),
-            latency(totals["latency_s"]),
-            size(totals["accelerator_bytes"]),
+def _totals(payloads: Sequence[Payload]) -> RenderableType:
+    """Each total as a row, each accelerator as a column."""
+    made = _beside("Total", payloads, "")
+
+    def row(name: str, figure: Callable[[Payload], str]) -> None:
+        made.add_row(name, *(figure(payload) for payload in payloads))
+
+    row("energy of this model", lambda p: energy(p["totals"]["energy_pj"]["total"], p["energy_unit"]))
+    row("  INT8", lambda p: energy(p["baseline_int8"]["energy_pj"], p["energy_unit"]))
+    row("  float", lambda p: energy(p["float"]["energy_pj"], p["energy_unit"]))
+    row("  vs INT8", lambda p: change(p["reduction_vs_int8"]))
+    row("  vs float", lambda p: change(p["reduction_vs_float"]))
+    row("inferences per joule", _inferences)
+    row("latency", lambda p: latency(p["totals"]["latency_s"]))
+    row("static power", lambda p: "not stated" if p["static_power_mw"] is None else power(p["static_power_mw"]))
+    row("bytes of weights", lambda p: size(p["totals"]["accelerator_bytes"]))
+    row("MACs modelled", lambda p: percent(p["coverage"]["macs"]))
+    row("traffic modelled", lambda p: percent(p["coverage"]["traffic"]))
+    return made
+
+
+def _inferences(payload: Payload) -> str:
+    found = payload["totals"]["inferences_per_joule"]
+    if found is None:
+        return "unknown"
+    return count(found) if payload["energy_unit"] == "pJ" else f"{count(found)} *"
+
+
+def _components(payloads: Sequence[Payload]) -> RenderableType:
+    made = _beside("Energy by component", payloads, "")
+    for name in COMPONENTS:
+        if any(payload["totals"]["energy_pj"][name] for payload in payloads):
+            made.add_row(name, *(_part(payload, name) for payload in payloads))
+    return made
+
+
+def _part(payload: Payload, name: str) -> str:
+    parts = payload["totals"]["energy_pj"]
+    return f"{energy(parts[name], payload['energy_unit'])} {percent(parts[name] / parts['total'] if parts['total'] else 0.0):>5}"
+
+
+def _remarks(payload: Payload) -> Iterator[str]:
+    """What must be said of one accelerator's figures: what is not modelled, sums that do not fit, an assumed unit."""
+    name = payload["accelerator"]
+    if payload["unmodelled"]:
+        yield f"{name}: not modelled: " + ", ".join(
+            f"{item['key']} ({item['reason']})" for item in payload["unmodelled"]
         )
-        if payload["unmodelled"]:
-            coverage = payload["coverage"]
-            lines.append(
-                f"{payload['accelerator']}: modelled {percent(coverage['macs'])} of the MACs and "
-                f"{percent(coverage['traffic'])} of the traffic; left out: "
-                + ", ".join(f"{item['key']} ({item['reason']})" for item in payload["unmodelled"])
-            )
-    return lines
+    yield from _overflow(payload)
+    if payload["reference_mac_pj"] is not None:
+        yield f"* {name}: assuming reference_mac_pj, {payload['reference_mac_pj']:g} pJ for its reference MAC."
+
+
+def _overflow(payload: Payload) -> Iterator[str]:
+    found, model = payload["accumulators"], "this model"
+    judged = found["this_model"]
+    if not judged["checked"]:
+        judged, model = found["baseline_int8"], "INT8"
+    bits, wide = found["bits"], judged["overflow"]
+    if wide:
+        worst = wide[0]
+        how = "by its weights" if worst["bound"] == "weights" else "at most, by its widths"
+        yield (
+            f"{payload['accelerator']}: {bits}-bit accumulators can overflow in {len(wide)} of {judged['checked']} layers of "
+            f"{model}; most bits are needed by {worst['key']}: {worst['needed_bits']} {how}."
+        )
+
+
+def _beside(title: str, payloads: Sequence[Payload], *words: str) -> Table:
+    """An empty table with one column of figures for each accelerator."""
+    made = table(
+        title,
+        *words,
+        *(_heading(payload["accelerator"], HEADINGS // len(payloads)) for payload in payloads),
+        left=len(words),
+    )
+    for column in made.columns[len(words) :]:
+        column.min_width = None
+    return made
+
+
+def _heading(name: str, most: int) -> str:
+    """A name over several short lines, broken at hyphens where it has any."""
+    lines = [""]
+    for part in name.replace("-", "-\n").split("\n"):
+        while len(part) > most:
+            lines.append(part[:most])
+            part = part[most:]
+        if len(lines[-1]) + len(part) <= most:
+            lines[-1] += part
+        else:
+            lines.append(part)
+    return "\n".join(line for line in lines if line)

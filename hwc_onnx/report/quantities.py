@@ -5,19 +5,38 @@ from __future__ import annotations
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _JOULES = ((1e12, "J"), (1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ"), (1.0, "pJ"))
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
+_WATTS = ((1.0, "W"), (1e-3, "mW"), (1e-6, "uW"))
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1.0, "B"))
 
 
 def energy(value: float, unit: str = "pJ") -> str:
-    """Picojoules as pJ to J; other units (a profile in multiples of a MAC) with a thousand prefix."""
+    """Picojoules as pJ to J; energies of a normalised profile as multiples of its MAC, with a thousand prefix."""
     if unit == "pJ":
         return _scaled(value, _JOULES)
-    return f"{count(value)} {unit}"
+    return f"{count(value)} MAC"
+
+
+def scale_of(value: float, unit: str = "pJ", least: float = 100.0) -> tuple[float, str]:
+    """A factor and its unit in which an energy is at least `least`, and as small as it can be then."""
+    units = _JOULES if unit == "pJ" else tuple((factor, f"{prefix} MAC") for factor, prefix in (*_PREFIXES, (1.0, "")))
+    return next(
+        ((factor, name.strip()) for factor, name in units if abs(value) >= least * factor), (1.0, units[-1][1].strip())
+    )
+
+
+def exact(value: float) -> str:
+    """A count in full; what is no whole number with seven significant digits."""
+    return f"{value:.0f}" if value == round(value) else f"{value:.7g}"
 
 
 def latency(seconds: float) -> str:
     """Seconds as ns to s."""
     return _scaled(seconds, _SECONDS)
+
+
+def power(milliwatts: float) -> str:
+    """Milliwatts as uW to W."""
+    return _scaled(milliwatts * 1e-3, _WATTS)
 
 
 def duration(seconds: float) -> str:

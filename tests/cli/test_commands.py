@@ -55,7 +55,19 @@ def test_profile_several_accelerators_stand_side_by_side(case: Case, schema: Val
 def test_profile_explain_shows_accesses(case: Case) -> None:
     result = hwc("profile", case.model, "--explain", "c1")
     assert result.exit_code == 0, result.stderr
-    assert "Accesses in words" in result.stdout and "total" in result.stdout
+    assert "Accesses in words" in result.stdout and "Energy = count x factor x bits x constant" in result.stdout
+    assert all(len(line) <= 80 for line in result.stdout.splitlines())
+
+
+def test_profile_figure_writes_a_page_and_refuses_a_place_it_cannot_write(case: Case, tmp_path: Path) -> None:
+    page = tmp_path / "energy.html"
+    result = hwc("profile", case.model, "--accel", "edge-flex", "--accel", "edge-tpu-64x64", "--figure", page)
+    assert result.exit_code == 0, result.stderr
+    text = page.read_text(encoding="utf-8")
+    assert f"Energy of {Path(case.model).name}" in text and "edge-tpu-64x64" in text and "Plotly.newPlot" in text
+    for place in (tmp_path / "missing" / "energy.html", tmp_path / "energy.pdf"):
+        refused = hwc("profile", case.model, "--figure", place)
+        assert refused.exit_code == 2 and refused.stdout == "" and "--figure" in refused.stderr
 
 
 def test_profile_explain_unknown_node_exits_with_2(case: Case) -> None:
@@ -72,7 +84,10 @@ def test_profile_top_and_explain_choose_the_nodes_of_the_json_too(case: Case, sc
     for item, full in zip(found, whole, strict=True):
         assert [node["key"] for node in item["nodes"]] == sorted(costs, key=costs.__getitem__, reverse=True)[:2]
         assert item["totals"] == full["totals"]
-    (node,) = payload("profile", case.model, "--explain", "c2")["nodes"]
+    explained = payload("profile", case.model, "--explain", "c2")
+    schema("profile", explained)
+    (node,) = explained["nodes"]
+    assert sum(term["energy_pj"] for term in node.pop("terms")) == pytest.approx(node["energy_pj"]["total"], rel=1e-12)
     assert node == next(node for node in whole[0]["nodes"] if node["key"] == "c2")
     wrong = hwc("profile", case.model, "--explain", "logit", "--json")
     assert wrong.exit_code == 2 and wrong.stdout == "" and "did you mean 'logits'" in wrong.stderr

@@ -24,6 +24,7 @@ HEAVY = (
     "gymnasium",
     "pydantic",
     "onnx_graphsurgeon",
+    "plotly",
 )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from hwc_onnx.cost.types import COMPONENTS, ModelCost, NodeCost
+from hwc_onnx.cost.profile import load_profile
+from hwc_onnx.cost.types import COMPONENTS, Accumulator, ModelCost, NodeCost, Term
+from hwc_onnx.report.profile_payload import profile_payload
 
 
 def result_payload() -> dict[str, Any]:
@@ -77,12 +79,55 @@ def model_cost(scale: float = 1.0) -> ModelCost:
     """Two nodes, a layer and a pooling, whose parts sum to the totals."""
     conv = dict.fromkeys(COMPONENTS, 1000.0 * scale)
     pool = {**dict.fromkeys(COMPONENTS, 0.0), "vector": 50.0 * scale}
-    accesses = {"buffer": {"input": {"read": 100.0, "write": 0.0}, "output": {"read": 0.0, "write": 20.0}}}
+    accesses = {"activation_buffer": {"I": {"read": 100.0, "write": 0.0}, "O": {"read": 0.0, "write": 20.0}}}
+    mapping = {
+        "spatial": {"rows": {"C": 8}, "columns": {"K": 8}},
+        "temporal": [["OY", 4], ["OX", 3]],
+        "tiles": [{"memory": "weight_registers", "operand": "W", "loops": 2, "words": 1}],
+        "dims": {"B": 1, "G": 1, "K": 8, "C": 8, "OY": 4, "OX": 3, "FY": 1, "FX": 1},
+        "bits": {"I": 8, "W": 8, "O": 8},
+        "density": {"I": 1.0, "W": 0.5, "O": 1.0},
+        "input": "dram",
+        "weights": "dram",
+        "output": "stays on chip",
+    }
+    terms = tuple(
+        Term(
+            name,
+            f"something of {name}",
+            1000.0,
+            "words",
+            scale,
+            1.0,
+            1.0,
+            "memories.dram.read_pj_per_bit",
+            ("so it is",),
+        )
+        for name in COMPONENTS
+    )
     nodes = (
         NodeCost(
-            "conv1_output", "Conv", 9216, conv, 100.0, 1e-6, "mapped", accesses, {"spatial": "K8 x C8"}, 0.5, "mac"
+            "conv1_output",
+            "Conv",
+            9216,
+            conv,
+            100.0,
+            1e-6,
+            "mapped",
+            accesses,
+            mapping,
+            0.5,
+            "dram",
+            terms,
+            Accumulator(24, 26, False),
         ),
         NodeCost("pool_output", "MaxPool", 0, pool, 10.0, 1e-7, "vector"),
     )
     energy = {name: conv[name] + pool[name] for name in COMPONENTS}
     return ModelCost(nodes, energy, "pJ", 110.0, 1.1e-6, 1.0, 0.98, 288, 9216, (("odd", "unknown operator"),))
+
+
+def profiled(name: str = "edge-flex", scale: float = 1.0, explain: str | None = None) -> dict[str, Any]:
+    """The payload of `model_cost` on a shipped accelerator; INT8 costs 4 and float 16 times as much."""
+    costs = model_cost(scale), model_cost(4.0), model_cost(16.0)
+    return profile_payload(load_profile(name), *costs, 0.1, explain=explain)

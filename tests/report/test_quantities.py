@@ -15,7 +15,10 @@ from hwc_onnx.report import quantities
         (quantities.energy(3.9e7), "39 uJ"),
         (quantities.energy(2.5e12), "2.5 J"),
         (quantities.energy(0.25), "0.25 pJ"),
-        (quantities.energy(2.0e6, "MAC"), "2M MAC"),
+        (quantities.energy(2.0e6, "normalised"), "2M MAC"),
+        (quantities.power(0.02), "20 uW"),
+        (quantities.exact(1806336.0), "1806336"),
+        (quantities.exact(0.123456789), "0.1234568"),
         (quantities.latency(0.0042), "4.2 ms"),
         (quantities.latency(2e-10), "0.2 ns"),
         (quantities.duration(59.6), "1 min 00 s"),
@@ -33,3 +36,16 @@ from hwc_onnx.report import quantities
 )
 def test_figure_is_written_as_expected(written: str, expected: str) -> None:
     assert written == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [
+        (8.06e6, "pJ", (1e3, "nJ")),
+        (99.0, "pJ", (1.0, "pJ")),
+        (2.0e5, "normalised", (1e3, "k MAC")),
+        (50.0, "normalised", (1.0, "MAC")),
+    ],
+)
+def test_scale_leaves_three_digits_before_the_point(value: float, unit: str, expected: tuple[float, str]) -> None:
+    assert quantities.scale_of(value, unit) == expected

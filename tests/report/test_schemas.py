@@ -11,8 +11,7 @@ import jsonschema
 import pytest
 
 from hwc_onnx.plan import CompressionPlan, LayerConfig
-from hwc_onnx.report.payloads import profile_payload
-from tests.report.samples import model_cost, result_payload
+from tests.report.samples import profiled, result_payload
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -53,12 +52,24 @@ def test_result_schema_notices_a_missing_field(path: tuple[str, ...]) -> None:
 
 
 def test_profile_schema_accepts_one_and_several() -> None:
-    one = profile_payload("edge-flex", model_cost(), model_cost(4.0), model_cost(16.0), 0.1)
+    one = profiled(explain="conv1_output")
+    assert "terms" in one["nodes"][0] and "terms" not in one["nodes"][1]
     jsonschema.validate(one, schema("profile"))
     jsonschema.validate([one, one], schema("profile"))
     assert sum(node["energy_pj"]["total"] for node in one["nodes"]) == pytest.approx(
         one["totals"]["energy_pj"]["total"]
     )
+
+
+@pytest.mark.parametrize("path", [("totals", "inferences_per_joule"), ("accumulators", "bits"), ("static_power_mw",)])
+def test_profile_schema_notices_a_missing_field(path: tuple[str, ...]) -> None:
+    payload = profiled()
+    inner: Any = payload
+    for key in path[:-1]:
+        inner = inner[key]
+    del inner[path[-1]]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(payload, schema("profile"))
 
 
 def test_plan_schema_is_the_one_of_the_class() -> None:

@@ -11,10 +11,9 @@ from rich.console import RenderableType
 from hwc_onnx.errors import UsageError
 from hwc_onnx.report.console import print_tables
 from hwc_onnx.report.evaluation_table import evaluation_tables
-from hwc_onnx.report.payloads import profile_payload
-from hwc_onnx.report.profile_table import explain_tables, profile_tables, with_nodes
+from hwc_onnx.report.profile_table import profile_tables, with_nodes
 from hwc_onnx.report.result_table import markdown_rows, result_tables
-from tests.report.samples import model_cost, result_payload
+from tests.report.samples import profiled, result_payload
 
 
 def text(tables: list[RenderableType], monkeypatch: pytest.MonkeyPatch) -> str:
@@ -22,10 +21,6 @@ def text(tables: list[RenderableType], monkeypatch: pytest.MonkeyPatch) -> str:
     stream = io.StringIO()
     print_tables(tables, stream)
     return stream.getvalue()
-
-
-def profiled(name: str = "edge-flex", scale: float = 1.0) -> dict[str, Any]:
-    return profile_payload(name, model_cost(scale), model_cost(4.0), model_cost(16.0), 0.1)
 
 
 def test_result_table_shows_each_figure_whole_within_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,9 +63,23 @@ def test_markdown_rows_have_as_many_cells_as_their_head() -> None:
 
 def test_profile_table_shows_nodes_and_totals(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = text(profile_tables([profiled()]), monkeypatch)
-    assert all(len(line) <= 80 for line in shown.splitlines() if "unknown operator" not in line)
-    for words in ("conv1_output", "9.216k", "8 nJ", "-75.0%", "-93.8%", "odd (unknown operator)", "98.0%"):
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    for words in (
+        "conv1_output", "9.216k", "8 nJ", "-75.0%", "-93.8%", "odd (unknown operator)", "98.0%", "bound by", "50% dram",
+        "inferences per joule", "124.2M", "1 nJ 12.4%",
+    ):  # fmt: skip
         assert words in shown, words
+
+
+def test_profile_table_says_which_sums_can_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = " ".join(text(profile_tables([profiled()]), monkeypatch).split())
+    assert "24-bit accumulators can overflow in 1 of 1 layers of this model" in shown
+    assert "needed by conv1_output: 26 at most, by its widths." in shown
+    payload = profiled()
+    payload["accumulators"]["this_model"] = {"checked": 0, "overflow": []}
+    assert "1 of 1 layers of INT8" in " ".join(text(profile_tables([payload]), monkeypatch).split())
+    payload["accumulators"]["baseline_int8"] = {"checked": 1, "overflow": []}
+    assert "overflow" not in text(profile_tables([payload]), monkeypatch)
 
 
 def test_profile_table_top_keeps_the_costliest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,15 +87,30 @@ def test_profile_table_top_keeps_the_costliest(monkeypatch: pytest.MonkeyPatch) 
     assert "conv1_output" in shown and "pool_output" not in shown
 
 
-def test_profile_table_puts_accelerators_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = text(profile_tables([profiled(), profiled("eyeriss-v2-sparse", 2.0)]), monkeypatch)
-    line = next(line for line in shown.splitlines() if line.startswith("conv1_output"))
+NAMES = ("edge-flex", "eyeriss-v2-sparse", "edge-tpu-64x64", "edge-flex-fixed8")
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 6])
+def test_profile_table_puts_accelerators_side_by_side(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    payloads = [profiled(NAMES[i % 4], 1.0 + i) for i in range(count)]
+    lines = text(profile_tables(payloads), monkeypatch).splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    line = next(line for line in lines if line.startswith("conv1_output"))
     assert "8 nJ" in line and "16 nJ" in line
+    against = next(line for line in lines if "vs INT8" in line)
+    assert against.split()[2:4] == ["-75.0%", "-50.0%"]
+    assert sum("vs INT8" in line for line in lines) == -(-count // 4)
 
 
-def test_explain_shows_parts_that_sum_to_the_total(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = text(explain_tables(with_nodes([profiled()], key="conv1_output")), monkeypatch)
-    assert "12.5%" in shown and "100.0%" in shown and "K8 x C8" in shown and "buffer" in shown
+def test_profile_table_keeps_multiples_of_a_mac_and_joules_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    normalised = profiled("eyeriss-v2-sparse") | {"energy_unit": "normalised", "reference_mac_pj": 2.5}
+    shown = text(profile_tables([profiled(), normalised]), monkeypatch)
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    line = next(line for line in shown.splitlines() if line.startswith("conv1_output"))
+    assert "8 nJ" in line and "8k MAC" in line
+    assert "assuming reference_mac_pj, 2.5 pJ" in shown
+    assert "do not compare" in shown
+    assert "do not compare" not in text(profile_tables([profiled(), profiled("edge-tpu-64x64")]), monkeypatch)
 
 
 def test_explain_unknown_node_names_the_nearest() -> None:
