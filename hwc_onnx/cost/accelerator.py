@@ -224,7 +224,7 @@ class AcceleratorProfile(_Model):
     unit: Literal["pJ", "normalised"]
     """Of every energy: picojoules, or the energy of one reference MAC (then read pJ as MAC in all fields)."""
     reference_mac_pj: Above | None = None
-    """pJ: the MAC that is 1 in a normalised file; information only."""
+    """pJ: the MAC that is 1 in a normalised file; turns its energies into joules, and static power into MACs."""
     frequency_mhz: Above
     """MHz: turns cycles into seconds, and static power into energy per cycle."""
     mac: Mac

@@ -189,12 +189,6 @@ def _unit(profile: AcceleratorProfile) -> Iterator[str]:
     if profile.unit == "normalised":
         if profile.reference_mac_pj is None:
             yield _mistake("reference_mac_pj", "missing", "state it for a normalised profile")
-        if profile.static is not None:
-            yield _mistake(
-                "static.power_mw",
-                "milliwatts cannot be added to energies in MACs",
-                "leave static out, or write unit: pJ",
-            )
     elif profile.reference_mac_pj is not None:
         yield _mistake("reference_mac_pj", "stated, but unit is pJ", "leave it out, or write unit: normalised")
 

@@ -115,9 +115,6 @@ INCONSISTENT = {
         {"mac.bits": 16, "mac.min_bits": 16, "mac.wide": {"passes": 2.0, "energy_factor": 2.0}}, "mac.wide"
     ),
     "reference beside pJ": ({"reference_mac_pj": 0.5}, "reference_mac_pj"),
-    "milliwatts beside MACs": (
-        {"unit": "normalised", "reference_mac_pj": 0.5, "static": {"power_mw": 1.0}}, "static.power_mw"
-    ),
     "gate of a register that is not there": (
         {"memories.i_reg.spans": ["rows"], "sparsity.gate": {"operands": ["I"], "saves": ["mac", "read_I"]}},
         "sparsity.gate.saves",
