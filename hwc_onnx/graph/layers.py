@@ -77,7 +77,8 @@ def loop_dims_of(node: Node, first: Shape, second: Shape, output: Shape) -> Loop
         return _convolution(node, first, second, output)
     if node.op_type == "Gemm":
         rows = first[1] if node.attributes.get("transA", 0) else first[0]
-        return LoopDims(K=output[-1], C=second[1] if node.attributes.get("transB", 0) else second[0], OY=rows)
+        inner = second[1] if node.attributes.get("transB", 0) else second[0]
+        return LoopDims(K=output[-1], C=inner, OY=rows, input_size=(rows, 1))
     return _matmul(first, second, output)
 
 
@@ -87,11 +88,11 @@ def _matmul(first: Shape, second: Shape, output: Shape) -> LoopDims:
     batches = prod(output[: -(int(len(first) > 1) + int(len(second) > 1)) or None])
     inner = first[-1]
     if len(second) <= 2:
-        return LoopDims(B=batches, K=columns, C=inner, OY=rows)
+        return LoopDims(B=batches, K=columns, C=inner, OY=rows, input_size=(rows, 1))
     if len(first) <= 2:
         # a matrix on the left of a batch: its rows are the output channels, the columns on the right are the positions
-        return LoopDims(B=batches, K=rows, C=inner, OY=columns)
-    return LoopDims(G=batches, K=columns, C=inner, OY=rows)
+        return LoopDims(B=batches, K=rows, C=inner, OY=columns, input_size=(columns, 1))
+    return LoopDims(G=batches, K=columns, C=inner, OY=rows, input_size=(rows, 1))
 
 
 def _convolution(node: Node, first: Shape, second: Shape, output: Shape) -> LoopDims:

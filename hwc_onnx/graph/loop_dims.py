@@ -2,7 +2,8 @@
 
 B batch, G groups, K output channels per group, C input channels per group, OY x OX output rows x columns, FY x FX
 kernel rows x columns. Y is vertical: index 0 of ONNX's spatial attributes. A matrix product [.., M, C] x [C, K] has
-OY = M (the rows), OX = FY = FX = 1, and G the batch of matrices when both operands are activations.
+OY = M (the rows), OX = FY = FX = 1, an input of M rows and one column, and G the batch of matrices when both operands
+are activations.
 """
 
 from __future__ import annotations

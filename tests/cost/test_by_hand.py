@@ -5,9 +5,12 @@ without registers, one buffer for everything, a DRAM. Without registers each pro
 the buffer and adds to a partial sum there.
 """
 
+from dataclasses import replace
+
 import onnx
 import pytest
 
+from hwc_onnx.cost.accelerator import Static
 from hwc_onnx.cost.hierarchy import Hierarchy
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.moves import flow
@@ -158,6 +161,24 @@ def test_static_power_is_drawn_in_every_cycle():
     assert cost.energy["leakage"] == pytest.approx(160.0)
     assert cost.cycles == 8
     assert cost.latency_s == pytest.approx(80e-9)
+
+
+def test_static_power_of_a_normalised_accelerator_is_in_multiples_of_its_mac():
+    """The same 160 pJ, where the reference MAC takes 4 pJ."""
+    profile = one_pe().profile.model_copy(update={"unit": "normalised", "reference_mac_pj": 4.0})
+    profile = profile.model_copy(update={"static": Static(power_mw=2.0)})
+    cost = CostModel(profile).cost(quantized(pointwise()))
+    assert cost.energy["leakage"] == pytest.approx(40.0)
+    assert cost.joules == pytest.approx(cost.total * 4e-12)
+
+
+def test_inferences_per_joule():
+    cost = one_pe().cost(quantized(pointwise()))
+    assert cost.joules == pytest.approx(1496e-12)
+    assert cost.inferences_per_joule == pytest.approx(1 / 1496e-12)
+    normalised = replace(cost, energy_unit="normalised")
+    assert normalised.joules is None and normalised.inferences_per_joule is None
+    assert replace(normalised, reference_mac_pj=2.0).joules == pytest.approx(2992e-12)
 
 
 def test_slow_memory_sets_the_time():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 import pytest
 
 from hwc_onnx.cost.model import CostModel
+from hwc_onnx.cost.operands import Nest
 from hwc_onnx.cost.profile import list_profiles, load_profile
 from hwc_onnx.cost.types import COMPONENTS
 from hwc_onnx.errors import ModelError
@@ -70,6 +72,26 @@ def test_every_node_is_listed_once_in_order_with_a_method(name):
             assert node.mapping and node.accesses
         if node.method in ("vector", "fused"):
             assert node.total > 0
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_operands_of_a_layer_have_as_many_words_as_their_tensors(name):
+    """Rows of a matrix product included; a window that jumps over pixels leaves some out."""
+    graph = GRAPHS[name]
+    for layer in graph.layers:
+        nest, dims = Nest(layer.loop_dims), layer.loop_dims
+        second = layer.weight if layer.weight is not None else layer.inputs[1]
+        assert nest.words("W") == prod(graph.tensors[second].shape), layer.key
+        assert nest.words("O") == prod(graph.tensors[layer.outputs[0]].shape), layer.key
+        if dims.FY >= dims.stride[0] and dims.FX >= dims.stride[1]:
+            assert nest.words("I") == prod(graph.tensors[layer.inputs[0]].shape), layer.key
+
+
+def test_an_input_of_one_row_is_seen_as_too_few_words():
+    """The broken twin: a matrix product whose input has lost its rows."""
+    layer = next(layer for layer in GRAPHS["mlp_block"].layers if layer.loop_dims.OY > 1)
+    lost = replace(layer.loop_dims, input_size=(1, 1))
+    assert Nest(lost).words("I") < Nest(layer.loop_dims).words("I")
 
 
 @pytest.mark.parametrize("accelerator", MODELS)
