@@ -41,6 +41,8 @@ def psum_words(query: LayerQuery, setting: LayerSetting, together: float) -> Wor
     spared = f"1 - (1 - {share:.6g})^{together:.6g}" if together != 1.0 else f"{share:.6g}"
     value = residual + (1.0 - residual) * (1.0 - (1.0 - share) ** together)
     cause = _cause(query, setting, "psum", 0.0)
+    if together == 1.0 and not residual:
+        return (f"{cause} = {value:.6g} of the energy",)
     why = f"{residual:.6g} + {1.0 - residual:.6g} x ({spared})" if residual else spared
     return (*found, f"{cause}; a sum is touched with {why} = {value:.6g} of the energy")
 

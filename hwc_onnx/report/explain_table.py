@@ -67,7 +67,7 @@ def _facts(node: Node, payload: Payload) -> Iterator[str]:
     found = node["accumulator"]
     if found is not None:
         bits = payload["accumulators"]["bits"]
-        how = "by its weights" if found["bound"] == "weights" else "at most, by its widths"
+        how = "going by its weights" if found["bound"] == "weights" else "at most, going by its widths"
         verdict = "can overflow" if found["needed_bits"] > bits else "hold them"
         yield f"sums need {found['needed_bits']} bits {how}; accumulators of {bits} bits {verdict}"
 
@@ -92,7 +92,7 @@ def _terms(node: Node, unit: str) -> Iterator[RenderableType]:
         made.add_row(component)
         for term in terms:
             number = sources.setdefault(term["field"], len(sources) + 1)
-            letters = "".join(marks.setdefault(why, mark(len(marks))) for why in term["why"])
+            letters = "".join(sorted(marks.setdefault(why, mark(len(marks))) for why in term["why"]))
             made.add_row(
                 f" {term['what']}",
                 exact(term["count"]),

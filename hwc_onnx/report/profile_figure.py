@@ -143,7 +143,9 @@ def _nodes(payloads: Sequence[Payload], most: int) -> Figure:
     for column, payload in enumerate(payloads, 1):
         known = {node["key"]: node for node in payload["nodes"]}
         nodes = [_together([known[key] for key in keys]) for _, keys in rows]
-        factor, unit = scale_of(max(node["energy_pj"]["total"] for node in nodes), payload["energy_unit"], 1.0)
+        factor, unit = scale_of(
+            max((node["energy_pj"]["total"] for node in nodes), default=0.0), payload["energy_unit"], 1.0
+        )
         for name in _present(payloads):
             made.add_trace(
                 Bar(

@@ -181,7 +181,7 @@ def _overflow(payload: Payload) -> Iterator[str]:
     bits, wide = found["bits"], judged["overflow"]
     if wide:
         worst = wide[0]
-        how = "by its weights" if worst["bound"] == "weights" else "at most, by its widths"
+        how = "going by its weights" if worst["bound"] == "weights" else "at most, going by its widths"
         yield (
             f"{payload['accelerator']}: {bits}-bit accumulators can overflow in {len(wide)} of {judged['checked']} layers of "
             f"{model}; most bits are needed by {worst['key']}: {worst['needed_bits']} {how}."

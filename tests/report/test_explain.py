@@ -109,7 +109,7 @@ def test_mapping_is_drawn_as_loops_with_the_tiles_inside(monkeypatch: pytest.Mon
         "spread over rows: C8",
         "spread over columns: K8",
     ]
-    assert "sums need 26 bits at most, by its widths; accumulators of 24 bits can overflow" in shown
+    assert "sums need 26 bits at most, going by its widths; accumulators of 24 bits" in shown
     assert "weights 8 bits (density 0.5)" in shown
 
 

@@ -102,6 +102,12 @@ def test_cheaper_nodes_share_a_bar_so_that_the_sum_stays() -> None:
         )
 
 
+def test_a_model_that_costs_nothing_has_a_page() -> None:
+    payload = profiled(scale=0.0)
+    *_, nodes = figures(figure_page([payload], "m"))
+    assert nodes == []
+
+
 def test_names_and_titles_are_text_not_markup() -> None:
     payload = profiled()
     payload["nodes"][0]["key"] = "<script>alert(1)</script>"

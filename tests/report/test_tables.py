@@ -74,7 +74,7 @@ def test_profile_table_shows_nodes_and_totals(monkeypatch: pytest.MonkeyPatch) -
 def test_profile_table_says_which_sums_can_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = " ".join(text(profile_tables([profiled()]), monkeypatch).split())
     assert "24-bit accumulators can overflow in 1 of 1 layers of this model" in shown
-    assert "needed by conv1_output: 26 at most, by its widths." in shown
+    assert "needed by conv1_output: 26 at most, going by its widths." in shown
     payload = profiled()
     payload["accumulators"]["this_model"] = {"checked": 0, "overflow": []}
     assert "1 of 1 layers of INT8" in " ".join(text(profile_tables([payload]), monkeypatch).split())
