@@ -37,6 +37,12 @@ class ProfileError(HwcError):
     exit_code = 4
 
 
+class MappingError(HwcError):
+    """A stated mapping does not fit the layer or the accelerator."""
+
+    exit_code = 4
+
+
 class PlanError(HwcError):
     """The compression plan was refused, or does not fit the model."""
 

@@ -6,7 +6,7 @@ tile still fits. Words that enter the memory over the layer are then a product o
 follows contributes its whole size, one it repeats over the number of passes outside the placement, the window the
 distinct rows of all tiles. The last pass of a dimension is as short as it really is. One thing is counted too often:
 where a dimension has two loops outside the tile and the last pass of the outer one has a single step, the loops
-between them find the same tile again, and it is counted as fetched again.
+between them find the same tile again, and it is counted as fetched again (`exact` counts single nests without that).
 
 Source: the counting rule common to Timeloop (ISPASS 2019), Interstellar (ASPLOS 2020) and ZigZag (TC 2021), with
 uneven placement as in ZigZag. Differs from them: passes are whole numbers and edge tiles are counted as they are.
@@ -17,14 +17,11 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hwc_onnx.cost.accelerator import Operand
 from hwc_onnx.cost.operands import FX, FY, OX, OY, Nest, dependence
-from hwc_onnx.cost.window import Axis, Cut, rows_held, rows_moved
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from hwc_onnx.cost.passes import Floats, Ints, Passes, table_width
+from hwc_onnx.cost.window import Axis, rows_held
 
 
 class Nests:
@@ -36,16 +33,21 @@ class Nests:
         which: [n] row of `unrolls` that each nest uses.
         loop_dims: [n, l] dimension of each temporal loop, inner to outer.
         loop_sizes: [n, l] its trips (1 where a loop is absent).
+        passes: tables of this layer and these unrolls, to be shared by many sets of nests.
     """
 
-    def __init__(self, nest: Nest, unrolls: Ints, which: Ints, loop_dims: Ints, loop_sizes: Ints) -> None:
+    def __init__(
+        self, nest: Nest, unrolls: Ints, which: Ints, loop_dims: Ints, loop_sizes: Ints, passes: Passes | None = None
+    ) -> None:
         self.nest = nest
         self.unrolls = unrolls
         self.which = which
-        self.whole: Ints = unrolls.prod(axis=1)
+        self.passes = passes if passes is not None else Passes(nest, unrolls)
+        self.whole: Ints = self.passes.whole
         present = (loop_sizes > 1).any(axis=0)
         loop_dims, loop_sizes = loop_dims[:, present], loop_sizes[:, present]
         self.count, self.depth = loop_sizes.shape
+        self.loop_dims, self.loop_sizes = loop_dims, loop_sizes
         self.rows = np.arange(self.count)
         self._extent: dict[int, Ints] = {}
         for d, size in enumerate(nest.sizes):
@@ -53,15 +55,6 @@ class Nests:
                 grown = np.ones((self.count, self.depth + 1), dtype=np.int64)
                 np.cumprod(np.where(loop_dims == d, loop_sizes, 1), axis=1, out=grown[:, 1:])
                 self._extent[d] = np.minimum(grown, size, out=grown)
-        self._copy_tables: dict[tuple[int, tuple[int, ...]], Floats] = {}
-        self._row_tables: dict[tuple[int, tuple[int, ...]], tuple[Floats, Ints, Ints]] = {}
-
-    def inside(self, span: tuple[int, ...]) -> Ints:
-        """PEs along each dimension that a memory spanning these array axes serves, [u, 8]."""
-        if not span:
-            return np.ones_like(self.whole)
-        served: Ints = self.unrolls[:, list(span)].prod(axis=1)
-        return served
 
     def steps(self, d: int, position: Ints) -> Ints:
         """Temporal steps of dimension `d` inside `position` [..., n], [..., n]; no more than its size."""
@@ -69,10 +62,19 @@ class Nests:
             return np.ones(1, dtype=np.int64)
         return self._extent[d][self.rows, position]
 
+    def inside(self, row: int, d: int, position: int) -> int:
+        """Temporal steps of dimension `d` inside `position` of one nest."""
+        return int(self._extent[d][row, position]) if d in self._extent else 1
+
+    def loops_of(self, row: int, d: int, position: int = 0) -> list[int]:
+        """Trips of the loops of one nest over dimension `d` outside `position`, inner to outer, absent ones left out."""
+        dims, trips = self.loop_dims[row, position:].tolist(), self.loop_sizes[row, position:].tolist()
+        return [n for name, n in zip(dims, trips, strict=True) if name == d and n > 1]
+
     def tiles(self, operand: Operand, span: tuple[int, ...]) -> Floats:
         """Largest tile in words of one instance of a memory spanning these axes, after 0..l loops, [n, l + 1]."""
         follows = dependence(operand, self.nest.dims.transposed)
-        inside = self.inside(span)
+        inside = self.passes.inside(span)
         tile = np.ones((self.count, self.depth + 1))
         for d in follows.plain:
             if d in self._extent:
@@ -101,18 +103,19 @@ class Nests:
         words = np.full(position.shape, float(prod(self.nest.sizes[d] for d in follows.plain)))
         for d in follows.repeated:
             if d in self._extent:
-                table = self._copies(d, span)
+                table = self.passes.copies(d, span)
                 words *= table[self.which * table_width(self.nest.sizes[d]) + self.steps(d, position)]
         if follows.windowed:
             for which, axis in enumerate(self.nest.axes):
                 if axis.outputs > 1 or axis.taps > 1 or axis.pad > 0:
-                    words *= self._windows(which, position, span)
+                    o, k = (OY, OX)[which], (FY, FX)[which]
+                    words *= self.passes.windows(which, span, self.which, self.steps(o, position), self.steps(k, position))
         return words
 
     def fresh(self, operand: Operand, span: tuple[int, ...]) -> Floats:
         """Partial sums that start from nothing at a memory: one per output and instance, [n]."""
         follows = dependence(operand, self.nest.dims.transposed)
-        inside = self.inside(span)
+        inside = self.passes.inside(span)
         words = np.full(len(self.unrolls), float(self.nest.words(operand)))
         for d in follows.repeated:
             words *= -(-np.minimum(self.whole[:, d], self.nest.sizes[d]) // inside[:, d])
@@ -125,22 +128,6 @@ class Nests:
         total: Floats = passes.prod(axis=1).astype(np.float64)[self.which]
         return total
 
-    def _copies(self, d: int, span: tuple[int, ...]) -> Floats:
-        """Passes over dimension `d`, each counted once per active memory instance along `d`, flat [u * width].
-
-        Index: unroll, then the temporal steps inside the placement. The last pass is as short as it really is.
-        """
-        key = (d, span)
-        if key not in self._copy_tables:
-            size = self.nest.sizes[d]
-            whole, inside = self.whole[:, d, None], self.inside(span)[:, d, None]
-            chunk = np.maximum(1, np.arange(table_width(size)))[None, :] * whole
-            passes = -(-size // chunk)
-            rest = np.minimum(size - (passes - 1) * chunk, whole)
-            table = (passes - 1) * -(-whole // inside) + -(-rest // inside)
-            self._copy_tables[key] = table.astype(np.float64).reshape(-1)
-        return self._copy_tables[key]
-
     def _held(self, axis: Axis, o: int, k: int, inside: Ints) -> Ints:
         """Distinct rows of the largest tile after each number of loops, [n, l + 1]."""
         held = []
@@ -152,38 +139,6 @@ class Nests:
             held.append(spread[self.which, None])
         outputs, output_step, taps, tap_step = held
         return rows_held(axis, outputs, taps, output_step, tap_step)
-
-    def _windows(self, which: int, position: Ints, span: tuple[int, ...]) -> Floats:
-        """Rows moved along window axis `which` (0 vertical), [..., n]; counted once for each different cut."""
-        axis, o, k = self.nest.axes[which], (OY, OX)[which], (FY, FX)[which]
-        key = (which, span)
-        if key not in self._row_tables:
-            pairs = np.stack(
-                [self.whole[:, o], self.whole[:, k], self.inside(span)[:, o], self.inside(span)[:, k]], axis=1
-            )
-            kinds, kind_of = np.unique(pairs, axis=0, return_inverse=True)
-            size = len(kinds) * table_width(axis.outputs) * table_width(axis.taps)
-            self._row_tables[key] = (np.full(size, np.nan), kinds, kind_of.reshape(-1))
-        table, kinds, kind_of = self._row_tables[key]
-        over, under = table_width(axis.outputs), table_width(axis.taps)
-        code = (kind_of[self.which] * over + self.steps(o, position)) * under + self.steps(k, position)
-        values: Floats = table[code]
-        missing = code[np.isnan(values)]
-        if missing.size:
-            wanted = np.zeros(table.size, dtype=np.bool_)
-            wanted[missing] = True
-            for unknown in np.nonzero(wanted)[0].tolist():
-                kind, rest = divmod(unknown, over * under)
-                steps_o, steps_k = divmod(rest, under)
-                whole_o, whole_k, inside_o, inside_k = kinds[kind].tolist()
-                table[unknown] = rows_moved(axis, Cut(steps_o, inside_o, whole_o), Cut(steps_k, inside_k, whole_k))
-            values = table[code]
-        return values
-
-
-def table_width(size: int) -> int:
-    """Entries of a table indexed by temporal steps 0..size."""
-    return size + 1
 
 
 __all__ = ["Floats", "Ints", "Nests"]

@@ -15,6 +15,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from hwc_onnx.cost.clip import clipped, rounded
 from hwc_onnx.cost.hierarchy import Hierarchy
 from hwc_onnx.cost.mapping import MappingTable
 from hwc_onnx.cost.operands import Nest
@@ -23,7 +24,7 @@ from hwc_onnx.graph.loop_dims import LoopDims
 
 _log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 3
 """Raised when counting or search change, so that older files are not used."""
 
 
@@ -33,17 +34,29 @@ class TableCache:
     def __init__(self, hierarchy: Hierarchy, folder: Path | None = None) -> None:
         self.hierarchy = hierarchy
         self.folder = None if folder is None else folder / "mappings" / hierarchy.profile.digest()[:16]
+        self._found: dict[LoopDims, MappingTable] = {}
         self._tables: dict[LoopDims, MappingTable] = {}
 
     def table(self, dims: LoopDims) -> MappingTable:
-        """The table of a shape: from memory, else from disk, else searched for (and stored)."""
+        """The table of a shape: what its own search found, and what that of the next rounded shape found."""
         table = self._tables.get(dims)
+        if table is None:
+            table = self._searched(dims)
+            larger = rounded(dims)
+            if larger != dims:
+                table = table.with_rows_of(clipped(self._searched(larger), Nest(dims), self.hierarchy))
+            self._tables[dims] = table
+        return table
+
+    def _searched(self, dims: LoopDims) -> MappingTable:
+        """The result of one search: from memory, else from disk, else made now (and stored)."""
+        table = self._found.get(dims)
         if table is None:
             table = self._read(dims)
             if table is None:
                 table = search(Nest(dims), self.hierarchy)
                 self._write(dims, table)
-            self._tables[dims] = table
+            self._found[dims] = table
         return table
 
     @staticmethod

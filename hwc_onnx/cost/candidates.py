@@ -1,130 +1,223 @@
 """Temporal loop nests worth evaluating.
 
-Each operand ignores one block of dimensions: inputs ignore {K}, weights {OY, OX}, outputs {C, FY, FX}. An operand
-stays put while its block turns, so the order of the blocks decides who is stationary inside whom. A nest is
+Each operand ignores one block of dimensions: inputs ignore {K}, weights {OX, OY}, outputs {FX, FY, C}. What an operand
+costs at a memory depends on how far its own block has grown inside its placement, and what room it takes on how far
+the two other blocks have. So for each order in which the operands' tiles in the PEs follow each other,
 
-    tile loops of the three blocks, in one of 6 orders   (what the PEs hold)
-    the rest of the blocks, the last one first           (what the array sweeps)
-    outer loops over OY and K                            (what the buffer cannot hold)
-    G, B
+    a tile of what the first operand holds
+    its block, as far as the two others' room allows    (the one free size)
+    the second operand's block, as far as the third's room allows
+    the third operand's block
 
-Kernel loops are whole: all inside the tile, FX inside and FY outside, or all outside.
+and outside of the PEs, for each order of the blocks,
+
+    one block, another, the third in full, the rest of the first and of the second; then G and B.
 """
 
 from __future__ import annotations
 
 import itertools
-from math import ceil, log
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwc_onnx.cost.operands import FX, FY, OX, OY, B, C, G, K
-from hwc_onnx.cost.unrolls import balanced
+from hwc_onnx.cost.operands import DIMS, FX, FY, OX, OY, B, C, G, K, Nest
 
 Ints = NDArray[np.int64]
-BLOCKS = ((K,), (OX, OY), (FX, FY, C))
-TILE_DIMS = (K, OX, OY, FX, FY, C)
-PERMUTATIONS = 6
-NEAR = 1.5
+
+BLOCKS: dict[str, tuple[int, ...]] = {"I": (K,), "W": (OX, OY), "O": (FX, FY, C)}
+"""The dimensions that each operand ignores, in the order in which they grow."""
+
+UNLIMITED = 1 << 40
+
+SHARES = (1.0, 0.5, 0.75, 0.25, 0.34, 0.125, 0.6, 0.06, 0.03, 0.0)
+"""Shares of the largest useful size to try for the free size, the more important ones first."""
+
+OUTER_LOOPS = 2 * (len(BLOCKS["W"]) + len(BLOCKS["O"])) + len(BLOCKS["I"]) + 2
+"""Most loops outside the PEs: two blocks cut in two, the third, G and B."""
 
 
-def inner_tiles(trips: tuple[int, ...], limits: dict[int, int], steps: int) -> Ints:
-    """Tile sizes of TILE_DIMS worth trying, [n, 6].
+class Prefix(NamedTuple):
+    """Loops inside the PEs: the unroll [n], dimensions [n, l] and trips [n, l], inner to outer."""
 
-    Args:
-        trips: temporal trips of each dimension, [8].
-        limits: largest useful tile of a dimension.
-        steps: how many sizes to spread between 1 and the limit for each of K, OX and C.
-    """
-    columns = []
-    for d in (K, OX, OY, C):
-        spread = 2 if d == OY else steps
-        columns.append(spread_sizes(trips[d], limits.get(d, trips[d]), spread))
-    kernels = sorted({(1, 1), (trips[FX], 1), (trips[FX], trips[FY])})
-    rows = [
-        (k, ox, oy, fx, fy, c)
-        for k, ox, oy, c in itertools.product(*columns)
-        if oy == 1 or ox == trips[OX]
-        for fx, fy in kernels
-    ]
-    return np.array(rows, dtype=np.int64)
+    which: Ints
+    dims: Ints
+    trips: Ints
+
+    def take(self, rows: Ints) -> Prefix:
+        """Some of them."""
+        return Prefix(self.which[rows], self.dims[rows], self.trips[rows])
 
 
-def spread_sizes(trips: int, limit: int, steps: int) -> list[int]:
-    """At most `steps` tile sizes between 1 and `limit`, evenly spread in the logarithm.
+class Rooms(NamedTuple):
+    """Words of each operand that fit the PEs' memories, [u] for each unroll."""
 
-    A divisor of `trips` near the wanted size is taken before a size that leaves a remainder.
-    """
-    top = max(1, min(trips, limit))
-    if top == 1 or steps == 1:
-        return [1]
-    sizes = {1}
-    for i in range(1, steps):
-        wanted = top ** (i / (steps - 1))
-        divisors = [n for n in range(max(1, ceil(wanted / NEAR)), min(top, int(wanted * NEAR)) + 1) if trips % n == 0]
-        sizes.add(
-            min(divisors, key=lambda n: abs(log(n / wanted))) if divisors else min(top, balanced(trips, round(wanted)))
-        )
-    return sorted(sizes)
+    I: Ints  # noqa: E741 - operands are called I, W and O everywhere
+    W: Ints
+    O: Ints  # noqa: E741
 
 
-def nests(trips: Ints, tiles: Ints, orders: list[int]) -> tuple[Ints, Ints]:
-    """Loops with nothing split at the buffer: (dimensions, sizes), each [orders * n, 14], inner to outer.
+def inner_nests(nest: Nest, trips: Ints, rooms: Rooms, sizes: int) -> tuple[Prefix, Prefix]:
+    """Loops inside the PEs for every unroll, alone and with all that is left in one block after the other outside.
 
     Args:
-        trips: [n, 8] temporal trips.
-        tiles: [n, 6] tile sizes of TILE_DIMS.
-        orders: which orders to make (0..11), see `loop_order`.
+        nest: the layer.
+        trips: [u, 8] temporal trips under each unroll.
+        rooms: what the PEs hold.
+        sizes: how many values to try for the one free size.
     """
-    rest = -(-trips[:, TILE_DIMS] // tiles)
-    parts = np.concatenate([tiles, rest, trips[:, (G, B)]], axis=1)
-    dims, sizes = [], []
-    for order in orders:
-        inner, swept = loop_order(order)
-        columns = [TILE_DIMS.index(d) for d in inner] + [6 + TILE_DIMS.index(d) for d in swept] + [12, 13]
-        sizes.append(parts[:, columns])
-        dims.append(np.broadcast_to(np.array([*inner, *swept, G, B]), (len(trips), 14)))
-    return np.concatenate(dims), np.concatenate(sizes)
+    shares = np.array(SHARES[:sizes])[:, None]
+    which = np.tile(np.arange(len(trips)), len(shares))
+    trips_each, rooms_each = trips[which], Rooms(*(room[which] for room in rooms))
+    loops: list[list[Ints]] = []
+    orders: list[tuple[int, ...]] = []
+    for first, second, third in itertools.permutations("IWO"):
+        order = BLOCKS[second] + BLOCKS[third] + BLOCKS[first] + BLOCKS[second]
+        tail = BLOCKS[third] + BLOCKS[first] + BLOCKS[second] + (G, B)
+        for tile in _tiles(nest, trips, rooms, first):
+            limit = _limit(nest, tile, first, (second, third), rooms)
+            most = np.minimum(limit, -(-trips[:, BLOCKS[first]] // tile[:, BLOCKS[first]]).prod(axis=1))
+            tile = tile[which]
+            grown = _grow(BLOCKS[first], trips_each, tile, (most * shares).reshape(-1).astype(np.int64))
+            held = tile * grown
+            more = _grow(BLOCKS[second], trips_each, held, _limit(nest, held, second, (third,), rooms_each))
+            left = -(-trips_each // (held * more))
+            columns = (tile[:, BLOCKS[second] + BLOCKS[third]], grown[:, BLOCKS[first]], more[:, BLOCKS[second]])
+            loops.append([np.concatenate(columns, axis=1), left[:, tail]])
+            orders.append(order + tail)
+    split = max(len(order) for order in orders) - len(DIMS)
+    dims = np.concatenate([np.tile(_stretched(np.array(order)[None], split, 0), (len(which), 1)) for order in orders])
+    counts = np.concatenate([_stretched(np.concatenate(parts, axis=1), split, 1) for parts in loops])
+    which = np.tile(which, len(orders))
+    return Prefix(which, dims[:, :split], counts[:, :split]), Prefix(which, dims, counts)
 
 
-def loop_order(order: int) -> tuple[list[int], list[int]]:
-    """Dimensions of the tile loops and of the swept loops.
+def _stretched(loops: Ints, split: int, absent: int) -> Ints:
+    """Loops [n, l] with absent ones put before the last eight, so that those start at `split`."""
+    inner, outer = loops[:, : -len(DIMS)], loops[:, -len(DIMS) :]
+    middle = np.full((len(loops), split - inner.shape[1]), absent, dtype=np.int64)
+    return np.concatenate([inner, middle, outer], axis=1)
 
-    Orders 0..5 are the permutations of the tile blocks; 6..11 the same with the two outer swept blocks exchanged.
+
+def remaining(prefix: Prefix, trips: Ints) -> Ints:
+    """Trips of each dimension left outside, [n, 8]."""
+    left = trips[prefix.which].copy()
+    for d in range(len(DIMS)):
+        inside = np.where(prefix.dims == d, prefix.trips, 1).prod(axis=1)
+        left[:, d] = -(-left[:, d] // inside)
+    return left
+
+
+def outer_nests(prefix: Prefix, trips: Ints, passes: tuple[int, ...]) -> Prefix:
+    """Every prefix with every arrangement of the loops outside the PEs, cut into `passes`."""
+    left = remaining(prefix, trips)
+    pairs = np.array(list(itertools.product(passes, passes)), dtype=np.int64)
+    source = np.tile(np.arange(len(left)), len(pairs))
+    cuts = np.repeat(pairs, len(left), axis=0)
+    left, ones = left[source], np.ones((len(source), len(DIMS)), dtype=np.int64)
+    rows, dims, counts = [], [], []
+    for first, second, third in itertools.permutations("IWO"):
+        rest, useful, columns = left, np.ones(len(source), dtype=bool), []
+        for operand, cut in ((first, cuts[:, 0]), (second, cuts[:, 1])):
+            block = BLOCKS[operand]
+            grown = _grow(block, left, ones, -(-left[:, block].prod(axis=1) // cut))
+            rest = -(-rest // grown)
+            useful &= (cut == 1) | (rest[:, block] > 1).any(axis=1)
+            columns.append(grown[:, block])
+        columns += [left[:, BLOCKS[third]], rest[:, BLOCKS[first]], rest[:, BLOCKS[second]], left[:, (G, B)]]
+        order = BLOCKS[first] + BLOCKS[second] + BLOCKS[third] + BLOCKS[first] + BLOCKS[second] + (G, B)
+        absent = OUTER_LOOPS - len(order)
+        columns.append(ones[:, :absent])
+        keep = np.nonzero(useful)[0]
+        rows.append(source[keep])
+        dims.append(np.tile(np.array(order + (0,) * absent), (len(keep), 1)))
+        counts.append(np.concatenate(columns, axis=1)[keep])
+    chosen = np.concatenate(rows)
+    return Prefix(
+        prefix.which[chosen],
+        np.concatenate([prefix.dims[chosen], np.concatenate(dims)], axis=1),
+        np.concatenate([prefix.trips[chosen], np.concatenate(counts)], axis=1),
+    )
+
+
+def _tiles(nest: Nest, trips: Ints, rooms: Rooms, first: str) -> list[Ints]:
+    """Tiles [u, 8] of the operand that changes most often: a kernel row or not, and for inputs a row of pixels or not."""
+    ones = np.ones_like(trips)
+    kernels = [ones]
+    if first != "O":
+        for whole in ((FX,), (FX, FY)):
+            tile = ones.copy()
+            tile[:, whole] = trips[:, whole]
+            kernels.append(tile)
+    tiles = list(kernels)
+    if first == "I":
+        for tile in kernels:
+            wide = tile * _grow((OX,), trips, tile, _limit(nest, tile, "W", ("I", "O"), rooms))
+            tiles.append(wide)
+    if first == "O":
+        tiles = [ones]
+    distinct = {tile.tobytes(): tile for tile in tiles}
+    return list(distinct.values())
+
+
+def _limit(nest: Nest, tile: Ints, operand: str, others: tuple[str, ...], rooms: Rooms) -> Ints:
+    """How far the block of `operand` can grow around `tile` [u, 8] while the tiles of `others` fit, [u]."""
+    found: Ints = np.full(len(tile), UNLIMITED)
+    for other in others:
+        room: Ints = getattr(rooms, other)
+        if other == "I" and operand == "W":
+            limit = _pixels(nest, tile, room)
+        else:
+            limit = room // np.maximum(1, _words(nest, tile, other))
+        found = np.minimum(found, limit)
+    return np.maximum(1, found)
+
+
+def _words(nest: Nest, tile: Ints, operand: str) -> Ints:
+    """Words of a tile, windows as wide as their span."""
+    if operand == "W":
+        words: Ints = tile[:, (K, C, FY, FX)].prod(axis=1)
+    elif operand == "O":
+        words = tile[:, (K, OY, OX)].prod(axis=1)
+    else:
+        words = tile[:, C] * _rows(nest, tile, 0) * _rows(nest, tile, 1)
+    return words
+
+
+def _rows(nest: Nest, tile: Ints, axis: int) -> Ints:
+    """Rows of the window of a tile along one axis: all of the span, or only those used when there is one tap."""
+    o, k = ((OY, FY), (OX, FX))[axis]
+    stride, dilation = nest.dims.stride[axis], nest.dims.dilation[axis]
+    span = (tile[:, o] - 1) * stride + (tile[:, k] - 1) * dilation + 1
+    rows: Ints = np.minimum(span, tile[:, o] * tile[:, k])
+    return rows
+
+
+def _pixels(nest: Nest, tile: Ints, room: Ints) -> Ints:
+    """How many times as many output columns have a window that still fits `room`."""
+    per_column = np.maximum(1, tile[:, C] * _rows(nest, tile, 0))
+    columns = room // per_column
+    stride, dilation = nest.dims.stride[1], nest.dims.dilation[1]
+    span = (tile[:, FX] - 1) * dilation + 1
+    wide = np.where(tile[:, FX] > 1, (columns - span) // stride + 1, columns)
+    limit: Ints = wide // tile[:, OX]
+    return limit
+
+
+def _grow(block: tuple[int, ...], trips: Ints, held: Ints, limit: Ints) -> Ints:
+    """Growth [u, 8] of a block's dimensions one after the other, to at most `limit` [u] in all; passes kept equal.
+
+    A kernel dimension grows whole or not at all; the next dimension grows only when the one before it is whole.
     """
-    swap, permutation = divmod(order, 6)
-    blocks = list(itertools.permutations(BLOCKS))[permutation]
-    inner = [d for block in blocks for d in block]
-    rest = [blocks[0], blocks[1]] if swap else [blocks[1], blocks[0]]
-    swept = [d for block in (blocks[2], *rest) for d in block]
-    return inner, swept
-
-
-def split_outer(dims: Ints, sizes: Ints, choices: list[tuple[float, float, int]]) -> tuple[Ints, Ints]:
-    """Move part of the swept loops of OY and K outwards.
-
-    Args:
-        dims: [n, 14] from `nests`; sizes likewise.
-        choices: share of the OY and of the K trips that stays inside (1 keeps all), and which of both is outermost.
-
-    Returns:
-        Dimensions and sizes [n * choices, 16], two outer loops before G and B.
-    """
-    made_dims, made_sizes = [], []
-    rows = np.arange(len(dims))
-    places = {d: 6 + (dims[:, 6:12] == d).argmax(axis=1) for d in (OY, K)}
-    for share_y, share_k, outermost in choices:
-        inside = sizes.copy()
-        outer = {}
-        for d, share in ((OY, share_y), (K, share_k)):
-            trips = sizes[rows, places[d]]
-            kept = np.maximum(1, np.ceil(trips * share).astype(np.int64))
-            passes = -(-trips // kept)
-            inside[rows, places[d]], outer[d] = -(-trips // passes), passes
-        first, second = (OY, K) if outermost else (K, OY)
-        extra_dims = np.broadcast_to(np.array([first, second]), (len(dims), 2))
-        extra_sizes = np.stack([outer[first], outer[second]], axis=1)
-        made_dims.append(np.concatenate([dims[:, :12], extra_dims, dims[:, 12:]], axis=1))
-        made_sizes.append(np.concatenate([inside[:, :12], extra_sizes, inside[:, 12:]], axis=1))
-    return np.concatenate(made_dims), np.concatenate(made_sizes)
+    grown = np.ones_like(trips)
+    room = np.maximum(1, limit)
+    for d in block:
+        left = -(-trips[:, d] // held[:, d])
+        most = np.minimum(left, room)
+        size = -(-left // -(-left // most))
+        if d in (FX, FY):
+            size = np.where(size == left, left, 1)
+        grown[:, d] = size
+        room = np.where(size == left, room // size, room if d in (FX, FY) else 1)
+    return grown

@@ -242,7 +242,9 @@ def _origins(profile: AcceleratorProfile) -> Iterator[str]:
                 )
     for entry in sorted(set(profile.sources) & set(profile.assumed)):
         yield _mistake(f"assumed.{entry}", "has an entry in sources too", "keep one of the two")
-    numbers = [path for path, value in leaves if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    # a section that is left out does nothing, so its defaults need no origin
+    written = [(path, value) for path, value in leaves if path.split(".")[0] in profile.model_fields_set]
+    numbers = [path for path, value in written if isinstance(value, (int, float)) and not isinstance(value, bool)]
     bare = [path for path in numbers if not any(f"{path}.".startswith(f"{entry}.") for entry in entries)]
     covered = set(numbers) - set(bare)
     for path in dict.fromkeys(_outermost(path, covered) for path in bare):

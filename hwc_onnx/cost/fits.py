@@ -21,7 +21,7 @@ class Fits:
         self._hierarchy = hierarchy
         self._memories = len(hierarchy.profile.memories)
         self._limits = np.array([hierarchy.capacity_bits(i) for i in range(self._memories)])
-        self._last_arriving = len(hierarchy.columns) - 2
+        self._last_arriving = len(hierarchy.columns) - 3
         self._word_rooms: dict[tuple[int, int], WordRooms] = {}
 
     def rows(self, table: MappingTable, setting: LayerSetting, place: Place) -> Fitting:

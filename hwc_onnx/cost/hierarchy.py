@@ -54,8 +54,9 @@ class Hierarchy:
 
     @cached_property
     def columns(self) -> tuple[tuple[Boundary, str], ...]:
-        """What the columns of a mapping table count: words on the child's and parent's side, and fresh partial sums."""
-        sides = {"I": ("child", "parent"), "W": ("child", "parent"), "O": ("child", "parent", "fresh")}
+        """What the columns of a mapping table count: words on the child's and the parent's side; of outputs also those
+        that are fresh at the parent, and those that come back into the child."""
+        sides = {"I": ("child", "parent"), "W": ("child", "parent"), "O": ("child", "parent", "fresh", "back")}
         return tuple((boundary, side) for boundary in self.boundaries for side in sides[boundary.operand])
 
     def slice_of(self, operand: Operand) -> slice:

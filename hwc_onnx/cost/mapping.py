@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,13 +29,14 @@ class Fitting(NamedTuple):
 class MappingTable:
     """Candidate mappings of one layer shape.
 
-    `columns` [r, c] as named by `Hierarchy.columns`, `needs` [r, h] words as named by `Hierarchy.held`, `cycles` [r]
-    temporal iterations, `reduction` [r] products one PE adds per partial sum, `unroll` [r, axes, 8], `loop_dims` and
-    `loop_sizes` [r, l] the temporal nest, inner to outer.
+    `columns` [r, c] as named by `Hierarchy.columns`, `needs` [r, h] words and `inside` [r, h] loops inside the tile as
+    named by `Hierarchy.held`, `cycles` [r] temporal iterations, `reduction` [r] products one PE adds per partial sum,
+    `unroll` [r, axes, 8], `loop_dims` and `loop_sizes` [r, l] the temporal nest, inner to outer.
     """
 
     columns: Floats
     needs: Floats
+    inside: Ints
     cycles: Floats
     reduction: Floats
     unroll: Ints
@@ -44,6 +45,12 @@ class MappingTable:
 
     def __len__(self) -> int:
         return len(self.columns)
+
+    @cached_property
+    def whole(self) -> Ints:
+        """PEs along each dimension, [r, 8]."""
+        spread: Ints = self.unroll.prod(axis=1)
+        return spread
 
     @cached_property
     def fitting(self) -> dict[object, Fitting]:
@@ -66,6 +73,20 @@ class MappingTable:
         ]  # fmt: skip
         return {"spatial": spatial, "temporal": loops[::-1]}
 
-    def arrays(self) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
+    def with_rows_of(self, other: MappingTable) -> MappingTable:
+        """These rows and those of another table of the same shape, equal ones once."""
+        length = max(self.loop_dims.shape[1], other.loop_dims.shape[1])
+        made: dict[str, Any] = {}
+        for name, array in self.arrays().items():
+            parts = [array, other.arrays()[name]]
+            if name in ("loop_dims", "loop_sizes"):
+                absent = int(name == "loop_sizes")
+                parts = [np.pad(p, ((0, 0), (0, length - p.shape[1])), constant_values=absent) for p in parts]
+            made[name] = np.concatenate(parts)
+        facts = np.concatenate([made["columns"], made["needs"], made["cycles"][:, None], made["reduction"][:, None]], axis=1)
+        index = np.sort(np.unique(facts, axis=0, return_index=True)[1])
+        return MappingTable(**{name: array[index] for name, array in made.items()})
+
+    def arrays(self) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[Any]]]:
         """Everything, for a file."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}

@@ -100,7 +100,7 @@ def flow(hierarchy: Hierarchy, weighted: bool, place: Place) -> Flow:
     for boundary in hierarchy.boundaries:
         if boundary.operand == "O":
             _outputs(found, column, boundary, hierarchy, place)
-            column += 3
+            column += 4
         else:
             _operand(found, column, boundary, hierarchy, weighted, place)
             column += 2
@@ -128,15 +128,16 @@ def _operand(found: Flow, column: int, boundary: Boundary, hierarchy: Hierarchy,
 
 
 def _outputs(found: Flow, column: int, boundary: Boundary, hierarchy: Hierarchy, place: Place) -> None:
-    """Outputs. Columns: words leaving the child, words arriving at the parent, and those that arrive for the first time.
+    """Outputs. Columns: words leaving the child, words arriving at the parent, those that arrive for the first time, and
+    those that come back into the child.
 
-    Arriving minus fresh are partial sums that come back; as many words as are fresh leave for good.
+    Arriving minus fresh are partial sums that the parent gives back; as many words as are fresh leave for good.
     """
     memories = hierarchy.profile.memories
     child, parent = boundary.child, boundary.parent
     if place.output_stays and parent == len(memories) - 1:
         return
-    leaving, arriving, fresh = column, column + 1, column + 2
+    leaving, arriving, fresh, back = range(column, column + 4)
     if boundary.crosses_array:
         found.hops.append(Hop(leaving, child if child >= 0 else parent, SUM))
     if child >= 0 and memories[child].accumulator:
@@ -151,7 +152,7 @@ def _outputs(found: Flow, column: int, boundary: Boundary, hierarchy: Hierarchy,
         found.moves.append(Move(fresh, parent, True, 1.0, FINISHED))
     _returning(found, arriving, fresh, parent, False)
     if child >= 0:
-        _returning(found, arriving, fresh, child, True)
+        found.moves.append(Move(back, child, True, 1.0, SUM))
 
 
 def _returning(found: Flow, arriving: int, fresh: int, memory: int, write: bool) -> None:

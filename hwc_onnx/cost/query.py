@@ -17,9 +17,11 @@ from hwc_onnx.cost.accelerator import Gate, Operand, Skip
 from hwc_onnx.cost.access import Floats, Ints
 from hwc_onnx.cost.fits import Fits
 from hwc_onnx.cost.hierarchy import Hierarchy
+from hwc_onnx.cost.lanes import products_together
 from hwc_onnx.cost.laws import mac_energy, mac_lanes
 from hwc_onnx.cost.mapping import MappingTable
 from hwc_onnx.cost.moves import Wiring, wire
+from hwc_onnx.cost.operands import Nest
 from hwc_onnx.cost.setting import FREE_STEPS, LayerSetting, Place
 from hwc_onnx.cost.types import COMPONENTS
 from hwc_onnx.cost.widths import Widths
@@ -45,12 +47,6 @@ class Fixed:
     psum_pj: float
     psum_share: float
     slowdown: float
-
-
-def products_together(reduction: Floats, lanes: float) -> Floats:
-    """Mean number of products per partial-sum access when `lanes` at a time of `reduction` products are added first."""
-    together: Floats = reduction / np.ceil(reduction / lanes)
-    return together
 
 
 class LayerQuery:
@@ -157,13 +153,14 @@ class LayerQuery:
         lanes = self._mac_facts(setting)[1]
         if not self.profile.mac.lanes_reduce or lanes <= 1.0:
             return 1.0
-        return products_together(table.reduction[rows], lanes)
+        return products_together(Nest(setting.dims).sizes, table.whole[rows], lanes)
 
     def speed(self, table: MappingTable, rows: Ints, setting: LayerSetting) -> Floats | float:
         """MACs that one PE finishes per cycle, [r]; lanes that reduce cannot be used beyond what there is to add."""
         lanes = self._mac_facts(setting)[1]
         if self.profile.mac.lanes_reduce and lanes > 1.0:
-            return products_together(table.reduction[rows], lanes)
+            steps: Floats = table.reduction[rows]
+            return steps / np.ceil(steps / lanes)
         return lanes
 
     def _mac_facts(self, setting: LayerSetting) -> tuple[float, float]:

@@ -13,10 +13,10 @@ from hwc_onnx.cost.accelerator import Operand
 from hwc_onnx.cost.access import Floats
 from hwc_onnx.cost.counting import Counter
 from hwc_onnx.cost.hierarchy import Hierarchy
+from hwc_onnx.cost.lanes import products_together
 from hwc_onnx.cost.laws import mac_lanes
 from hwc_onnx.cost.moves import wire
 from hwc_onnx.cost.operands import OPERANDS
-from hwc_onnx.cost.query import products_together
 from hwc_onnx.cost.setting import LayerSetting, Place
 from hwc_onnx.cost.widths import Widths
 from hwc_onnx.graph.loop_dims import LoopDims
@@ -42,9 +42,10 @@ class Scenarios:
 
     def psum(self, activation_bits: int, weight_bits: int, counter: Counter) -> Floats:
         """Energy of the partial sums inside the PEs, which depends on how many products a PE adds at once, [n]."""
-        together = products_together(counter.reduction(), self.lanes[activation_bits, weight_bits])
-        energy: Floats = counter.nests.nest.dims.macs / together * self.psum_pj
-        return energy
+        nests = counter.nests
+        together = products_together(nests.nest.sizes, nests.whole, self.lanes[activation_bits, weight_bits])
+        energy: Floats = nests.nest.dims.macs / together * self.psum_pj
+        return energy[nests.which]
 
 
 @lru_cache(maxsize=32)

@@ -9,31 +9,39 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hwc_onnx.cost.accelerator import Operand
 from hwc_onnx.cost.access import Floats, Ints
-from hwc_onnx.cost.candidates import PERMUTATIONS, inner_tiles, nests, split_outer
+from hwc_onnx.cost.candidates import UNLIMITED, Prefix, Rooms, inner_nests, outer_nests
 from hwc_onnx.cost.counting import Counter
 from hwc_onnx.cost.hierarchy import Hierarchy
 from hwc_onnx.cost.mapping import MappingTable
-from hwc_onnx.cost.operands import OPERANDS, OX, OY, C, G, K, Nest
+from hwc_onnx.cost.operands import OPERANDS, Nest, dependence
+from hwc_onnx.cost.refine import Judge, Nests, joined, refine
 from hwc_onnx.cost.scenarios import Scenarios, scenarios
 from hwc_onnx.cost.select import select
-from hwc_onnx.cost.unrolls import unroll_candidates
+from hwc_onnx.cost.unrolls import one_more_pass, unroll_candidates
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How wide the search is: unrolls kept, sizes tried per tile dimension, nests kept per case, buffer splits."""
+    """How wide the search is.
 
-    unrolls_per_kind: int = 5
-    unrolls: int = 16
-    tile_steps: int = 4
-    survivors: int = 2
-    shares: tuple[float, ...] = (1.0, 0.5, 0.25, 0.1)
+    `unrolls` kept, `sizes` tried for the free size inside the PEs, `survivors` for each pair of widths and stationary
+    operand, `passes` that the loops outside are cut into, `kept` nests for each anchor, `rounds` and `ways` of the local
+    search, `free_steps` halvings of the home memory.
+    """
+
+    unrolls: int = 64
+    sizes: int = 10
+    survivors: int = 20
+    passes: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 16)
+    kept: int = 40
+    rounds: int = 6
+    ways: int = 8
     free_steps: int = 5
 
 
@@ -41,58 +49,74 @@ def search(nest: Nest, hierarchy: Hierarchy, effort: Effort | None = None) -> Ma
     """The mapping table of a layer shape (deterministic)."""
     effort = effort or Effort()
     cases = scenarios(hierarchy)
-    unrolls, which, tiles, order = _stage_one(nest, hierarchy, cases, effort)
-    dims, sizes, which = _both_sweeps(nest, unrolls, which, tiles, order)
-    choices = [
-        (rows, channels, outermost)
-        for rows, channels, outermost in itertools.product(effort.shares, effort.shares, (0, 1))
-        if not (outermost and (rows == 1.0 or channels == 1.0))
-    ]
-    dims, sizes = split_outer(dims, sizes, choices)
-    which = np.tile(which, len(choices))
-    keep = _distinct(which, dims, sizes)
-    counter = Counter(hierarchy, nest, unrolls, which[keep], dims[keep], sizes[keep])
-    return select(counter, cases, effort.free_steps, dims[keep], sizes[keep])
-
-
-def _stage_one(nest: Nest, hierarchy: Hierarchy, cases: Scenarios, effort: Effort) -> tuple[Ints, Ints, Ints, Ints]:
-    """Best nests for what happens below the buffers: (unrolls, which of them, tiles, orders)."""
-    unrolls = unroll_candidates(nest.sizes, hierarchy.profile, effort.unrolls_per_kind, effort.unrolls)
-    limits = _limits(nest, hierarchy)
+    unrolls = unroll_candidates(nest.sizes, hierarchy.profile, effort.unrolls, effort.unrolls)
     trips = -(-np.array(nest.sizes) // unrolls.prod(axis=1))
-    parts = []
-    for i, unroll in enumerate(unrolls):
-        tiles = inner_tiles(tuple(trips[i].tolist()), limits, effort.tile_steps)
-        tiles = tiles[_worth(tiles, unroll.prod(axis=0), hierarchy)]
-        parts.append((np.full(len(tiles), i), tiles))
-    which, tiles = (np.concatenate(column) for column in zip(*parts, strict=True))
-    dims, sizes = nests(trips[which], tiles, list(range(PERMUTATIONS)))
-    order = np.repeat(np.arange(PERMUTATIONS), len(which))
-    which, source = np.tile(which, PERMUTATIONS), np.tile(np.arange(len(which)), PERMUTATIONS)
-    keep = _distinct(which, dims, sizes)
-    which, dims, sizes, order, source = which[keep], dims[keep], sizes[keep], order[keep], source[keep]
-    total = _inner_energy(Counter(hierarchy, nest, unrolls, which, dims, sizes), cases)
-    chosen: set[int] = set()
-    for block in range(3):
-        members = np.nonzero(np.isin(order, _orders_ending(block)))[0]
-        few = min(effort.survivors, members.size)
-        if few:
-            best = np.argpartition(total[:, members], few - 1, axis=1)[:, :few]
-            chosen.update(members[best[np.isfinite(np.take_along_axis(total[:, members], best, axis=1))]].tolist())
-    picked = np.array(sorted(chosen), dtype=np.int64)
-    return unrolls, which[picked], tiles[source[picked]], order[picked]
+    judge = Judge(hierarchy, nest, unrolls, cases)
+    prefix = _stage_one(judge, trips, effort)
+    if not len(prefix.which):  # no tile of some operand fits the PEs
+        return select(judge.counter(Nests(*prefix)), cases, effort.free_steps)
+    pool = _distinct(Nests(*outer_nests(prefix, trips, _cuts(nest, hierarchy, cases, effort))))
+    pool = pool.take(best_of_each(judge.energies(pool), effort.kept))
+    if len(pool.which) and prefix.dims.shape[1]:
+        idle = one_more_pass(unrolls[np.unique(pool.which)], nest.sizes)
+        judge = Judge(hierarchy, nest, np.concatenate([unrolls, idle]), cases)
+        pool = joined([pool, refine(judge, pool, effort.rounds, effort.ways)])
+    return select(judge.counter(pool), cases, effort.free_steps)
 
 
-def _both_sweeps(nest: Nest, unrolls: Ints, which: Ints, tiles: Ints, order: Ints) -> tuple[Ints, Ints, Ints]:
-    """Loops of the chosen nests with both orders of the outer sweeps: (dimensions, sizes, which unroll)."""
-    trips = -(-np.array(nest.sizes) // unrolls.prod(axis=1))[which]
-    made = []
-    for number in range(2 * PERMUTATIONS):
-        rows = np.nonzero(order == number % PERMUTATIONS)[0]
-        if rows.size:
-            made.append((*nests(trips[rows], tiles[rows], [number]), which[rows]))
-    dims, sizes, which = (np.concatenate(column) for column in zip(*made, strict=True))
-    return dims, sizes, which
+def _cuts(nest: Nest, hierarchy: Hierarchy, cases: Scenarios, effort: Effort) -> tuple[int, ...]:
+    """Into how many passes blocks are cut outside the PEs: `effort.passes`, and what makes a large tensor fit a buffer."""
+    cuts = set(effort.passes)
+    for index, memory in enumerate(hierarchy.profile.memories[:-1]):
+        for operand in memory.operands if is_buffer(hierarchy, index) else ():
+            words = capacity(hierarchy, index, operand, max(cases.widths))
+            least = ceil(nest.words(operand) / max(1.0, words))
+            if least > max(effort.passes):
+                cuts |= {least, 2 * least}
+    return tuple(sorted(cuts))
+
+
+def best_of_each(energies: Floats, count: int) -> Ints:
+    """Rows among the `count` best of any scenario (energies [scenarios, n]), those that fit nowhere left out."""
+    count = min(count, energies.shape[1])
+    rows = np.argpartition(energies, count - 1, axis=1)[:, :count]
+    fits = np.isfinite(np.take_along_axis(energies, rows, axis=1))
+    found: Ints = np.unique(rows[fits])
+    return found
+
+
+def _stage_one(judge: Judge, trips: Ints, effort: Effort) -> Prefix:
+    """The best loops inside the PEs, judged by what happens below the buffers."""
+    hierarchy, nest, unrolls, cases = judge.hierarchy, judge.nest, judge.unrolls, judge.cases
+    rooms = {bits: _rooms(hierarchy, unrolls, bits) for bits in cases.widths}
+    if all(((room == 1) | (room >= UNLIMITED)).all() for each in rooms.values() for room in each):
+        # PEs that hold a word or nothing leave no choice; what is stationary is decided by the loops outside
+        nothing = np.zeros((len(unrolls), 0), dtype=np.int64)
+        return Prefix(np.arange(len(unrolls)), nothing, nothing)
+    parts, completed = [], []
+    for room in {tuple(part.tobytes() for part in each): each for each in rooms.values()}.values():
+        inner, all_loops = inner_nests(nest, trips, room, effort.sizes)
+        parts.append(inner)
+        completed.append(all_loops)
+    prefix = Prefix(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    whole = Nests(*(np.concatenate(columns) for columns in zip(*completed, strict=True)))
+    keep = distinct_rows(whole)
+    total = _inner_energy(judge.counter(whole.take(keep)), cases)
+    return prefix.take(keep[best_of_each(total, max(2, effort.survivors // len(cases.widths) ** 2))])
+
+
+def _rooms(hierarchy: Hierarchy, unrolls: Ints, bits: int) -> Rooms:
+    """Words of each operand that fit beside each PE's work, for every unroll; memories outside the PEs do not limit."""
+    found = {}
+    for operand in OPERANDS:
+        index = next(i for i, m in enumerate(hierarchy.profile.memories) if operand in m.operands)
+        room = np.full(len(unrolls), UNLIMITED)
+        if not is_buffer(hierarchy, index):
+            spread = unrolls[:, list(hierarchy.spans[index])].prod(axis=1)
+            follows = dependence(operand, False).plain
+            room = int(capacity(hierarchy, index, operand, bits)) // spread[:, list(follows)].prod(axis=1)
+        found[operand] = np.maximum(1, room)
+    return Rooms(**found)
 
 
 def _inner_energy(counter: Counter, cases: Scenarios) -> Floats:
@@ -124,41 +148,17 @@ def is_buffer(hierarchy: Hierarchy, memory: int) -> bool:
     return bool(hierarchy.spans[memory]) and not hierarchy.profile.memories[memory].accumulator
 
 
-def _limits(nest: Nest, hierarchy: Hierarchy) -> dict[int, int]:
-    """Largest useful tile of K, OX and C, from the innermost memories at the narrowest width."""
-    limits: dict[int, int] = {}
-    follow: tuple[tuple[Operand, tuple[int, ...]], ...] = (("O", (K, OX)), ("W", (C,)), ("I", (OX, C)))
-    for operand, dims in follow:
-        index = next(i for i, m in enumerate(hierarchy.profile.memories) if operand in m.operands)
-        if not is_buffer(hierarchy, index):
-            words = int(capacity(hierarchy, index, operand, 2))
-            for d in dims:
-                limits[d] = max(limits.get(d, 1), words)
-    return {d: min(limit, nest.sizes[d]) for d, limit in limits.items()}
+def _distinct(nests: Nests) -> Nests:
+    return nests.take(distinct_rows(nests))
 
 
-def _worth(tiles: Ints, unroll: Ints, hierarchy: Hierarchy) -> NDArray[np.bool_]:
-    """Tiles whose outputs fit the partial-sum memory, if outputs have one below the buffers."""
-    index = next(i for i, m in enumerate(hierarchy.profile.memories) if "O" in m.operands)
-    outputs = tiles[:, :3].prod(axis=1)
-    if is_buffer(hierarchy, index):
-        return np.ones(len(tiles), dtype=bool)
-    spread = int(unroll[[G, K, OY, OX]].prod()) if hierarchy.spans[index] else 1
-    fits: NDArray[np.bool_] = outputs * spread <= capacity(hierarchy, index, "O", 2)
-    fits |= outputs == 1
-    return fits
-
-
-def _orders_ending(block: int) -> list[int]:
-    return [i for i, order in enumerate(itertools.permutations(range(3))) if order[2] == block]
-
-
-def _distinct(which: Ints, dims: Ints, sizes: Ints) -> Ints:
+def distinct_rows(nests: Nests) -> Ints:
     """Index of one of each group of nests that differ only in absent loops.
 
     A nest is folded into one 64-bit number, absent loops skipped; two different nests meet with a chance of about
     2^-40 at these sizes, and then one candidate of thousands is not looked at.
     """
+    which, dims, sizes = nests
     odd = np.uint64(0xD6E8FEB86659FD93)
     code = (which.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     for column in range(dims.shape[1]):

@@ -1,8 +1,8 @@
 """Which loop dimensions to spread over the PE array.
 
 For each array axis: every way to split its size over its dimensions in which no more PEs would save a pass, with
-passes kept equal (27 channels on 16 rows take two passes of 14, not of 16 and 11: the same cycles, fewer copies). An
-array is not left idle to save a little energy: that would cost time. The product over the axes is ranked by utilisation *within each kind* (a kind says which kernel dimensions and output rows are unrolled),
+passes kept equal (27 channels on 16 rows take two passes of 14, not of 16 and 11: the same cycles, fewer copies). The
+product over the axes is ranked by utilisation *within each kind* (a kind says which kernel dimensions and output rows are unrolled),
 because one list for all drops unrolls whose reuse outweighs idle PEs.
 """
 
@@ -22,14 +22,16 @@ def unroll_candidates(
 ) -> NDArray[np.int64]:
     """Unroll per axis, [n, axes, 8]: `per_kind` best of each kind, at most `most` in all, best utilisation first."""
     partial: list[tuple[tuple[int, ...], ...]] = [()]
-    for axis in profile.array.axes:
+    for number, axis in enumerate(profile.array.axes):
         dims = tuple(INDEX[name] for name in axis.dims)
+        later = {INDEX[name]: other.size for other in profile.array.axes[number + 1 :] for name in other.dims}
         grown = []
         for chosen in partial:
             left = [
                 -(-size // int(np.prod([axis_unroll[d] for axis_unroll in chosen]))) for d, size in enumerate(sizes)
             ]
-            grown += [(*chosen, split) for split in _splits(tuple(left), dims, axis.size)]
+            splits = {split for wanted in _wanted(left, dims, later) for split in _splits(wanted, dims, axis.size)}
+            grown += [(*chosen, split) for split in sorted(splits)]
         partial = grown
     unrolls = np.array(partial, dtype=np.int64)
     whole = unrolls.prod(axis=1)
@@ -44,10 +46,35 @@ def unroll_candidates(
     return best
 
 
+def one_more_pass(unrolls: NDArray[np.int64], sizes: tuple[int, ...]) -> NDArray[np.int64]:
+    """Unrolls with one dimension of one axis spread over fewer PEs, so that it takes one more pass, [n, axes, 8]."""
+    made = []
+    for unroll in unrolls:
+        for axis, d in zip(*np.nonzero(unroll > 1), strict=True):
+            others = int(unroll[:, d].prod() // unroll[axis, d])
+            passes = -(-sizes[d] // int(unroll[:, d].prod()))
+            fewer = -(-sizes[d] // (others * (passes + 1)))
+            if d not in (FY, FX) and fewer < unroll[axis, d]:
+                changed = unroll.copy()
+                changed[axis, d] = fewer
+                made.append(changed)
+    found: NDArray[np.int64] = np.array(made, dtype=np.int64).reshape(-1, *unrolls.shape[1:])
+    return np.unique(found, axis=0)
+
+
 def balanced(size: int, limit: int) -> int:
     """The smallest split of `size` into as many equal passes as splitting by `limit` needs."""
     limit = max(1, min(size, limit))
     return -(-size // -(-size // limit))
+
+
+def _wanted(left: list[int], dims: tuple[int, ...], later: dict[int, int]) -> list[tuple[int, ...]]:
+    """How much of each dimension an axis should take: all, or what a later axis that has it too would leave."""
+    found = [tuple(left)]
+    for d in dims:
+        if d in later and left[d] > 1:
+            found += [(*wanted[:d], -(-wanted[d] // later[d]), *wanted[d + 1 :]) for wanted in found]
+    return list(dict.fromkeys(found))
 
 
 def _splits(left: tuple[int, ...], dims: tuple[int, ...], size: int) -> list[tuple[int, ...]]:

@@ -43,12 +43,17 @@ class Cut:
 
 
 @lru_cache(maxsize=1 << 17)
-def rows_moved(axis: Axis, outputs: Cut, taps: Cut) -> int:
-    """Distinct in-range rows of each tile, added over all tiles and memory instances."""
+def rows_moved(axis: Axis, outputs: Cut, taps: Cut, first_output: int = 0, first_tap: int = 0) -> int:
+    """Distinct in-range rows of each tile, added over all tiles and memory instances.
+
+    Outputs and taps before the given ones are left out.
+    """
     rows = np.arange(axis.outputs)[:, None] * axis.stride + np.arange(axis.taps)[None, :] * axis.dilation - axis.pad
     under = taps.tiles(axis.taps)
     tile = outputs.tiles(axis.outputs)[:, None] * (int(under.max()) + 1) + under[None, :]
     inside = (rows >= 0) & (rows < axis.size)
+    inside[:first_output] = False
+    inside[:, :first_tap] = False
     keys = (tile * axis.size + rows)[inside]
     if keys.size == 0:
         return 0

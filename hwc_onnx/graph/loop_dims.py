@@ -10,10 +10,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hwc_onnx.errors import ModelError
+
 
 @dataclass(frozen=True)
 class LoopDims:
-    """The loop nest of one layer. `pads` are (top, left, bottom, right), `input_size` is (rows, columns)."""
+    """The loop nest of one layer. `pads` are (top, left, bottom, right), `input_size` is (rows, columns).
+
+    An `input_size` that is left out is what the windows cover, padding taken off (the input grid of a transposed one).
+
+    Raises:
+        ModelError: a size that is not a whole number above 0 (such as the name of an open dimension).
+    """
 
     B: int = 1
     G: int = 1
@@ -26,8 +34,25 @@ class LoopDims:
     stride: tuple[int, int] = (1, 1)
     dilation: tuple[int, int] = (1, 1)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-    input_size: tuple[int, int] = (1, 1)
+    input_size: tuple[int, int] = (0, 0)
     transposed: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("B", "G", "K", "C", "OY", "OX", "FY", "FX"):
+            _require(getattr(self, name), name, 1)
+        for name, least in (("stride", 1), ("dilation", 1), ("pads", None)):
+            for size in getattr(self, name):
+                _require(size, name, least)
+        if self.input_size == (0, 0):
+            covered = [
+                out if self.transposed else max(1, (out - 1) * self.stride[i] + (taps - 1) * self.dilation[i] + 1 - before - after)
+                for i, (out, taps, before, after) in enumerate((
+                    (self.OY, self.FY, self.pads[0], self.pads[2]), (self.OX, self.FX, self.pads[1], self.pads[3])
+                ))
+            ]  # fmt: skip
+            object.__setattr__(self, "input_size", tuple(covered))
+        for size in self.input_size:
+            _require(size, "input_size", 1)
 
     @property
     def macs(self) -> int:
@@ -37,3 +62,12 @@ class LoopDims:
         product is the true number of multiply-accumulates.
         """
         return self.B * self.G * self.K * self.C * self.OY * self.OX * self.FY * self.FX
+
+
+def _require(size: object, name: str, least: int | None) -> None:
+    """Refuse what is not a whole number of at least `least`."""
+    if isinstance(size, bool) or not hasattr(size, "__index__") or (least is not None and int(size.__index__()) < least):
+        raise ModelError(
+            f"loop dimension {name}: found {size!r}, expected a whole number"
+            f"{'' if least is None else f' of at least {least}'}; fix open sizes with --input-shape NAME:1x3x224x224"
+        )

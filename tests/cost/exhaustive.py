@@ -1,6 +1,6 @@
 """The best mapping of a tiny layer on the tiny accelerator, found by trying all of them.
 
-Tried: every unroll that leaves no axis idle (kernels whole or not at all), every way to cut each loop in two, every
+Tried: every unroll (kernels whole or not at all), every way to cut each loop in two, every
 order of the loops, every placement in the shared buffer. The energy is written out here, memory by memory, with the
 numbers of `tiny_accelerator`; only the word counts come from `Nests`, which `test_access` checks loop by loop.
 """
@@ -24,11 +24,12 @@ ROWS, COLUMNS = ("C", "FY"), ("K", "OY")
 
 @dataclass(frozen=True)
 class Traffic:
-    """Words of one mapping: into the registers of all PEs, asked of the buffer, into the buffer (outputs: out of them)."""
+    """Words of one mapping: into the registers of all PEs, asked of the buffer, into the buffer (outputs: out of them); PEs that add to one output."""
 
     registers: dict[str, np.ndarray]
     asked: dict[str, np.ndarray]
     buffers: dict[str, np.ndarray]
+    adders: int
 
 
 def energy(dims: LoopDims, traffic: Traffic, bits: tuple[int, int, int]) -> np.ndarray:
@@ -50,7 +51,8 @@ def energy(dims: LoopDims, traffic: Traffic, bits: tuple[int, int, int]) -> np.n
     total = total + dims.macs * 24 * (out.read_pj_per_bit + out.write_pj_per_bit)
     total = total + traffic.registers["O"] * 24 * (out.read_pj_per_bit + hop)
     back = traffic.asked["O"] - outputs
-    total = total + back * 24 * (buffer.write_pj_per_bit + buffer.read_pj_per_bit + out.write_pj_per_bit)
+    total = total + back * 24 * (buffer.write_pj_per_bit + buffer.read_pj_per_bit)
+    total = total + np.where(back > 0, traffic.registers["O"] - outputs * traffic.adders, 0) * 24 * out.write_pj_per_bit
     back = traffic.buffers["O"] - outputs
     total = total + back * 24 * (
         buffer.read_pj_per_bit + dram.write_pj_per_bit + dram.read_pj_per_bit + buffer.write_pj_per_bit
@@ -59,6 +61,11 @@ def energy(dims: LoopDims, traffic: Traffic, bits: tuple[int, int, int]) -> np.n
     return total + outputs * (
         finished * (buffer.write_pj_per_bit + buffer.read_pj_per_bit) + bits[2] * dram.write_pj_per_bit
     )
+
+
+def adders(dims: LoopDims, unroll: dict[str, int]) -> int:
+    """PEs that add to one output; in a transposed convolution those of different taps add to different outputs."""
+    return prod(unroll[d] for d in (("C",) if dims.transposed else ("C", "FY", "FX")))
 
 
 def best_energy(dims: LoopDims, bits: tuple[int, int, int]) -> float:
@@ -76,7 +83,7 @@ def best_energy(dims: LoopDims, bits: tuple[int, int, int]) -> float:
 def _unrolls(dims: LoopDims) -> list[tuple[dict[str, int], dict[str, int]]]:
     def axis(names: tuple[str, str], kernel: str) -> list[dict[str, int]]:
         useful = [d for d in names if getattr(dims, d) > 1 and (d != kernel or getattr(dims, d) == 2)]
-        return [{d: 2} for d in useful] or [{}]
+        return [{}, *({d: 2} for d in useful)]
 
     return list(itertools.product(axis(ROWS, "FY"), axis(COLUMNS, "")))
 
@@ -95,6 +102,7 @@ def _best_of_orders(dims, unroll, orders, bits):
     nests = Nests(Nest(dims), spread, np.zeros(count, dtype=np.int64), loop_dims, sizes)
     memory = {m.name: m for m in tiny().memories}
     every, none = (0, 1), ()
+    pes = {d: prod(axis.get(d, 1) for axis in unroll) for d in DIMS}
     position, registers, asked = {}, {}, {}
     for operand, name, width in (("I", "i_reg", bits[0]), ("W", "w_reg", bits[1]), ("O", "o_reg", 24)):
         words = memory[name].bytes * 8 // stored_bits(width, memory[name].pack)
@@ -119,6 +127,6 @@ def _best_of_orders(dims, unroll, orders, bits):
             continue
         moved = nests.moved("O", np.maximum(placed, position["O"]), every)
         buffers = {"I": nests.moved("I", at, every), "W": weights, "O": np.where(through, asked["O"], moved)}
-        total = energy(dims, Traffic(registers, asked, buffers), bits)
+        total = energy(dims, Traffic(registers, asked, buffers, adders(dims, pes)), bits)
         found = min(found, float(np.where(valid, total, np.inf).min()))
     return found

@@ -6,6 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hwc_onnx.cost.access import Nests
+from hwc_onnx.cost.exact import counted_twice, moved
 from hwc_onnx.cost.operands import OPERANDS, Nest
 from hwc_onnx.graph.loop_dims import LoopDims
 from tests.cost.loop_walk import NAMES, Mapping, walk
@@ -43,17 +44,24 @@ def mapped(draw):
         left = math.ceil(getattr(dims, d) / (inside[d] * outside[d]))
         if left > 1:
             first = draw(st.integers(1, left))
-            loops += [(d, trips) for trips in (first, math.ceil(left / first)) if trips > 1]
+            second = draw(st.integers(1, math.ceil(left / first)))
+            cuts = (first, second, math.ceil(left / (first * second)))
+            loops += [(d, trips) for trips in cuts if trips > 1]
     loops = tuple(draw(st.permutations(loops)))
     return dims, Mapping(loops, inside, outside), draw(st.integers(1, 40))
 
 
-def counted(dims, mapping, operand, capacity):
-    """(position, words into instances, words asked of the parent, tile) by the library."""
+def nests_of(dims, mapping):
+    """One nest as the library keeps it."""
     unrolls = np.array([[[cut[d] for d in NAMES] for cut in (mapping.inside, mapping.outside)]])
     loop_dims = np.array([[NAMES.index(d) for d, _ in mapping.loops]], dtype=np.int64).reshape(1, -1)
     loop_sizes = np.array([[trips for _, trips in mapping.loops]], dtype=np.int64).reshape(1, -1)
-    nests = Nests(Nest(dims), unrolls, np.zeros(1, dtype=np.int64), loop_dims, loop_sizes)
+    return Nests(Nest(dims), unrolls, np.zeros(1, dtype=np.int64), loop_dims, loop_sizes)
+
+
+def counted(dims, mapping, operand, capacity):
+    """(position, words into instances, words asked of the parent, tile) by the product."""
+    nests = nests_of(dims, mapping)
     tiles = nests.tiles(operand, (0,))
     position = nests.place(tiles, np.array([float(capacity)]))[0]
     at = np.maximum(position, 0)
@@ -62,42 +70,35 @@ def counted(dims, mapping, operand, capacity):
     return int(position[0]), float(entered[0]), float(asked[0]), float(tiles[0, at[0]])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(mapped(), st.sampled_from(OPERANDS))
-def test_moved_random_layers_and_mappings_equals_walking_the_loops(case, operand):
+def test_exact_random_layers_and_mappings_equals_walking_the_loops(case, operand):
     dims, mapping, capacity = case
     position, entered, asked, tile = counted(dims, mapping, operand, capacity)
     if position < 0:
         return
-    truth = walk(operand, dims, mapping, position)
-    if cut_twice_with_remainder(dims, mapping, position):
+    truth, nests = walk(operand, dims, mapping, position), nests_of(dims, mapping)
+    assert (moved(nests, operand, 0, position, (0,)), moved(nests, operand, 0, position, (0, 1))) == truth[:2]
+    if counted_twice(nests, operand, 0, position):
         assert entered >= truth[0] and asked >= truth[1]
     else:
         assert (entered, asked) == truth[:2]
     assert truth[2] <= tile <= capacity
 
 
-def cut_twice_with_remainder(dims, mapping, position):
-    """Whether a dimension has two loops outside the tile and the last pass of the outer one is shorter.
-
-    Then the loops between the two may find the same tile again, which the formula counts anew.
-    """
-    for d in NAMES:
-        trips = [n for name, n in mapping.loops[position:] if name == d]
-        inside = math.prod(n for name, n in mapping.loops[:position] if name == d)
-        tiles = math.ceil(getattr(dims, d) / (mapping.inside[d] * mapping.outside[d] * inside))
-        if len(trips) > 1 and math.prod(trips) != tiles:
-            return True
-    return False
+TWICE = LoopDims(K=2, C=3), Mapping((("C", 2), ("K", 2), ("C", 2)), dict.fromkeys(NAMES, 1), dict.fromkeys(NAMES, 1))
 
 
-def test_moved_dimension_cut_twice_with_remainder_counts_too_much_never_too_little():
-    """C = 3 as 2 x 2 around K: the third channel is there alone, so K finds it in place; the formula fetches it again."""
-    dims = LoopDims(K=2, C=3)
-    mapping = Mapping((("C", 2), ("K", 2), ("C", 2)), dict.fromkeys(NAMES, 1), dict.fromkeys(NAMES, 1))
-    assert cut_twice_with_remainder(dims, mapping, 0)
-    _, entered, _, _ = counted(dims, mapping, "I", 1)
-    assert (entered, walk("I", dims, mapping, 0)[0]) == (6, 5)
+def test_exact_dimension_cut_twice_with_remainder_finds_the_tile_in_place():
+    """C = 3 as 2 x 2 around K: the third channel is there alone, so K finds it in place."""
+    dims, mapping = TWICE
+    assert counted_twice(nests_of(dims, mapping), "I", 0, 0)
+    assert moved(nests_of(dims, mapping), "I", 0, 0, (0,)) == walk("I", dims, mapping, 0)[0] == 5
+
+
+def test_product_of_a_dimension_cut_twice_counts_too_much():
+    """The broken twin: the plain product fetches the third channel again."""
+    assert counted(*TWICE, "I", 1)[1] == 6
 
 
 CASES = {

@@ -1,0 +1,156 @@
+"""Single layers without a graph: the best mapping of a shape, and the cost of a mapping that is stated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from hwc_onnx.cost.accelerator import AcceleratorProfile
+from hwc_onnx.cost.layer_cost import mapped_cost
+from hwc_onnx.cost.layer_mapping import LayerMapping, stated_table
+from hwc_onnx.cost.ledger import Ledger
+from hwc_onnx.cost.mapping import MappingTable
+from hwc_onnx.cost.operands import Nest
+from hwc_onnx.cost.profile import load_profile
+from hwc_onnx.cost.setting import LayerSetting, Place
+from hwc_onnx.cost.steps import StepEnergies
+from hwc_onnx.cost.terms import Mapped
+from hwc_onnx.cost.types import NodeCost
+from hwc_onnx.errors import MappingError
+from hwc_onnx.graph.loop_dims import LoopDims
+
+NAME = "layer"
+
+
+@dataclass(frozen=True)
+class LayerOptions:
+    """The setting of a single layer.
+
+    Attributes:
+        activation_bits: width of the input.
+        weight_bits: width of the weights, or of the second operand.
+        output_bits: width at which the result is stored; None: as the input.
+        activation_density: share of inputs that differ from their zero point.
+        weight_density: the same of the weights.
+        output_density: the same of the stored result.
+        pattern: (N, M) where the zeros of the weights follow an N:M pattern.
+        weighted: False for a product of two activations.
+        channel_constants: whether each output channel has a bias and a scale to fetch.
+        input_stays: the input is in the home memory already; otherwise it comes from DRAM.
+        output_stays: the result stays there; otherwise it goes to DRAM.
+    """
+
+    activation_bits: int = 8
+    weight_bits: int = 8
+    output_bits: int | None = None
+    activation_density: float = 1.0
+    weight_density: float = 1.0
+    output_density: float = 1.0
+    pattern: tuple[int, int] | None = None
+    weighted: bool = True
+    channel_constants: bool = True
+    input_stays: bool = False
+    output_stays: bool = False
+
+    def setting(self, dims: LoopDims) -> LayerSetting:
+        """The record that the energy depends on."""
+        return LayerSetting(
+            dims, self.weighted, self.activation_bits, self.weight_bits, self.activation_density, self.weight_density,
+            self.pattern, Nest(dims).words("O"), self.output_bits or self.activation_bits, self.output_density,
+            dims.K * dims.G if self.weighted and self.channel_constants else 0,
+        )  # fmt: skip
+
+    @property
+    def place(self) -> Place:
+        """Where its tensors are."""
+        return Place(self.input_stays, False, self.output_stays)
+
+
+def map_layer(
+    loop_dims: LoopDims,
+    profile: str | Path | AcceleratorProfile,
+    options: LayerOptions | None = None,
+    *,
+    cache_dir: str | Path | None = None,
+) -> NodeCost:
+    """The cost of one layer on its best mapping.
+
+    Args:
+        loop_dims: the layer.
+        profile: accelerator by name, file, or as loaded.
+        options: widths, densities, where the tensors are; 8 bits, dense and in DRAM if left out.
+        cache_dir: where searched mappings are kept.
+
+    Returns:
+        Energy by component with its terms, accesses by memory, operand and direction in words, cycles, and the mapping
+        (`LayerMapping.from_json(cost.mapping)` states it again).
+
+    Raises:
+        MappingError: nothing fits the accelerator's memories.
+        ProfileError: the accelerator is not known or wrong.
+        ModelError: `loop_dims` has an open size.
+    """
+    options = options or LayerOptions()
+    energies = _energies(profile, cache_dir)
+    setting = options.setting(loop_dims)
+    best = energies.best(setting, options.place)
+    if best.row < 0:
+        raise MappingError(f"no mapping of {loop_dims} fits the memories of '{energies.profile.name}'; enlarge them")
+    return _cost(energies, energies.tables.table(loop_dims), best.row, setting, options.place)
+
+
+def evaluate_mapping(
+    loop_dims: LoopDims,
+    mapping: LayerMapping,
+    profile: str | Path | AcceleratorProfile,
+    options: LayerOptions | None = None,
+) -> NodeCost:
+    """The cost of one layer on a stated mapping; placements that are left open are chosen for the least energy.
+
+    Raises:
+        MappingError: the mapping does not cover the layer, names what does not exist, or holds what does not fit.
+    """
+    options = options or LayerOptions()
+    energies = _energies(profile, None)
+    setting, place = options.setting(loop_dims), options.place
+    table = stated_table(
+        mapping, Nest(loop_dims), energies.hierarchy, (options.activation_bits, options.weight_bits)
+    )  # fmt: skip
+    best = energies.query.best(table, setting, place)
+    if best is None:
+        raise MappingError(
+            f"mapping: its tiles do not fit the memories of '{energies.profile.name}' together at these widths; "
+            "hold something for fewer loops"
+        )
+    return _cost(energies, table, best.row, setting, place)
+
+
+def _cost(energies: StepEnergies, table: MappingTable, row: int, setting: LayerSetting, place: Place) -> NodeCost:
+    layer = Mapped(energies.query, table, row, setting, place)
+    return mapped_cost(layer, Ledger(energies), NAME, "", None)
+
+
+def _energies(profile: str | Path | AcceleratorProfile, cache_dir: str | Path | None) -> StepEnergies:
+    if not isinstance(profile, AcceleratorProfile):
+        profile = load_profile(profile)
+    return _remembered(_Key(profile.digest(), profile), None if cache_dir is None else Path(cache_dir))
+
+
+class _Key:
+    """A profile that is equal to another of the same content."""
+
+    def __init__(self, digest: str, profile: AcceleratorProfile) -> None:
+        self.digest, self.profile = digest, profile
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and other.digest == self.digest
+
+
+@lru_cache(maxsize=16)
+def _remembered(key: _Key, cache_dir: Path | None) -> StepEnergies:
+    """Energies of a profile, so that calls for many layers share what was searched."""
+    return StepEnergies(key.profile, cache_dir)

@@ -1,0 +1,145 @@
+"""Local search: from the best structured nests to better ones, step by step.
+
+A few settings (every storable width, tensors in DRAM or staying on chip) each follow their own best nest: all nests one
+step away are counted at once, the best one is the next start, until no step helps. Every nest on these ways is a
+candidate for all settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwc_onnx.cost.access import Floats, Ints
+from hwc_onnx.cost.counting import Counter
+from hwc_onnx.cost.hierarchy import Hierarchy
+from hwc_onnx.cost.neighbours import neighbours
+from hwc_onnx.cost.operands import Nest
+from hwc_onnx.cost.passes import Passes
+from hwc_onnx.cost.placing import Placed, Situation
+from hwc_onnx.cost.scenarios import Scenarios
+
+REACH = 1.15
+"""A way that is this much behind the best one is given up."""
+
+PLACES = (
+    Situation(),
+    Situation(True, True, 0.125),
+    Situation(free=0.25),
+    Situation(output_stays=True),
+    Situation(input_stays=True, free=0.0625),
+)
+"""Where tensors are, and how much of the home memory is free, while nests are judged."""
+
+FOLLOWED = 2
+"""How many of them (and every width) the ways follow."""
+
+GAIN = 1e-3
+"""A smaller share of the energy is not worth another round."""
+
+
+class Nests(NamedTuple):
+    """Nests by unroll [n], loop dimensions [n, l] and trips [n, l]."""
+
+    which: Ints
+    dims: Ints
+    trips: Ints
+
+    def take(self, rows: Ints) -> Nests:
+        """Some of them."""
+        return Nests(self.which[rows], self.dims[rows], self.trips[rows])
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Energies of nests for the anchors."""
+
+    hierarchy: Hierarchy
+    nest: Nest
+    unrolls: Ints
+    cases: Scenarios
+
+    @cached_property
+    def passes(self) -> Passes:
+        """Tables that all nests share."""
+        return Passes(self.nest, self.unrolls)
+
+    def counter(self, nests: Nests) -> Counter:
+        """Counts words of these nests."""
+        return Counter(self.hierarchy, self.nest, self.unrolls, *nests, passes=self.passes)
+
+    def energies(self, nests: Nests, places: int = len(PLACES)) -> Floats:
+        """Energy of what depends on the mapping, [anchors, n].
+
+        Anchors: both operands at each width, at each of the first `places` of PLACES.
+        """
+        placed = Placed(self.counter(nests), self.cases)
+        judged = PLACES[:places] if self.hierarchy.home >= 0 else PLACES[:1]
+        widths = range(len(self.cases.widths))
+        return np.stack([placed.energy(i, i, place) for place in judged for i in widths])
+
+
+def refine(judge: Judge, start: Nests, rounds: int, ways: int) -> Nests:
+    """Nests found on the ways from the best ones of `start`, best ones of each round, without `start` itself.
+
+    Args:
+        judge: counts energies.
+        start: where to begin.
+        rounds: most steps of a way.
+        ways: how many ways are followed at once, of different unrolls.
+    """
+    total = judge.energies(start, FOLLOWED)
+    current = start.take(_leaders(total, start.which, ways))
+    best = judge.energies(current, FOLLOWED)
+    found: list[Nests] = []
+    sizes = np.array(judge.nest.sizes)
+    for _ in range(rounds):
+        steps = [_around(judge.unrolls, sizes, current, i) for i in range(len(current.which))]
+        around = joined(steps)
+        owner = np.repeat(np.arange(len(steps)), [len(step.which) for step in steps])
+        total = judge.energies(around, FOLLOWED)
+        chosen = []
+        for i in range(len(steps)):
+            mine = np.nonzero(owner == i)[0]
+            for anchor, row in enumerate(mine[total[:, mine].argmin(axis=1)]):
+                if total[anchor, row] < best[anchor, i] * (1 - GAIN) and best[anchor, i] <= best[anchor].min() * REACH:
+                    chosen.append(int(row))
+        if not chosen:
+            break
+        rows = np.array(sorted(set(chosen)))
+        rows = rows[_leaders(total[:, rows], around.which[rows], ways)]
+        current, best = around.take(rows), total[:, rows]
+        found.append(current)
+    return joined(found) if found else start.take(np.empty(0, np.int64))
+
+
+def _leaders(total: Floats, which: Ints, ways: int) -> Ints:
+    """Nests to follow: for each anchor in turn its best ones of different unrolls, `ways` in all."""
+    orders = []
+    for energies in total:
+        order = np.argsort(energies, kind="stable")
+        order = order[np.isfinite(energies[order])]
+        orders.append(order[np.sort(np.unique(which[order], return_index=True)[1])])
+    chosen: list[int] = []
+    for place in range(max(len(order) for order in orders)):
+        for order in orders:
+            if place < len(order) and len(chosen) < ways and int(order[place]) not in chosen:
+                chosen.append(int(order[place]))
+    return np.array(sorted(chosen), dtype=np.int64)
+
+
+def _around(unrolls: Ints, sizes: Ints, nests: Nests, row: int) -> Nests:
+    present: NDArray[np.bool_] = nests.trips[row] > 1
+    return Nests(*neighbours(unrolls, sizes, int(nests.which[row]), nests.dims[row, present], nests.trips[row, present]))
+
+
+def joined(parts: list[Nests]) -> Nests:
+    """All nests of all parts, absent loops added."""
+    length = max(part.dims.shape[1] for part in parts)
+    dims = [np.pad(part.dims, ((0, 0), (0, length - part.dims.shape[1]))) for part in parts]
+    trips = [np.pad(part.trips, ((0, 0), (0, length - part.trips.shape[1])), constant_values=1) for part in parts]
+    return Nests(np.concatenate([part.which for part in parts]), np.concatenate(dims), np.concatenate(trips))
