@@ -209,6 +209,31 @@ class Residency(_Model):
     """byte: weights up to this size are on chip for ever and never fetched."""
 
 
+class Pinned(_Model):
+    """The mapping of one layer shape, instead of a search."""
+
+    layer: Mapping[Dim, Positive]
+    """Sizes of the loop dimensions of the shape; those left out are 1."""
+    spatial: Mapping[str, Mapping[Dim, Positive]]
+    """PEs over which each dimension is spread, by array axis."""
+    temporal: tuple[tuple[Dim, Positive], ...]
+    """(dimension, trips) of the loops in time, outermost first."""
+    inside: Mapping[Operand, Mapping[str, Count]] = {}
+    """Operand and memory: how many of the innermost loops its tile is held for; left out, as many as fit."""
+
+
+class MappingRules(_Model):
+    """What the array's control allows. A rule holds for every layer that has a mapping which follows it."""
+
+    unroll: tuple[Dim, ...] = ()
+    """Dimensions that are spread over the array wherever the layer has them, kernel dimensions whole."""
+    inner: tuple[Dim, ...] = ()
+    """Loops inside the first loop over the last of these dimensions: over the others, in this order from the innermost,
+    one each, kernel dimensions whole. Layers without that last dimension are free."""
+    pinned: tuple[Pinned, ...] = ()
+    """Shapes whose mapping is given."""
+
+
 class AcceleratorProfile(_Model):
     """One accelerator, schema 1. Loop dimensions: B batch, G groups, K output channels, C input channels, OY OX output
     rows and columns, FY FX kernel rows and columns."""
@@ -241,6 +266,8 @@ class AcceleratorProfile(_Model):
     """Static power; left out, it is not counted."""
     residency: Residency = Residency()
     """What stays on chip."""
+    mapping: MappingRules = MappingRules()
+    """What mappings are possible; left out, all are."""
     sources: Mapping[str, Annotated[str, Field(min_length=1)]]
     """Field path: where its numbers are from. A path covers all below it."""
     assumed: tuple[str, ...] = ()

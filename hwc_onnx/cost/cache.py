@@ -17,8 +17,10 @@ import numpy as np
 
 from hwc_onnx.cost.clip import clipped, rounded
 from hwc_onnx.cost.hierarchy import Hierarchy
+from hwc_onnx.cost.layer_mapping import LayerMapping, stated_table
 from hwc_onnx.cost.mapping import MappingTable
-from hwc_onnx.cost.operands import Nest
+from hwc_onnx.cost.operands import DIMS, Nest
+from hwc_onnx.cost.scenarios import scenarios
 from hwc_onnx.cost.search import search
 from hwc_onnx.graph.loop_dims import LoopDims
 
@@ -41,12 +43,27 @@ class TableCache:
         """The table of a shape: what its own search found, and what that of the next rounded shape found."""
         table = self._tables.get(dims)
         if table is None:
-            table = self._searched(dims)
-            larger = rounded(dims)
+            table = self._pinned(dims)
+            larger = dims if table is not None else rounded(dims)
+            if table is None:
+                table = self._searched(dims)
             if larger != dims:
                 table = table.with_rows_of(clipped(self._searched(larger), Nest(dims), self.hierarchy))
             self._tables[dims] = table
         return table
+
+    def _pinned(self, dims: LoopDims) -> MappingTable | None:
+        """The mapping that the accelerator file gives for this shape, for every width that memories store."""
+        for pin in self.hierarchy.profile.mapping.pinned:
+            sizes = {str(d): n for d, n in pin.layer.items()}
+            if Nest(dims).sizes == tuple(sizes.get(d, 1) for d in DIMS):
+                mapping, widths = LayerMapping.pinned(pin), scenarios(self.hierarchy).widths
+                tables = [stated_table(mapping, Nest(dims), self.hierarchy, (bits, bits)) for bits in widths]
+                first, *others = tables
+                for other in others:
+                    first = first.with_rows_of(other)
+                return first
+        return None
 
     def _searched(self, dims: LoopDims) -> MappingTable:
         """The result of one search: from memory, else from disk, else made now (and stored)."""

@@ -100,6 +100,12 @@ def _stretched(loops: Ints, split: int, absent: int) -> Ints:
     return np.concatenate([inner, middle, outer], axis=1)
 
 
+def nothing_inside(unrolls: int) -> Prefix:
+    """No loops inside the PEs, for so many unrolls."""
+    loops = np.zeros((unrolls, 0), dtype=np.int64)
+    return Prefix(np.arange(unrolls), loops, loops)
+
+
 def remaining(prefix: Prefix, trips: Ints) -> Ints:
     """Trips of each dimension left outside, [n, 8]."""
     left = trips[prefix.which].copy()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hwc_onnx.cost.accelerator import Operand
+from hwc_onnx.cost.accelerator import Operand, Pinned
 from hwc_onnx.cost.access import Floats, Ints
 from hwc_onnx.cost.clip import counted
 from hwc_onnx.cost.counting import Counter
@@ -38,6 +38,12 @@ class LayerMapping:
     spatial: Mapping[str, Mapping[str, int]]
     temporal: Loops
     inside: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @classmethod
+    def pinned(cls, pin: Pinned) -> LayerMapping:
+        """The mapping that an accelerator file gives."""
+        spatial: dict[str, dict[str, int]] = {axis: {str(d): n for d, n in dims.items()} for axis, dims in pin.spatial.items()}
+        return cls(spatial, tuple(pin.temporal), {str(o): dict(held) for o, held in pin.inside.items()})
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> LayerMapping:
@@ -108,7 +114,8 @@ def _covers(unroll: Ints, loops: Sequence[tuple[int, int]], nest: Nest) -> None:
                 f"mapping: covers {pes * prod(trips)} of {size} of {DIMS[d]} ({pes} PEs x {prod(trips)} trips); "
                 f"its loops need {ceil(size / pes)} trips in all"
             )
-        if pes > size or (trips and pes * prod(trips[:-1]) >= size and trips[-1] > 1):
+        needed = ceil(size / (pes * prod(trips[:-1])))
+        if (trips and trips[-1] != needed) or int(unroll[:, d].max()) > size:
             raise MappingError(
                 f"mapping: {DIMS[d]} has {size}, {pes} PEs x {' x '.join(map(str, trips)) or 1} trips are more than it "
                 "needs; shorten its outermost loop or its unroll"

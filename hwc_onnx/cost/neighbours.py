@@ -75,6 +75,11 @@ def fitted(dims: Ints, trips: Ints, whole: Ints) -> Ints:
     return made
 
 
+def with_every_dimension(dims: Ints, trips: Ints) -> tuple[Ints, Ints]:
+    """Loops [n, l] with an absent one of each dimension added outermost: [n, l + 8]."""
+    return _with_absent(dims, np.arange(8), dims.shape[1]), _with_absent(trips, np.ones(8, np.int64), dims.shape[1])
+
+
 def _moved(dims: Ints, trips: Ints) -> tuple[Ints, Ints]:
     """One loop taken out and put in elsewhere, or two exchanged."""
     order = _orders(len(dims))

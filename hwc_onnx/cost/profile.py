@@ -17,7 +17,9 @@ from hwc_onnx.cost.accelerator import (
     Format,
     Gate,
     Mac,
+    MappingRules,
     Memory,
+    Pinned,
     Residency,
     Skip,
     Sparsity,
@@ -172,6 +174,7 @@ def _field_names(loc: Location) -> list[str]:
     tables: dict[str, type[BaseModel]] = {
         "mac": Mac, "wide": Wide, "array": Array, "axes": Axis, "memories": Memory, "formats": Format,
         "sparsity": Sparsity, "gate": Gate, "skip": Skip, "vector": Vector, "static": Static, "residency": Residency,
+        "mapping": MappingRules, "pinned": Pinned,
     }  # fmt: skip
     parents = [tables[str(part)] for part in loc[:-1] if str(part) in tables]
     model: type[BaseModel] = parents[-1] if parents else AcceleratorProfile

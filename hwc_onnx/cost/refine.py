@@ -21,6 +21,7 @@ from hwc_onnx.cost.neighbours import neighbours
 from hwc_onnx.cost.operands import Nest
 from hwc_onnx.cost.passes import Passes
 from hwc_onnx.cost.placing import Placed, Situation
+from hwc_onnx.cost.rules import nests_allowed
 from hwc_onnx.cost.scenarios import Scenarios
 
 REACH = 1.15
@@ -30,8 +31,6 @@ PLACES = (
     Situation(),
     Situation(True, True, 0.125),
     Situation(free=0.25),
-    Situation(output_stays=True),
-    Situation(input_stays=True, free=0.0625),
 )
 """Where tensors are, and how much of the home memory is free, while nests are judged."""
 
@@ -72,15 +71,27 @@ class Judge:
         """Counts words of these nests."""
         return Counter(self.hierarchy, self.nest, self.unrolls, *nests, passes=self.passes)
 
+    def allowed_rows(self, nests: Nests) -> Ints:
+        """Rows of the nests that the accelerator's rules allow; all if they allow none."""
+        whole = self.passes.whole[nests.which]
+        rows = np.nonzero(nests_allowed(self.hierarchy.profile.mapping, self.nest, whole, nests.dims, nests.trips))[0]
+        return rows if rows.size else np.arange(len(nests.which))
+
+    def allowed(self, nests: Nests) -> Nests:
+        """Those nests."""
+        return nests.take(self.allowed_rows(nests)) if self.hierarchy.profile.mapping.inner else nests
+
     def energies(self, nests: Nests, places: int = len(PLACES)) -> Floats:
         """Energy of what depends on the mapping, [anchors, n].
 
-        Anchors: both operands at each width, at each of the first `places` of PLACES.
+        Anchors: both operands at each width, and one at the widest with the other at the narrowest, at each of the first
+        `places` of PLACES.
         """
         placed = Placed(self.counter(nests), self.cases)
         judged = PLACES[:places] if self.hierarchy.home >= 0 else PLACES[:1]
-        widths = range(len(self.cases.widths))
-        return np.stack([placed.energy(i, i, place) for place in judged for i in widths])
+        last = len(self.cases.widths) - 1
+        pairs = [(i, i) for i in range(last + 1)] + ([(0, last), (last, 0)] if last and places > FOLLOWED else [])
+        return np.stack([placed.energy(inputs, weights, place) for place in judged for inputs, weights in pairs])
 
 
 def refine(judge: Judge, start: Nests, rounds: int, ways: int) -> Nests:
@@ -98,7 +109,7 @@ def refine(judge: Judge, start: Nests, rounds: int, ways: int) -> Nests:
     found: list[Nests] = []
     sizes = np.array(judge.nest.sizes)
     for _ in range(rounds):
-        steps = [_around(judge.unrolls, sizes, current, i) for i in range(len(current.which))]
+        steps = [judge.allowed(_around(judge.unrolls, sizes, current, i)) for i in range(len(current.which))]
         around = joined(steps)
         owner = np.repeat(np.arange(len(steps)), [len(step.which) for step in steps])
         total = judge.energies(around, FOLLOWED)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from hwc_onnx.cost.accelerator import Operand
 from hwc_onnx.cost.access import Floats
 from hwc_onnx.cost.counting import Counter
@@ -42,9 +44,12 @@ class Scenarios:
 
     def psum(self, activation_bits: int, weight_bits: int, counter: Counter) -> Floats:
         """Energy of the partial sums inside the PEs, which depends on how many products a PE adds at once, [n]."""
-        nests = counter.nests
-        together = products_together(nests.nest.sizes, nests.whole, self.lanes[activation_bits, weight_bits])
-        energy: Floats = nests.nest.dims.macs / together * self.psum_pj
+        nests, lanes = counter.nests, self.lanes[activation_bits, weight_bits]
+        macs = nests.nest.dims.macs
+        if self.psum_pj == 0.0 or lanes == 1.0:
+            return np.full(nests.count, macs * self.psum_pj)
+        together = products_together(nests.nest.sizes, nests.whole, lanes)
+        energy: Floats = macs / together * self.psum_pj
         return energy[nests.which]
 
 

@@ -15,12 +15,13 @@ import numpy as np
 
 from hwc_onnx.cost.accelerator import Operand
 from hwc_onnx.cost.access import Floats, Ints
-from hwc_onnx.cost.candidates import UNLIMITED, Prefix, Rooms, inner_nests, outer_nests
+from hwc_onnx.cost.candidates import UNLIMITED, Prefix, Rooms, inner_nests, nothing_inside, outer_nests
 from hwc_onnx.cost.counting import Counter
 from hwc_onnx.cost.hierarchy import Hierarchy
 from hwc_onnx.cost.mapping import MappingTable
 from hwc_onnx.cost.operands import OPERANDS, Nest, dependence
 from hwc_onnx.cost.refine import Judge, Nests, joined, refine
+from hwc_onnx.cost.rules import unrolls_allowed
 from hwc_onnx.cost.scenarios import Scenarios, scenarios
 from hwc_onnx.cost.select import select
 from hwc_onnx.cost.unrolls import one_more_pass, unroll_candidates
@@ -49,18 +50,22 @@ def search(nest: Nest, hierarchy: Hierarchy, effort: Effort | None = None) -> Ma
     """The mapping table of a layer shape (deterministic)."""
     effort = effort or Effort()
     cases = scenarios(hierarchy)
-    unrolls = unroll_candidates(nest.sizes, hierarchy.profile, effort.unrolls, effort.unrolls)
+    rules = hierarchy.profile.mapping
+    choice = _choice_inside(hierarchy, cases)
+    unrolls = unroll_candidates(nest, hierarchy.profile, effort.unrolls, idle=choice)
     trips = -(-np.array(nest.sizes) // unrolls.prod(axis=1))
     judge = Judge(hierarchy, nest, unrolls, cases)
-    prefix = _stage_one(judge, trips, effort)
+    prefix = _stage_one(judge, trips, effort) if choice else nothing_inside(len(unrolls))
     if not len(prefix.which):  # no tile of some operand fits the PEs
         return select(judge.counter(Nests(*prefix)), cases, effort.free_steps)
-    pool = _distinct(Nests(*outer_nests(prefix, trips, _cuts(nest, hierarchy, cases, effort))))
+    pool = judge.allowed(_distinct(Nests(*outer_nests(prefix, trips, _cuts(nest, hierarchy, cases, effort)))))
     pool = pool.take(best_of_each(judge.energies(pool), effort.kept))
-    if len(pool.which) and prefix.dims.shape[1]:
-        idle = one_more_pass(unrolls[np.unique(pool.which)], nest.sizes)
-        judge = Judge(hierarchy, nest, np.concatenate([unrolls, idle]), cases)
-        pool = joined([pool, refine(judge, pool, effort.rounds, effort.ways)])
+    if choice and len(pool.which):
+        used, which = np.unique(pool.which, return_inverse=True)
+        idle = unrolls_allowed(rules, nest, one_more_pass(unrolls[used], nest.sizes))
+        judge = Judge(hierarchy, nest, np.concatenate([unrolls[used], idle]), cases)
+        pool = pool._replace(which=which.reshape(-1))
+        pool = joined([pool, refine(judge, pool, ceil(effort.rounds / len(cases.widths)), effort.ways)])
     return select(judge.counter(pool), cases, effort.free_steps)
 
 
@@ -85,14 +90,19 @@ def best_of_each(energies: Floats, count: int) -> Ints:
     return found
 
 
+def _choice_inside(hierarchy: Hierarchy, cases: Scenarios) -> bool:
+    """Whether PEs hold more than a word: otherwise the loops outside alone decide what is stationary."""
+    for operand in OPERANDS:
+        index = next(i for i, m in enumerate(hierarchy.profile.memories) if operand in m.operands)
+        if not is_buffer(hierarchy, index) and capacity(hierarchy, index, operand, min(cases.widths)) > 1:
+            return True
+    return False
+
+
 def _stage_one(judge: Judge, trips: Ints, effort: Effort) -> Prefix:
     """The best loops inside the PEs, judged by what happens below the buffers."""
     hierarchy, nest, unrolls, cases = judge.hierarchy, judge.nest, judge.unrolls, judge.cases
     rooms = {bits: _rooms(hierarchy, unrolls, bits) for bits in cases.widths}
-    if all(((room == 1) | (room >= UNLIMITED)).all() for each in rooms.values() for room in each):
-        # PEs that hold a word or nothing leave no choice; what is stationary is decided by the loops outside
-        nothing = np.zeros((len(unrolls), 0), dtype=np.int64)
-        return Prefix(np.arange(len(unrolls)), nothing, nothing)
     parts, completed = [], []
     for room in {tuple(part.tobytes() for part in each): each for each in rooms.values()}.values():
         inner, all_loops = inner_nests(nest, trips, room, effort.sizes)
@@ -101,6 +111,7 @@ def _stage_one(judge: Judge, trips: Ints, effort: Effort) -> Prefix:
     prefix = Prefix(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
     whole = Nests(*(np.concatenate(columns) for columns in zip(*completed, strict=True)))
     keep = distinct_rows(whole)
+    keep = keep[judge.allowed_rows(whole.take(keep))]
     total = _inner_energy(judge.counter(whole.take(keep)), cases)
     return prefix.take(keep[best_of_each(total, max(2, effort.survivors // len(cases.widths) ** 2))])
 

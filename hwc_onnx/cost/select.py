@@ -9,6 +9,7 @@ import numpy as np
 from hwc_onnx.cost.access import Floats
 from hwc_onnx.cost.counting import Counter
 from hwc_onnx.cost.mapping import MappingTable
+from hwc_onnx.cost.neighbours import fitted, with_every_dimension
 from hwc_onnx.cost.operands import OPERANDS
 from hwc_onnx.cost.placing import Placed, Situation
 from hwc_onnx.cost.scenarios import Scenarios
@@ -36,8 +37,13 @@ def select(counter: Counter, cases: Scenarios, free_steps: int) -> MappingTable:
 def _situations(counter: Counter, cases: Scenarios, free_steps: int) -> list[Situation]:
     if counter.hierarchy.home < 0:
         return [Situation(density=density) for density in cases.densities]
-    stays, free = (False, True), [0.5**step for step in range(free_steps)]
-    return [Situation(*choice) for choice in itertools.product(stays, stays, free, cases.densities)]
+    found = []
+    for inputs, outputs in itertools.product((False, True), repeat=2):
+        # what stays needs no working tiles, so the free room matters less
+        every = 1 if not (inputs or outputs) else 2
+        for step, density in itertools.product(range(0, free_steps, every), cases.densities):
+            found.append(Situation(inputs, outputs, 0.5**step, density))
+    return found
 
 
 def _table(counter: Counter, placed: Placed | None, winners: list[tuple[int, ...]]) -> MappingTable:
@@ -62,7 +68,10 @@ def _table(counter: Counter, placed: Placed | None, winners: list[tuple[int, ...
     facts: Floats = np.concatenate([columns, needs, cycles[:, None], reduction[:, None]], axis=1)
     index = np.unique(facts, axis=0, return_index=True)[1]
     rows = rows[index]
+    # loops that are longer than the layer needs count nothing more; they are written as long as they run
+    dims, trips = with_every_dimension(nests.loop_dims[rows], nests.loop_sizes[rows])
+    trips = fitted(dims, trips, -(-np.array(nests.nest.sizes) // nests.whole[nests.which[rows]]))
     return MappingTable(
         columns[index], needs[index], positions[index], cycles[index], reduction[index],
-        nests.unrolls[nests.which[rows]], nests.loop_dims[rows], nests.loop_sizes[rows],
+        nests.unrolls[nests.which[rows]], dims, trips,
     )  # fmt: skip

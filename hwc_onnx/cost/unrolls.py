@@ -14,13 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.cost.accelerator import AcceleratorProfile
-from hwc_onnx.cost.operands import DIMS, FX, FY, INDEX, OX, OY
+from hwc_onnx.cost.operands import DIMS, FX, FY, INDEX, OX, OY, Nest
+from hwc_onnx.cost.rules import unrolls_allowed
 
 
-def unroll_candidates(
-    sizes: tuple[int, ...], profile: AcceleratorProfile, per_kind: int, most: int
-) -> NDArray[np.int64]:
-    """Unroll per axis, [n, axes, 8]: `per_kind` best of each kind, at most `most` in all, best utilisation first."""
+def unroll_candidates(nest: Nest, profile: AcceleratorProfile, most: int, idle: bool) -> NDArray[np.int64]:
+    """Unroll per axis, [n, axes, 8], that the accelerator's rules allow: at most `most`, best utilisation first.
+
+    No kind takes more than half of the places while others wait; with `idle`, places that are left go to
+    unrolls that leave PEs idle.
+    """
+    sizes = nest.sizes
     partial: list[tuple[tuple[int, ...], ...]] = [()]
     for number, axis in enumerate(profile.array.axes):
         dims = tuple(INDEX[name] for name in axis.dims)
@@ -33,7 +37,7 @@ def unroll_candidates(
             splits = {split for wanted in _wanted(left, dims, later) for split in _splits(wanted, dims, axis.size)}
             grown += [(*chosen, split) for split in sorted(splits)]
         partial = grown
-    unrolls = np.array(partial, dtype=np.int64)
+    unrolls = unrolls_allowed(profile.mapping, nest, np.array(partial, dtype=np.int64))
     whole = unrolls.prod(axis=1)
     passes = -(-np.array(sizes) // whole)
     cycles = passes.prod(axis=1)
@@ -41,8 +45,13 @@ def unroll_candidates(
     for i in np.lexsort((whole.prod(axis=1), cycles)):
         kind = tuple(bool(whole[i, d] > 1) for d in (FY, FX, OY, OX))
         kinds.setdefault(kind, []).append(int(i))
-    ranked = sorted((i for members in kinds.values() for i in members[:per_kind]), key=lambda i: int(cycles[i]))
+    first = [i for members in kinds.values() for i in members[: most // 2]]
+    ranked = sorted(first, key=lambda i: int(cycles[i]))
     best: NDArray[np.int64] = unrolls[ranked[:most]]
+    if idle and len(best) < most:
+        fewer = unrolls_allowed(profile.mapping, nest, one_more_pass(best, sizes))
+        order = np.argsort((-(-np.array(sizes) // fewer.prod(axis=1))).prod(axis=1), kind="stable")
+        best = np.concatenate([best, fewer[order[: most - len(best)]]])
     return best
 
 
