@@ -58,6 +58,11 @@ class MappingTable:
         return {}
 
     @cached_property
+    def together(self) -> dict[float, Floats]:
+        """Products that meet one partial sum at a time, [r], by the lanes that add them."""
+        return {}
+
+    @cached_property
     def room(self) -> dict[object, Floats]:
         """Bits that the rows take in the memories, by the widths of their words."""
         return {}

@@ -46,7 +46,7 @@ class CostModel:
 
     def __init__(self, profile: AcceleratorProfile, cache_dir: str | Path | None = None) -> None:
         self.profile = profile
-        self._energies = StepEnergies(profile, None if cache_dir is None else Path(cache_dir))
+        self.energies = StepEnergies(profile, None if cache_dir is None else Path(cache_dir))
         self._schedules: dict[int, tuple[object, int, Schedule, frozenset[str]]] = {}
         home = profile.home
         stay = profile.residency.activations == "auto"
@@ -65,7 +65,7 @@ class CostModel:
         nodes: dict[int, NodeCost] = {}
         for index, step in enumerate(plan.steps):
             situation = Situation(chosen.staying[index], chosen.free[index], kept[index])
-            nodes.update(account(self._energies, graph, step, facts[index], situation, biases))
+            nodes.update(account(self.energies, graph, step, facts[index], situation, biases))
         made = tuple(nodes[i] for i in range(len(graph.nodes)))
         unmodelled = _unmodelled(graph)
         return ModelCost(
@@ -103,7 +103,7 @@ class CostModel:
         The steps add up to `cost_total` wherever the variant's own best choice of what stays is the settled one.
         """
         facts = one_step_facts(graph, settled.steps[index], settled.biases)
-        return self._energies.energy(facts, *settled.situations[index])
+        return self.energies.energy(facts, *settled.situations[index])
 
     def layer_energy(self, layer: Layer, graph: LayerGraph) -> float:
         """Energy of one layer alone, its tensors in DRAM and the buffers its own: for tables."""
@@ -111,7 +111,7 @@ class CostModel:
         index = next(i for i, known in enumerate(graph.layers) if known.key == layer.key)
         step = next(step for step in plan.steps if index in step.layers)
         stored = graph.tensors[step.writes[0][1]] if step.writes and index == step.head else None
-        return self._energies.best(layer_setting(graph, layer, stored), Place()).energy
+        return self.energies.best(layer_setting(graph, layer, stored), Place()).energy
 
     def baseline(self, graph: LayerGraph, plan: CompressionPlan | None = None) -> ModelCost:
         """The INT8 baseline: all layers W8A8, nothing pruned; `plan` may carry the baseline's own densities."""
@@ -179,7 +179,7 @@ class CostModel:
         for name in plan.storages:
             info = graph.tensors[name]
             sizes.append(0 if home is None else prod(info.shape) * stored_bits(info.bits, home.pack))
-        ask = self._energies.energy
+        ask = self.energies.energy
         return choose(
             plan, sizes, self._capacity, lambda index, staying, free: ask(facts[index], staying, free, kept[index])
         )

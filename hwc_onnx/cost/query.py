@@ -103,12 +103,12 @@ class LayerQuery:
         macs = setting.dims.macs
         gate = self.profile.sparsity.gate
         register = 0.0
-        for operand, memory, read_pj in self._operand_registers:
+        for operand, memory, read_pj in self.operand_registers:
             flags = gate.flag_bits if gate is not None and operand in gate.operands else 0
             width = self.widths.word(memory, operand, setting)
             register += macs * (happens[f"read_{operand}"] * width + flags) * read_pj
         parts = {
-            "mac": macs * happens["mac"] * self._mac_facts(setting)[0],
+            "mac": macs * happens["mac"] * self.mac_facts(setting)[0],
             "register": register,
             "dram": setting.channels * CHANNEL_BITS * self.profile.memories[-1].read_pj_per_bit,
         }
@@ -150,20 +150,24 @@ class LayerQuery:
 
     def together(self, table: MappingTable, rows: Ints, setting: LayerSetting) -> Floats | float:
         """Products that meet one partial sum at a time, on average: lanes that reduce, ragged ends counted, [r] or one for all."""
-        lanes = self._mac_facts(setting)[1]
+        lanes = self.mac_facts(setting)[1]
         if not self.profile.mac.lanes_reduce or lanes <= 1.0:
             return 1.0
-        return products_together(Nest(setting.dims).sizes, table.whole[rows], lanes)
+        every = table.together.get(lanes)
+        if every is None:
+            every = table.together[lanes] = products_together(Nest(setting.dims).sizes, table.whole, lanes)
+        found: Floats = every[rows]
+        return found
 
     def speed(self, table: MappingTable, rows: Ints, setting: LayerSetting) -> Floats | float:
         """MACs that one PE finishes per cycle, [r]; lanes that reduce cannot be used beyond what there is to add."""
-        lanes = self._mac_facts(setting)[1]
+        lanes = self.mac_facts(setting)[1]
         if self.profile.mac.lanes_reduce and lanes > 1.0:
             steps: Floats = table.reduction[rows]
             return steps / np.ceil(steps / lanes)
         return lanes
 
-    def _mac_facts(self, setting: LayerSetting) -> tuple[float, float]:
+    def mac_facts(self, setting: LayerSetting) -> tuple[float, float]:
         """Energy of one MAC that happens, and MACs per cycle of one PE."""
         key = (setting.activation_bits, setting.weight_bits)
         found = self._mac.get(key)
@@ -212,7 +216,7 @@ class LayerQuery:
         return gate.residual if gate is not None and action in gate.saves else 0.0
 
     @cached_property
-    def _operand_registers(self) -> list[tuple[Operand, int, float]]:
+    def operand_registers(self) -> list[tuple[Operand, int, float]]:
         """Operands that each MAC reads in the PE: operand, memory, energy of one bit."""
         found: list[tuple[Operand, int, float]] = []
         operands: tuple[Operand, ...] = ("I", "W")

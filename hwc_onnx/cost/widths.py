@@ -15,7 +15,7 @@ from hwc_onnx.cost.access import Floats
 from hwc_onnx.cost.formats import element_bits
 from hwc_onnx.cost.hierarchy import Hierarchy
 from hwc_onnx.cost.laws import stored_bits
-from hwc_onnx.cost.operands import Nest
+from hwc_onnx.cost.operands import OPERANDS, Nest
 from hwc_onnx.cost.setting import LayerSetting
 from hwc_onnx.graph.loop_dims import LoopDims
 
@@ -41,9 +41,7 @@ class Widths:
 
     def vector(self, setting: LayerSetting) -> Floats:
         """Bits per word of every kind at every memory."""
-        inputs = self._storage("I", setting.activation_bits, False)
-        weights = self._storage("W", setting.weight_bits, setting.weighted)
-        outputs = self._storage("O", setting.out_bits, False)
+        inputs, weights, outputs = (self.storages(operand, setting) for operand in OPERANDS)
         stored = self.stored_share(setting)
         found = [element_bits(bits, setting.activation_density, storage) for bits, storage in inputs]
         found += [element_bits(bits, setting.weight_density, storage, setting.nm) for bits, storage in weights]
@@ -67,6 +65,14 @@ class Widths:
             operand, setting.weight_bits if operand == "W" else setting.activation_bits, weighted
         )[memory]
         return bits + (storage.run_bits if storage is not None and storage.kind in ("csc", "rlc") else 0)
+
+    def storages(self, operand: Operand, setting: LayerSetting) -> list[Storage]:
+        """Stored width and zero-suppressing format of an operand at every memory."""
+        if operand == "I":
+            return self._storage("I", setting.activation_bits, False)
+        if operand == "O":
+            return self._storage("O", setting.out_bits, False)
+        return self._storage("W", setting.weight_bits, setting.weighted)
 
     def _storage(self, operand: Operand, bits: int, weighted: bool) -> list[Storage]:
         """How each memory stores a word: width and zero-suppressing format."""
