@@ -1,4 +1,4 @@
-"""Layer shapes that are given to every tool of the comparison: plain data, so that each tool's own environment reads it.
+"""Layer shapes for every tool of the comparison: plain data, so that each tool's own environment reads it.
 
 Dimensions are `B G K C OY OX FY FX`: batch, groups, output channels and input channels *per group*, output rows and
 columns, kernel rows and columns. A depthwise convolution has its channels in G and K = C = 1; a matrix product has its

@@ -1,10 +1,10 @@
-"""AccelForge's best energy mapping of some cases: python run_accelforge.py --out results/accelforge.json [--only PATTERN] ...
+"""AccelForge's best energy mapping of some cases: run_accelforge.py --out results/accelforge.json [--only PATTERN]
 
-AccelForge searches the whole space of its mapper (uneven placement, loop bounds with remainders), so its answer does not
-depend on a list of unrollings. But the order in which memories are listed is part of the architecture: it sets which
-memory's loops may stand inside another's, also for memories beside one another. Each case is therefore mapped with every
-order of the memories at the same distance from the MAC unit, input registers innermost first (there a window of inputs
-slides under weights and sums that stay), as long as the time lasts; the best counts.
+AccelForge searches the whole space of its mapper (uneven placement; loop bounds without remainders, then with), so its
+answer does not depend on a list of unrollings. But the order in which memories are listed is part of the architecture:
+it sets which memory's loops may stand inside another's, also for memories beside one another. Each case is therefore
+mapped with every order of the memories at the same distance from the MAC unit, input registers innermost first (there a
+window of inputs slides under weights and sums that stay), as long as the time lasts; the best counts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import fnmatch
 import signal
 import time
 from importlib.metadata import version
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -46,7 +46,9 @@ SELECTED = (
 )
 
 
-COARSENESS = 1.5  # of two tile shapes closer than this one is tried; AccelForge recommends 1 to 2 with remainders
+# Whether loops may leave remainders, and of tile shapes closer than which factor one is tried: neither space contains
+# the other, since trying all tile shapes with remainders takes too long.
+SPACES = ((False, 1.0), (True, 1.5))
 
 Order = tuple[Memory, ...]
 
@@ -130,14 +132,15 @@ def _axis(case: Case, name: str, axis: Axis) -> dict[str, Any]:
     return {"name": name, "fanout": axis.size, "loop_bounds": bounds}
 
 
-def best(case: Case, architecture: Architecture, order: Order, limit: int) -> Record:
-    """Energy, accesses and mapping with one order of the memories."""
+def best(case: Case, architecture: Architecture, order: Order, space: tuple[bool, float], limit: int) -> Record:
+    """Energy, accesses and mapping with one order of the memories, in one space of loop bounds."""
+    remainders, coarseness = space
     nodes = architecture_nodes(case, architecture, order)
     spec = af.Spec(arch=af.Arch(nodes=nodes), workload=workload(case, architecture.word_bits))
     spec.mapper.metrics = af.mapper.Metrics.ENERGY
-    spec.mapper.explore_imperfect_spatial_loops = True
-    spec.mapper.explore_imperfect_temporal_loops = True
-    spec.mapper.tiling_coarseness = COARSENESS
+    spec.mapper.explore_imperfect_spatial_loops = remainders
+    spec.mapper.explore_imperfect_temporal_loops = remainders
+    spec.mapper.tiling_coarseness = coarseness
     spec.mapper.info_metrics = af.mapper.Metrics.ENERGY | af.mapper.Metrics.ACTIONS
     signal.alarm(limit)
     try:
@@ -154,6 +157,7 @@ def best(case: Case, architecture: Architecture, order: Order, limit: int) -> Re
     return {
         "energy": float(mappings.energy()),
         "energy_from_accesses": total,
+        "remainders": remainders,
         "order": [memory.name for memory in order],
         "accesses": accesses,
         "mapping": [_line(node) for node in mappings.mapping().nodes if not isinstance(node, Reservation)],
@@ -171,17 +175,17 @@ def _line(node: Any) -> str:
 
 
 def record(case: Case, architecture: Architecture, limit: int) -> Record:
-    """The best of the orders of the memories that could be searched in the time."""
+    """The best of the orders and spaces that could be searched in the time."""
     began = time.monotonic()
     found: list[Record] = []
     failed: list[str] = []
-    for order in orders(architecture):
+    for order, space in product(orders(architecture), SPACES):
         left = limit - int(time.monotonic() - began)
-        name = " ".join(memory.name for memory in order)
+        name = " ".join(memory.name for memory in order) + (" with remainders" if space[0] else "")
         try:
             if left <= 0:
                 raise OutOfTime
-            found.append(best(case, architecture, order, left))
+            found.append(best(case, architecture, order, space, left))
         except OutOfTime:
             failed.append(f"{name}: not finished in time")
         except (RuntimeError, ValueError, AssertionError) as error:
@@ -195,8 +199,8 @@ def record(case: Case, architecture: Architecture, limit: int) -> Record:
         "dilation": case.dilation,
         "macs": case.macs,
         "wall_seconds": round(time.monotonic() - began, 2),
-        "orders_searched": len(found),
-        "orders_failed": failed,
+        "searches": len(found),
+        "searches_failed": failed,
         **outcome,
     }
 
@@ -217,9 +221,7 @@ def main() -> None:
     af.set_n_parallel_jobs(1)
     settings = {
         "metrics": "energy",
-        "explore_imperfect_spatial_loops": True,
-        "explore_imperfect_temporal_loops": True,
-        "tiling_coarseness": COARSENESS,
+        "spaces": [dict(zip(("explore_imperfect_loops", "tiling_coarseness"), space, strict=True)) for space in SPACES],
         "limit_seconds": arguments.limit,
     }
     results = ResultsFile(arguments.out, "accelforge", version("accelforge"), settings)

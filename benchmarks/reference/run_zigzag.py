@@ -1,8 +1,8 @@
 """ZigZag's best energy mapping of every case: python run_zigzag.py --out results/zigzag.json [--only PATTERN] ...
 
-Each unrolling is searched by ZigZag's loop order engine (LOMA, uneven placement) with up to 7 loops (loop prime factors),
-then, if time is left, the best unrollings of the two best kinds with up to 8. The budget is CPU time, so that a busy machine
-does not weaken the search; where it ends first, the best so far counts, and the record says so.
+Each unrolling is searched by ZigZag's loop order engine (LOMA, uneven placement) with up to 7 loops (loop prime
+factors), then, if time is left, the best unrollings of the two best kinds with up to 8. The budget is CPU time, so that
+a busy machine does not weaken the search; where it ends first, the best so far counts, and the record says so.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from cases import Case, ordered
 from results_file import Record, ResultsFile
 from unrolling import Kind, Pair, candidates
 from zigzag.datatypes import LayerOperand
-from zigzag_model import OPERANDS, Found, Layer, SpatialMappingRefused, rounding
+from zigzag_model import OPERANDS, Found, Layer, SpatialMappingRefused
 
 # (most loops in an order, unrollings searched with so many, share of the budget that may be used when it is done)
 ROUNDS = ((7, None, 1.0), (8, 2, 1.0))
-# ZigZag unrolls in fractions (197 rows on 14 units: 13.13 in 15 passes) and rounds the numbers of units that follow from
-# them, in its counts too. A spatial mapping for which that matters more than this is not taken.
+# ZigZag unrolls in fractions (197 rows on 14 units: 13.13 in 15 passes) and rounds the units and tiles that follow from
+# them, in its counts too. A mapping for which that matters more than this is not taken.
 ROUNDING = 0.0105
 SHORT = 0.005  # nor is one that counts this much less than each word once, or each product once
 
@@ -61,7 +61,7 @@ class Search:
     def accurate(self, kinds: dict[Kind, list[Pair]]) -> dict[Kind, list[Pair]]:
         """The unrollings that ZigZag counts well enough."""
         kept = {
-            kind: [pair for pair in pairs if rounding(self.layer.spatial(pair)[0]) <= ROUNDING]
+            kind: [pair for pair in pairs if self.layer.unit_rounding(self.layer.spatial(pair)[0]) <= ROUNDING]
             for kind, pairs in kinds.items()
         }
         self.miscounted += sum(map(len, kinds.values())) - sum(map(len, kept.values()))
@@ -70,7 +70,7 @@ class Search:
     def try_one(self, pair: Pair, loops: int, deadline: float) -> float:
         """Search the loop orders over one unrolling; infinite if there is none, or if ZigZag miscounts it."""
         try:
-            found = self.layer.best(pair, loops, deadline)
+            found = self.layer.best(pair, loops, ROUNDING, deadline)
         except SpatialMappingRefused:
             self.refused += 1
             return inf

@@ -9,7 +9,7 @@ skipped, tile sizes are remembered, and of the loop orders that leave the same l
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -136,7 +136,10 @@ class RememberingAllocator(MemoryAllocator):
 
 @dataclass(frozen=True)
 class Found:
-    """The best mapping over one spatial mapping. `exact`: nothing in it is fractional; `rounding`: see `rounding`."""
+    """The best mapping over one spatial mapping.
+
+    `exact`: nothing in it is fractional. `rounding`: largest relative error in the units and tiles that ZigZag rounds.
+    """
 
     energy: float
     unrolling: Pair
@@ -175,11 +178,14 @@ class Layer:
         stage = SpatialMappingConversionStage([CostModelStage], accelerator=self.hardware, layer=self.node)
         return stage.convert_user_spatial_mapping(mapping)
 
-    def best(self, pair: Pair, lpf_limit: int, deadline: float) -> Found | None:
-        """The cheapest of all loop orders of at most `lpf_limit` loops; None if none fits the memories."""
+    def best(self, pair: Pair, lpf_limit: int, rounding_limit: float, deadline: float) -> Found | None:
+        """The cheapest of all loop orders of at most `lpf_limit` loops; None if none fits the memories.
+
+        Orders that ZigZag miscounts by more than the rounding limit do not compete.
+        """
         spatial, spatial_int = self.spatial(pair)
         exact = all(float(factor).is_integer() for _, factor in spatial.spatial_loop_dim_size)
-        off = rounding(spatial)
+        off = self.unit_rounding(spatial)
         found: Found | None = None
         seen: set[tuple[Any, ...]] = set()
         for temporal in self._temporal_mappings(spatial, lpf_limit):
@@ -193,8 +199,10 @@ class Layer:
             seen.add(key)
             cost = EnergyOnly(self.hardware, self.node, spatial, temporal)
             if found is None or cost.energy_total < found.energy:
-                accesses = self._accesses(cost)
-                found = Found(cost.energy_total, pair, spatial, spatial_int, temporal, accesses, exact, off)
+                error = 0.0 if exact else max(off, self._tile_rounding(cost))
+                if error <= rounding_limit:
+                    accesses = self._accesses(cost)
+                    found = Found(cost.energy_total, pair, spatial, spatial_int, temporal, accesses, exact, error)
         return found
 
     def _temporal_mappings(self, spatial: SpatialMappingInternal, lpf_limit: int) -> Iterator[TemporalMapping]:
@@ -236,6 +244,46 @@ class Layer:
         if any(abs(covered[dim] - size) > 1e-6 for dim, size in self.case.sizes.items()):
             raise SpatialMappingRefused(f"{covered} instead of {self.case.sizes}")
 
+    def unit_rounding(self, spatial: SpatialMappingInternal) -> float:
+        """Largest relative error in the units at a level, and in the units that a level sends different words to."""
+        off = 0.0
+        for operand in map(LayerOperand, OPERANDS):
+            levels = spatial.mapping_dict_origin[operand]
+            for level, count in enumerate(spatial.unit_count[operand]):
+                true = prod(size for loops in levels[level:] for _, size in loops)
+                off = max(off, abs(count / true - 1))
+            for level, count in enumerate(spatial.mem_bw_boost[operand]):
+                true = self._words(operand, levels[: level + 1]) / self._words(operand, levels[:level])
+                off = max(off, abs(count / true - 1))
+        return off
+
+    def _tile_rounding(self, cost: CostModelEvaluation) -> float:
+        """Largest relative error in the words of a tile: ZigZag rounds them, and the rows of an input down."""
+        off = 0.0
+        for operand in map(LayerOperand, OPERANDS):
+            temporal = cost.temporal_mapping.mapping_dic_stationary[operand]
+            spatial = cost.spatial_mapping.mapping_dict_origin[operand]
+            for level in range(1, len(temporal) + 1):
+                words = self._words(operand, [*spatial[:level], *temporal[:level]])
+                off = max(off, abs(cost.mapping.data_elem_per_level_unrolled[operand][level] / words - 1))
+        return off
+
+    def _words(self, operand: LayerOperand, levels: Iterable[Iterable[tuple[LayerDim, float]]]) -> float:
+        """Words of an operand that some loops span, not rounded."""
+        extents = {LayerDim(dim): 1.0 for dim in DIMS}
+        for loops in levels:
+            for dim, size in loops:
+                extents[dim] *= size
+        followed = self.node.loop_relevancy_info.get_r_or_pr_layer_dims(operand)
+        return prod(self._extent(dim, extents) for dim in followed)
+
+    def _extent(self, dim: LayerDim, extents: dict[LayerDim, float]) -> float:
+        if dim not in self.node.pr_loop:
+            return extents[dim]
+        (_, out_step), (_, kernel_step) = self.node.pr_scaling_factors[dim]
+        out, kernel = (extents[related] for related in self.node.pr_loop[dim])
+        return self.node.calc_pr_dimension_size(out_step, out, kernel_step, kernel)
+
     def _accesses(self, cost: CostModelEvaluation) -> dict[str, list[dict[str, int]]]:
         directions = {
             "to_inner": DataDirection.RD_OUT_TO_LOW,
@@ -250,19 +298,6 @@ class Layer:
             ]
             for operand in OPERANDS
         }
-
-
-def rounding(spatial: SpatialMappingInternal) -> float:
-    """Largest relative error that ZigZag makes in rounding the units at a level, or the units a word comes from."""
-    off = 0.0
-    for operand, counts in spatial.unit_count.items():
-        for level, count in enumerate(counts):
-            true = prod(spatial.unroll_size_total[operand][level:])
-            off = max(off, abs(count / true - 1))
-        for level, boost in enumerate(spatial.mem_bw_boost[operand]):
-            true = spatial.unit_unique[operand][level] / spatial.unit_unique[operand][level + 1]
-            off = max(off, abs(boost / true - 1))
-    return off
 
 
 def _loops_by_memory(temporal: TemporalMapping) -> tuple[Any, ...]:
