@@ -13,7 +13,7 @@ Record = dict[str, Any]
 
 
 class ResultsFile:
-    """Records of one tool. Those already in the file are kept, unless one of the same case and architecture is added."""
+    """Records of one tool. Earlier ones are kept, unless one of the same case and architecture is added."""
 
     def __init__(self, path: Path, tool: str, version: str, settings: dict[str, Any]):
         self.path = path
