@@ -91,8 +91,11 @@ def map_layer(
         ProfileError: the accelerator is not known or wrong.
         ModelError: `loop_dims` has an open size.
     """
-    options = options or LayerOptions()
-    energies = _energies(profile, cache_dir)
+    return mapped_on(_energies(profile, cache_dir), loop_dims, options or LayerOptions())
+
+
+def mapped_on(energies: StepEnergies, loop_dims: LoopDims, options: LayerOptions) -> NodeCost:
+    """`map_layer` with the mappings that `energies` remembers."""
     setting = options.setting(loop_dims)
     best = energies.best(setting, options.place)
     if best.row < 0:

@@ -1,0 +1,166 @@
+"""The recorded results of ZigZag and AccelForge beside what hwc-onnx says of the same layer on the same accelerator."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwc_onnx.cost import LayerMapping, LayerOptions, LoopDims, evaluate_mapping
+from hwc_onnx.cost.accelerator import AcceleratorProfile
+from hwc_onnx.cost.mapper import mapped_on
+from hwc_onnx.cost.profile import parse_profile
+from hwc_onnx.cost.steps import StepEnergies
+from hwc_onnx.cost.types import NodeCost
+from hwc_onnx.cost.window import rows_moved
+
+REFERENCE = Path(__file__).parent / "reference"
+sys.path.insert(0, str(REFERENCE))
+from architectures import ARCHITECTURES, Architecture  # noqa: E402 - plain data beside the other tools' runners
+
+Counts = dict[tuple[str, str], float]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One layer on one architecture. `reference` is the best energy of any tool, `zigzag_s` CPU time of its search."""
+
+    case: str
+    architecture: str
+    zigzag: float
+    accelforge: float | None
+    exact: bool
+    zigzag_s: float
+    complete: bool
+    own: NodeCost
+    own_s: float
+    same: float
+    same_raw: float
+    counts: float
+    counts_at: str
+
+    @property
+    def reference(self) -> float:
+        """The best energy of any other tool."""
+        return min(self.zigzag, self.accelforge or self.zigzag)
+
+
+def profile_of(architecture: Architecture) -> AcceleratorProfile:
+    """The architecture as an accelerator file of hwc-onnx: energies per bit of the one width that everything has."""
+    bits = architecture.word_bits
+    memories = []
+    for memory in architecture.memories:
+        energy = memory.energy / bits
+        inside = memory.scope == "pe"
+        entry = {
+            "name": memory.name, "operands": list(memory.operands), "spans": [] if inside else "all",
+            "bytes": None if memory.words is None else memory.words * bits // 8,
+            "kind": "dram" if memory.words is None else "register" if inside else "buffer",
+            "read_pj_per_bit": energy, "write_pj_per_bit": energy, "pack": [bits],
+            "accumulator": inside and memory.operands == ("O",), "home": memory.name == "buffer",
+        }  # fmt: skip
+        memories.append(entry)
+    axes = [{"name": n, "size": a.size, "dims": list(a.dims)} for n, a in (("rows", architecture.rows), ("columns", architecture.columns))]
+    content = {
+        "schema": 1, "name": architecture.name, "description": "of the comparison with other tools", "node_nm": 65,
+        "unit": "normalised", "reference_mac_pj": 1.0, "frequency_mhz": 200,
+        "mac": {"law": "fixed", "bits": bits, "min_bits": bits, "energy_pj": architecture.mac_energy, "accumulator_bits": bits},
+        "array": {"axes": axes, "hop_pj_per_bit": 0.0}, "memories": memories,
+        "vector": {"op_pj": 0.0, "lookup_pj": 0.0, "lanes": 1}, "residency": {"activations": "never"}, "sources": {},
+        "assumed": ["node_nm", "frequency_mhz", "reference_mac_pj", "mac", "array", "memories", "vector", "residency"],
+    }  # fmt: skip
+    return parse_profile(content, architecture.name)
+
+
+def options_of(architecture: Architecture) -> LayerOptions:
+    """Everything at the one width, nothing but the layer itself."""
+    return LayerOptions(architecture.word_bits, architecture.word_bits, channel_constants=False)
+
+
+def pairs(zigzag: Path, accelforge: Path, only: str) -> Iterator[Pair | str]:
+    """Every recorded pair in turn; a line of text for one that has no result."""
+    third = {_key(record): record for record in _results(accelforge)}
+    for record in _results(zigzag):
+        if only not in record["case"]:
+            continue
+        if "energy" not in record:
+            yield f"{record['case']} on {record['architecture']}: {record['error']}"
+            continue
+        yield _pair(record, third.get(_key(record), {}).get("energy"))
+
+
+def _pair(record: dict[str, Any], accelforge: float | None) -> Pair:
+    architecture = ARCHITECTURES[record["architecture"]]
+    profile, options = profile_of(architecture), options_of(architecture)
+    dims = LoopDims(**record["dims"], stride=tuple(record["stride"]), dilation=tuple(record["dilation"]))
+    rows_moved.cache_clear()
+    energies = StepEnergies(profile, None)
+    started = time.process_time()
+    own = mapped_on(energies, dims, options)
+    own_s = time.process_time() - started
+    # a mapping whose unrolling is not a fraction can be counted by both tools without rounding
+    whole = record if record["exact"] else record.get("best_exact", record)
+    stated = whole["mapping"]
+    inside = {o: dict(zip(stated["memories"][o], held, strict=True)) for o, held in stated["inside"].items()}
+    temporal = tuple((d, int(n)) for d, n in reversed(stated["temporal"]))
+    same = evaluate_mapping(dims, LayerMapping(stated["spatial_integer"], temporal, inside), profile, options)
+    loaded = with_first_loads(same, architecture)
+    energy = same.macs * architecture.mac_energy + sum(
+        words * next(m.energy for m in architecture.memories if m.name == name) for (name, _), words in loaded.items()
+    )
+    worst, at = 0.0, "-"
+    for key, words in loaded.items():
+        counts = whole["accesses"].get(key[0], {}).get(key[1], {"read": 0, "write": 0})
+        theirs = counts["read"] + counts["write"]
+        away = abs(words - theirs) / max(words, theirs, 1.0)
+        if away > worst:
+            worst, at = away, f"{key[0]} {key[1]}"
+    return Pair(
+        record["case"], architecture.name, record["energy"], accelforge, bool(record["exact"]), record["cpu_seconds"],
+        record["search_complete"], own, own_s, energy / whole["energy"], same.total / whole["energy"], worst, at,
+    )  # fmt: skip
+
+
+def with_first_loads(cost: NodeCost, architecture: Architecture) -> Counts:
+    """Words read and written by memory and operand, with ZigZag's rule for sums that start from nothing.
+
+    ZigZag also loads those from the memory that gives sums back, into every register that adds to them; hwc-onnx starts
+    them in place (docs/energy-model.md). Where no sum comes back, the tools agree.
+    """
+    found = {
+        (memory, operand): counts["read"] + counts["write"]
+        for memory, operands in cost.accesses.items()
+        for operand, counts in operands.items()
+    }
+    outer = [memory.name for memory in architecture.holding("O")]
+    chain = cost.accesses
+    outputs = chain[outer[-1]]["O"]["write"] - chain[outer[-1]]["O"]["read"]
+    reads_inside = float(cost.macs) if architecture.holding("O")[0].scope == "pe" else 0.0
+    for inner, parent in zip([None, *outer[:-1]], outer, strict=True):
+        into = chain[parent]["O"]
+        drained = outputs if parent != outer[-1] else 0.0
+        back = into["read"] - drained - (reads_inside if parent == outer[0] and reads_inside else 0.0)
+        if parent == outer[0] and reads_inside:
+            continue
+        if back > 0.5:
+            found[parent, "O"] += outputs
+            if inner == outer[0] and reads_inside:
+                leaving = chain[inner]["O"]["read"] - reads_inside
+                returned = chain[inner]["O"]["write"] - reads_inside
+                found[inner, "O"] += leaving - returned
+            elif inner is not None:
+                found[inner, "O"] += outputs
+    return found
+
+
+def _results(path: Path) -> list[dict[str, Any]]:
+    results: list[dict[str, Any]] = json.loads(path.read_text())["results"] if path.exists() else []
+    return results
+
+
+def _key(record: dict[str, Any]) -> tuple[str, str]:
+    return record["case"], record["architecture"]
