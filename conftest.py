@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 
 import pytest
@@ -20,6 +21,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             "hwc_onnx is not installed here (hwc_onnx.cli not found): run `make install`, then `.venv/bin/pytest`"
         )
+    # commands of the tests start without remembered mappings, and leave none in the user's cache
+    os.environ["HWC_ONNX_CACHE"] = ""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

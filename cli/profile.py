@@ -31,6 +31,11 @@ from .settings import Settings, shared_options
     "--figure", metavar="FILE.html", help="Also write a page with a bar for each node, divided into components."
 )
 @click.option("--plan", metavar="FILE", help="Cost the model as this plan would leave it, without building it.")
+@click.option(
+    "--cache",
+    metavar="FOLDER",
+    help="Where searched mappings are kept for the next run [default: $HWC_ONNX_CACHE, else the user's cache folder].",
+)
 @data_option
 @input_shape_option
 @shared_options
@@ -42,6 +47,7 @@ def profile(
     node: str | None,
     figure: str | None,
     plan: str | None,
+    cache: str | None,
     data: str | None,
     input_shapes: dict[str, tuple[int, ...]] | None,
 ) -> None:
@@ -59,13 +65,16 @@ def profile(
       hwc-onnx profile model.onnx --accel my-chip.yaml --figure model.html
     """
     from hwc_onnx import api
+    from hwc_onnx.files import cache_folder
     from hwc_onnx.report.explain_table import explain_tables
     from hwc_onnx.report.profile_figure import checked_path, write_figure
     from hwc_onnx.report.profile_table import profile_tables, with_nodes
 
     page = None if figure is None else checked_path(figure)
     whole = [
-        api.profile(model, accelerator=name, data=data, input_shapes=input_shapes, plan=plan).to_json(node)
+        api.profile(
+            model, accelerator=name, data=data, input_shapes=input_shapes, plan=plan, cache_dir=cache or cache_folder()
+        ).to_json(node)
         for name in accelerators
     ]
     payloads = with_nodes(whole, top, node)

@@ -136,6 +136,7 @@ def profile(
     data: Any = None,
     input_shapes: InputShapes = None,
     plan: CompressionPlan | str | Path | None = None,
+    cache_dir: str | Path | None = None,
 ) -> ProfileResult:
     """Energy, latency and traffic per node of a float or compressed model.
 
@@ -147,11 +148,12 @@ def profile(
             count as dense.
         input_shapes: sizes of dynamic inputs.
         plan: cost the model as this plan would leave it, without building it.
+        cache_dir: where searched mappings are kept for the next call.
     """
     opened = open_model(model, input_shapes)
     started = time.perf_counter()
     loaded_profile = load_profile(accelerator)
-    cost_model = CostModel(loaded_profile)
+    cost_model = CostModel(loaded_profile, cache_dir)
     graph = opened.graph
     stored = {name for group in graph.activation_groups for name in group.tensors} if opened.quantized else set()
     recorded = {name: graph.tensors[name].density for name in sorted(stored) if graph.tensors[name].density < 1.0}

@@ -7,6 +7,23 @@ from pathlib import Path
 
 from hwc_onnx.errors import RuntimeFailure, UsageError
 
+CACHE_VARIABLE = "HWC_ONNX_CACHE"
+
+
+def cache_folder() -> Path | None:
+    """Where commands keep searched mappings: $HWC_ONNX_CACHE (empty: nowhere), else the user's cache folder.
+
+    It can be deleted at any time.
+    """
+    stated = os.environ.get(CACHE_VARIABLE)
+    if stated is not None:
+        return Path(stated) if stated else None
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return Path(base).expanduser() / "hwc-onnx"
+    except RuntimeError:  # no home
+        return None
+
 
 def write_atomic(path: Path, data: bytes, option: str = "-o or --run-dir") -> None:
     """Write `data` beside `path`, flush it to the disk, and rename it over `path`.

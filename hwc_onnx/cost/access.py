@@ -114,12 +114,7 @@ class Nests:
 
     def fresh(self, operand: Operand, span: tuple[int, ...]) -> Floats:
         """Partial sums that start from nothing at a memory: one per output and instance, [n]."""
-        follows = dependence(operand, self.nest.dims.transposed)
-        inside = self.passes.inside(span)
-        words = np.full(len(self.unrolls), float(self.nest.words(operand)))
-        for d in follows.repeated:
-            words *= -(-np.minimum(self.whole[:, d], self.nest.sizes[d]) // inside[:, d])
-        per_nest: Floats = words[self.which]
+        per_nest: Floats = self.passes.fresh(operand, span)[self.which]
         return per_nest
 
     def cycles(self) -> Floats:

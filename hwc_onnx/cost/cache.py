@@ -26,7 +26,7 @@ from hwc_onnx.graph.loop_dims import LoopDims
 
 _log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 """Raised when counting or search change, so that older files are not used."""
 
 
@@ -94,7 +94,7 @@ class TableCache:
         try:
             with np.load(path, allow_pickle=False) as content:
                 return MappingTable(**{name: content[name] for name in MappingTable.__dataclass_fields__})
-        except (OSError, ValueError, KeyError, BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile):
             return None
 
     def _write(self, dims: LoopDims, table: MappingTable) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hwc_onnx.cost.operands import FX, FY, OX, OY, Nest
+from hwc_onnx.cost.accelerator import Operand
+from hwc_onnx.cost.operands import FX, FY, OX, OY, Nest, dependence
 from hwc_onnx.cost.window import Cut, rows_moved
 
 Ints = NDArray[np.int64]
@@ -23,6 +24,7 @@ class Passes:
         self.unrolls = unrolls
         self.whole: Ints = unrolls.prod(axis=1)
         self._copy_tables: dict[tuple[int, tuple[int, ...]], Floats] = {}
+        self._fresh: dict[tuple[Operand, tuple[int, ...]], Floats] = {}
         self._row_tables: dict[tuple[int, tuple[int, ...]], tuple[Floats, Ints, Ints]] = {}
 
     def inside(self, span: tuple[int, ...]) -> Ints:
@@ -47,6 +49,17 @@ class Passes:
             table = (passes - 1) * -(-whole // inside) + -(-rest // inside)
             self._copy_tables[key] = table.astype(np.float64).reshape(-1)
         return self._copy_tables[key]
+
+    def fresh(self, operand: Operand, span: tuple[int, ...]) -> Floats:
+        """Partial sums that start from nothing at a memory: one per output and instance, [u]."""
+        key = (operand, span)
+        if key not in self._fresh:
+            inside = self.inside(span)
+            words = np.full(len(self.unrolls), float(self.nest.words(operand)))
+            for d in dependence(operand, self.nest.dims.transposed).repeated:
+                words *= -(-np.minimum(self.whole[:, d], self.nest.sizes[d]) // inside[:, d])
+            self._fresh[key] = words
+        return self._fresh[key]
 
     def windows(self, which: int, span: tuple[int, ...], unroll: Ints, steps_o: Ints, steps_k: Ints) -> Floats:
         """Rows moved along window axis `which` (0 vertical), [..., n]; counted once for each different cut.

@@ -28,7 +28,8 @@ from hwc_onnx.cost.accelerator import (
     Wide,
 )
 from hwc_onnx.cost.consistency import Contradictions
-from hwc_onnx.errors import ProfileError
+from hwc_onnx.errors import MappingError, ProfileError
+from hwc_onnx.graph.loop_dims import LoopDims
 from hwc_onnx.plugins import nearest
 
 if TYPE_CHECKING:
@@ -92,9 +93,29 @@ def parse_profile(content: object, where: str) -> AcceleratorProfile:
             f"{where}: found {type(content).__name__}, expected a mapping of fields; copy a shipped profile and change it"
         )
     try:
-        return AcceleratorProfile.model_validate(content)
+        profile = AcceleratorProfile.model_validate(content)
     except ValidationError as error:
         raise _refusal(where, list(_mistakes(error.errors(), content))) from error
+    wrong = list(_wrong_pins(profile))
+    if wrong:
+        raise _refusal(where, wrong)
+    return profile
+
+
+def _wrong_pins(profile: AcceleratorProfile) -> Iterator[str]:
+    """Pinned mappings that do not cover their layer, or name or hold what does not exist or fit."""
+    if not profile.mapping.pinned:
+        return
+    from hwc_onnx.cost.hierarchy import Hierarchy
+    from hwc_onnx.cost.layer_mapping import LayerMapping, stated_table
+    from hwc_onnx.cost.operands import Nest
+
+    for number, pin in enumerate(profile.mapping.pinned):
+        dims = LoopDims(**{str(d): n for d, n in pin.layer.items()})  # type: ignore[arg-type]
+        try:
+            stated_table(LayerMapping.pinned(pin), Nest(dims), Hierarchy(profile), (profile.mac.bits, profile.mac.bits))
+        except MappingError as error:
+            yield f"field 'mapping.pinned.{number}': {str(error).removeprefix('mapping, ').removeprefix('mapping: ')}"
 
 
 def _refusal(where: str, mistakes: list[str]) -> ProfileError:

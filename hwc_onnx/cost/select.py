@@ -52,6 +52,8 @@ def _table(counter: Counter, placed: Placed | None, winners: list[tuple[int, ...
     columns = np.zeros((len(winners), len(hierarchy.columns)))
     needs = np.zeros((len(winners), len(hierarchy.held)))
     positions = np.zeros(needs.shape, dtype=np.int64)
+    exact: dict[tuple[str, int, int, int], Floats] = {}
+    slices = {operand: hierarchy.slice_of(operand) for operand in OPERANDS}
     for made, (row, inputs, weights, *numbers) in enumerate(winners):
         assert placed is not None
         at = 0
@@ -59,9 +61,10 @@ def _table(counter: Counter, placed: Placed | None, winners: list[tuple[int, ...
             options = placed.options(operand, width)
             held = slice(at, at + options.needs.shape[2])
             needs[made, held], positions[made, held] = options.needs[number, row], options.positions[number, row]
-            columns[made, hierarchy.slice_of(operand)] = counter.exact(
-                operand, row, options.columns[number, row], options.positions[number, row]
-            )
+            key = (operand, width, number, row)
+            if key not in exact:
+                exact[key] = counter.exact(operand, row, options.columns[number, row], options.positions[number, row])
+            columns[made, slices[operand]] = exact[key]
             at = held.stop
     rows = np.array([winner[0] for winner in winners], dtype=np.int64)
     cycles, reduction = nests.cycles()[rows], counter.reduction()[rows]

@@ -15,7 +15,7 @@ from typing import Any
 from hwc_onnx.graph.loop_dims import LoopDims
 
 FLOAT_BITS = 16
-"""Width at which unquantized tensors are costed (see docs/energy.md)."""
+"""Width at which unquantized tensors are costed (see docs/energy-model.md)."""
 
 
 @dataclass(frozen=True)

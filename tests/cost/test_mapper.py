@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hwc_onnx.cost.mapper import LayerMapping, LayerOptions, evaluate_mapping, map_layer
 from hwc_onnx.cost.profile import list_profiles, load_profile, parse_profile
-from hwc_onnx.errors import MappingError, ModelError
+from hwc_onnx.errors import MappingError, ModelError, ProfileError
 from hwc_onnx.graph.loop_dims import LoopDims
 from tests.cost.loop_walk import NAMES, Mapping, walk
 from tests.cost.tiny_accelerator import content, tiny
@@ -148,3 +148,16 @@ def test_pinned_shape_uses_the_given_mapping():
     assert found.mapping["temporal"] == [["K", 4], ["C", 4]]
     assert map_layer(LoopDims(K=4, C=4), tiny()).total < found.total
     assert map_layer(LoopDims(K=4, C=8), profile).total == map_layer(LoopDims(K=4, C=8), tiny()).total
+
+
+@pytest.mark.parametrize(
+    ("pin", "message"),
+    [
+        ({"layer": {"K": 4}, "spatial": {}, "temporal": [["K", 3]]}, r"field 'mapping.pinned.0': covers 3 of 4 of K"),
+        ({"layer": {"K": 4}, "spatial": {"raws": {"C": 2}}, "temporal": [["K", 4]]}, r"pinned.0': .*no array axis 'raws'"),
+    ],
+)
+def test_pinned_mapping_that_cannot_be_is_refused_with_the_file(pin, message):
+    changes = {"mapping": {"pinned": [pin]}, "assumed": [*content()["assumed"], "mapping"]}
+    with pytest.raises(ProfileError, match=message):
+        parse_profile(content(changes), "tiny")

@@ -1,4 +1,4 @@
-"""accel_profiles/README.md and docs/energy.md against the code."""
+"""accel_profiles/README.md and docs/energy-model.md against the code."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests import tiny_models
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "accel_profiles" / "README.md").read_text(encoding="utf-8")
-ENERGY = (ROOT / "docs" / "energy.md").read_text(encoding="utf-8")
+ENERGY = (ROOT / "docs" / "energy-model.md").read_text(encoding="utf-8")
 MODELS = [
     model
     for model in vars(accelerator).values()
