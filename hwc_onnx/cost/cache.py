@@ -26,7 +26,7 @@ from hwc_onnx.graph.loop_dims import LoopDims
 
 _log = logging.getLogger(__name__)
 
-VERSION = 4
+VERSION = 5
 """Raised when counting or search change, so that older files are not used."""
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from hwc_onnx.cost.accelerator import Mac
+    from hwc_onnx.cost.accelerator import AcceleratorProfile, Mac
 
 EMULATED_FACTOR = 2.0
 """Passes and energy per operand of twice the native width, when the profile does not say (assumed: long multiplication)."""
@@ -31,6 +31,16 @@ def stored_bits(bits: int, pack: Literal["exact"] | Sequence[int]) -> int:
         return bits
     fitting = [granule for granule in pack if granule >= bits]
     return min(fitting) if fitting else math.ceil(bits / max(pack)) * max(pack)
+
+
+def leakage_pj_per_cycle(profile: AcceleratorProfile) -> float:
+    """Static energy of one cycle in the profile's unit; nothing where the file states no power."""
+    if profile.static is None:
+        return 0.0
+    picojoules = profile.static.power_mw * 1e-3 / (profile.frequency_mhz * 1e6) * 1e12
+    if profile.unit == "pJ" or profile.reference_mac_pj is None:
+        return picojoules
+    return picojoules / profile.reference_mac_pj
 
 
 def mac_energy(mac: Mac, activation_bits: int, weight_bits: int) -> float:

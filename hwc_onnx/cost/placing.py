@@ -53,7 +53,7 @@ class Placed:
         self._energies: dict[tuple[Operand, int, float, bool], Floats] = {}
         self._found: dict[object, tuple[Floats, Ints]] = {}
         self._divisions: dict[object, tuple[Floats, Floats | None]] = {}
-        self._psums: dict[tuple[int, int], Floats] = {}
+        self._besides: dict[tuple[int, int], Floats] = {}
 
     def options(self, operand: Operand, width: int) -> Options:
         """Placements of an operand at a width (by number)."""
@@ -66,7 +66,7 @@ class Placed:
         else:
             alone = self._best({"W": weights}, Situation(density=where.density))
             least = self._best({"I": inputs, "O": inputs}, where)[0] + alone[0]
-        return least + self._psum(inputs, weights)
+        return least + self._extra(inputs, weights)
 
     def chosen(self, inputs: int, weights: int, where: Situation, row: int) -> tuple[int, ...]:
         """Numbers of the options of I, W and O that nest `row` has its least energy with."""
@@ -76,11 +76,11 @@ class Placed:
         first, last = self._best({"I": inputs, "O": inputs}, where)[1][:, row].tolist()
         return first, int(alone), last
 
-    def _psum(self, inputs: int, weights: int) -> Floats:
+    def _extra(self, inputs: int, weights: int) -> Floats:
         bits = self._cases.widths[inputs], self._cases.widths[weights]
-        if bits not in self._psums:
-            self._psums[bits] = self._cases.psum(*bits, self.counter)
-        return self._psums[bits]
+        if bits not in self._besides:
+            self._besides[bits] = self._cases.besides(*bits, self.counter)
+        return self._besides[bits]
 
     def _best(self, widths: dict[Operand, int], where: Situation) -> tuple[Floats, Ints]:
         key = (*widths.items(), where)

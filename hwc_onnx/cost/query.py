@@ -18,7 +18,7 @@ from hwc_onnx.cost.access import Floats, Ints
 from hwc_onnx.cost.fits import Fits
 from hwc_onnx.cost.hierarchy import Hierarchy
 from hwc_onnx.cost.lanes import products_together
-from hwc_onnx.cost.laws import mac_energy, mac_lanes
+from hwc_onnx.cost.laws import leakage_pj_per_cycle, mac_energy, mac_lanes
 from hwc_onnx.cost.mapping import MappingTable
 from hwc_onnx.cost.moves import Wiring, wire
 from hwc_onnx.cost.operands import Nest
@@ -142,11 +142,7 @@ class LayerQuery:
     @cached_property
     def leakage_pj_per_cycle(self) -> float:
         """Static energy of one cycle, in the profile's unit."""
-        static, reference = self.profile.static, self.profile.reference_mac_pj
-        if static is None:
-            return 0.0
-        picojoules = static.power_mw * 1e-3 / (self.profile.frequency_mhz * 1e6) * 1e12
-        return picojoules if self.profile.unit == "pJ" or reference is None else picojoules / reference
+        return leakage_pj_per_cycle(self.profile)
 
     def together(self, table: MappingTable, rows: Ints, setting: LayerSetting) -> Floats | float:
         """Products that meet one partial sum at a time, on average: lanes that reduce, ragged ends counted, [r] or one for all."""

@@ -16,7 +16,7 @@ from hwc_onnx.cost.access import Floats
 from hwc_onnx.cost.counting import Counter
 from hwc_onnx.cost.hierarchy import Hierarchy
 from hwc_onnx.cost.lanes import products_together
-from hwc_onnx.cost.laws import mac_lanes
+from hwc_onnx.cost.laws import leakage_pj_per_cycle, mac_lanes
 from hwc_onnx.cost.moves import wire
 from hwc_onnx.cost.operands import OPERANDS
 from hwc_onnx.cost.setting import LayerSetting, Place
@@ -41,16 +41,23 @@ class Scenarios:
     energies: dict[tuple[Operand, int, float, bool], Floats]
     psum_pj: float
     lanes: dict[tuple[int, int], float]
+    speed: dict[tuple[int, int], float]
+    leakage_pj: float
 
-    def psum(self, activation_bits: int, weight_bits: int, counter: Counter) -> Floats:
-        """Energy of the partial sums inside the PEs, which depends on how many products a PE adds at once, [n]."""
+    def besides(self, activation_bits: int, weight_bits: int, counter: Counter) -> Floats:
+        """Energy that depends on the unroll alone, [n].
+
+        Partial sums inside the PEs follow how many products a PE adds at once, static energy the cycles that the array
+        multiplies (where a bandwidth limits, the query knows).
+        """
         nests, lanes = counter.nests, self.lanes[activation_bits, weight_bits]
         macs = nests.nest.dims.macs
-        if self.psum_pj == 0.0 or lanes == 1.0:
-            return np.full(nests.count, macs * self.psum_pj)
-        together = products_together(nests.nest.sizes, nests.whole, lanes)
-        energy: Floats = macs / together * self.psum_pj
-        return energy[nests.which]
+        energy: Floats = np.full(nests.count, macs * self.psum_pj)
+        if self.psum_pj != 0.0 and lanes != 1.0:
+            energy = (macs / products_together(nests.nest.sizes, nests.whole, lanes) * self.psum_pj)[nests.which]
+        if self.leakage_pj:
+            energy = energy + nests.cycles() / self.speed[activation_bits, weight_bits] * self.leakage_pj
+        return energy
 
 
 @lru_cache(maxsize=32)
@@ -76,9 +83,7 @@ def scenarios(hierarchy: Hierarchy) -> Scenarios:
     if psum is not None:
         psum_pj = hierarchy.word_bits(memories.index(psum), "O", 0) * (psum.read_pj_per_bit + psum.write_pj_per_bit)
     mac = hierarchy.profile.mac
-    lanes = {
-        (a, w): max(1.0, mac_lanes(mac, a, w)) if mac.lanes_reduce else 1.0
-        for a in seen.values()
-        for w in seen.values()
-    }
-    return Scenarios(tuple(seen.values()), densities, energies, psum_pj, lanes)
+    speed = {(a, w): mac_lanes(mac, a, w) for a in seen.values() for w in seen.values()}
+    lanes = {pair: max(1.0, lane) if mac.lanes_reduce else 1.0 for pair, lane in speed.items()}
+    leakage = leakage_pj_per_cycle(hierarchy.profile)
+    return Scenarios(tuple(seen.values()), densities, energies, psum_pj, lanes, speed, leakage)

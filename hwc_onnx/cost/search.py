@@ -52,7 +52,9 @@ def search(nest: Nest, hierarchy: Hierarchy, effort: Effort | None = None) -> Ma
     cases = scenarios(hierarchy)
     rules = hierarchy.profile.mapping
     choice = _choice_inside(hierarchy, cases)
-    unrolls = unroll_candidates(nest, hierarchy.profile, effort.unrolls, idle=choice)
+    full = unroll_candidates(nest, hierarchy.profile, effort.unrolls)
+    spare = unrolls_allowed(rules, nest, one_more_pass(full, nest.sizes))[: effort.unrolls - len(full)] if choice else full[:0]
+    unrolls = np.concatenate([full, spare])
     trips = -(-np.array(nest.sizes) // unrolls.prod(axis=1))
     judge = Judge(hierarchy, nest, unrolls, cases)
     prefix = _stage_one(judge, trips, effort) if choice else nothing_inside(len(unrolls))
@@ -62,7 +64,7 @@ def search(nest: Nest, hierarchy: Hierarchy, effort: Effort | None = None) -> Ma
     pool = pool.take(best_of_each(judge.energies(pool), effort.kept))
     if choice and len(pool.which):
         used, which = np.unique(pool.which, return_inverse=True)
-        idle = unrolls_allowed(rules, nest, one_more_pass(unrolls[used], nest.sizes))
+        idle = unrolls_allowed(rules, nest, one_more_pass(unrolls[used[used < len(full)]], nest.sizes))
         judge = Judge(hierarchy, nest, np.concatenate([unrolls[used], idle]), cases)
         pool = pool._replace(which=which.reshape(-1))
         pool = joined([pool, refine(judge, pool, ceil(effort.rounds / len(cases.widths)), effort.ways)])
@@ -144,7 +146,7 @@ def _inner_energy(counter: Counter, cases: Scenarios) -> Floats:
             for i, bits in enumerate(cases.widths)
         ]  # fmt: skip
     return np.stack([
-        energy["I"][a] + energy["W"][w] + energy["O"][a] + cases.psum(bits_a, bits_w, counter)
+        energy["I"][a] + energy["W"][w] + energy["O"][a] + cases.besides(bits_a, bits_w, counter)
         for (a, bits_a), (w, bits_w) in itertools.product(enumerate(cases.widths), enumerate(cases.widths))
     ])  # fmt: skip
 

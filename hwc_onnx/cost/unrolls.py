@@ -1,7 +1,8 @@
 """Which loop dimensions to spread over the PE array.
 
 For each array axis: every way to split its size over its dimensions in which no more PEs would save a pass, with
-passes kept equal (27 channels on 16 rows take two passes of 14, not of 16 and 11: the same cycles, fewer copies). The
+passes kept equal (27 channels on 16 rows take two passes of 14, not of 16 and 11: the same cycles, fewer copies). One
+more pass over one dimension may save energy, since fewer PEs hold copies; more idleness than that is not looked for. The
 product over the axes is ranked by utilisation *within each kind* (a kind says which kernel dimensions and output rows are unrolled),
 because one list for all drops unrolls whose reuse outweighs idle PEs.
 """
@@ -18,11 +19,10 @@ from hwc_onnx.cost.operands import DIMS, FX, FY, INDEX, OX, OY, Nest
 from hwc_onnx.cost.rules import unrolls_allowed
 
 
-def unroll_candidates(nest: Nest, profile: AcceleratorProfile, most: int, idle: bool) -> NDArray[np.int64]:
+def unroll_candidates(nest: Nest, profile: AcceleratorProfile, most: int) -> NDArray[np.int64]:
     """Unroll per axis, [n, axes, 8], that the accelerator's rules allow: at most `most`, best utilisation first.
 
-    No kind takes more than half of the places while others wait; with `idle`, places that are left go to
-    unrolls that leave PEs idle.
+    No kind takes more than half of the places while others wait.
     """
     sizes = nest.sizes
     partial: list[tuple[tuple[int, ...], ...]] = [()]
@@ -48,15 +48,12 @@ def unroll_candidates(nest: Nest, profile: AcceleratorProfile, most: int, idle: 
     first = [i for members in kinds.values() for i in members[: most // 2]]
     ranked = sorted(first, key=lambda i: int(cycles[i]))
     best: NDArray[np.int64] = unrolls[ranked[:most]]
-    if idle and len(best) < most:
-        fewer = unrolls_allowed(profile.mapping, nest, one_more_pass(best, sizes))
-        order = np.argsort((-(-np.array(sizes) // fewer.prod(axis=1))).prod(axis=1), kind="stable")
-        best = np.concatenate([best, fewer[order[: most - len(best)]]])
     return best
 
 
 def one_more_pass(unrolls: NDArray[np.int64], sizes: tuple[int, ...]) -> NDArray[np.int64]:
-    """Unrolls with one dimension of one axis spread over fewer PEs, so that it takes one more pass, [n, axes, 8]."""
+    """Unrolls with one dimension of one axis spread over fewer PEs, so that it takes one more pass, [n, axes, 8];
+    fewest cycles first."""
     made = []
     for unroll in unrolls:
         for axis, d in zip(*np.nonzero(unroll > 1), strict=True):
@@ -67,8 +64,9 @@ def one_more_pass(unrolls: NDArray[np.int64], sizes: tuple[int, ...]) -> NDArray
                 changed = unroll.copy()
                 changed[axis, d] = fewer
                 made.append(changed)
-    found: NDArray[np.int64] = np.array(made, dtype=np.int64).reshape(-1, *unrolls.shape[1:])
-    return np.unique(found, axis=0)
+    found: NDArray[np.int64] = np.unique(np.array(made, dtype=np.int64).reshape(-1, *unrolls.shape[1:]), axis=0)
+    order = np.argsort((-(-np.array(sizes) // found.prod(axis=1))).prod(axis=1), kind="stable")
+    return found[order]
 
 
 def balanced(size: int, limit: int) -> int:
