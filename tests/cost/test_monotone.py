@@ -76,6 +76,43 @@ def test_fewer_channels_never_cost_more(layer, accelerator):
     assert not rises([energy(accelerator, LAYERS[layer](n), place=PLACES[1]) for n in counts])
 
 
+@st.composite
+def shrinking(draw):
+    """A layer, and the same layer at as many or fewer channels, bits, or elements that are not zero."""
+    one_of = lambda *values: draw(st.sampled_from(values))  # noqa: E731
+    size, kernel, stride = one_of(1, 7, 14, 28), one_of(1, 1, 3, 5), one_of(1, 1, 2)
+    kernel = 1 if size == 1 else kernel
+    counts = [draw(st.integers(1, 70)), draw(st.integers(1, 70))]
+    grouped = draw(st.booleans())
+
+    def layer(channels, inputs):
+        shape = {"G": channels} if grouped else {"K": channels, "C": inputs}
+        pad = kernel // 2
+        return LoopDims(
+            **shape, OY=size, OX=size, FY=kernel, FX=kernel, stride=(stride, stride), pads=(pad,) * 4,
+            input_size=(size * stride, size * stride),
+        )  # fmt: skip
+
+    bits = [one_of(2, 3, 4, 6, 8), one_of(2, 3, 4, 6, 8)]
+    densities = [draw(st.floats(0.05, 1.0)), draw(st.floats(0.05, 1.0))]
+    before = (layer(*counts), tuple(bits), tuple(densities))
+    changed, which = one_of("channels", "bits", "density"), one_of(0, 1)
+    if changed == "channels":
+        counts[which] = draw(st.integers(1, counts[which]))
+    elif changed == "bits":
+        bits[which] = draw(st.integers(2, bits[which]))
+    else:
+        densities[which] *= draw(st.floats(0.0, 1.0))
+    return before, (layer(*counts), tuple(bits), tuple(densities))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.sampled_from(sorted(PROFILES)), shrinking(), st.sampled_from(PLACES[:2]))
+def test_any_layer_asked_for_less_never_costs_more(accelerator, layers, place):
+    before, after = layers
+    assert energy(accelerator, *after, place) <= energy(accelerator, *before, place) * (1 + 1e-9)
+
+
 def test_unit_whose_split_costs_more_than_it_saves_is_noticed():
     """The broken twin: split in two at 2.5 times the energy, a MAC of 4 bits is dearer than one of 8."""
     wasteful = {"mac.law": "subword", "mac.min_bits": 2, "mac.overhead": 1.5}

@@ -22,6 +22,10 @@ PROMISES = {
         [*TINY, "--data", "tiny.npz", "--settings", "w8a8", "w4a8"],
         r"w4a8 .*% of INT8's energy, drop",
     ),
+    "05_layer_energy.py": (
+        ["--accelerators", "edge-flex", "--channels", "16"],
+        r"edge-flex: [\d.]+ per MAC, (?s:.*)inside out: \d\.\d+ times",
+    ),
 }
 
 
