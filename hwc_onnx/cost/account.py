@@ -92,6 +92,7 @@ def _vector_node(graph: LayerGraph, step: Step, i: int, ledger: Ledger) -> NodeC
 def _layer_node(graph: LayerGraph, i: int, setting: LayerSetting, place: Place, ledger: Ledger) -> NodeCost:
     node, energies = graph.nodes[i], ledger.energies
     row = energies.fitting(setting, place, node.key).row
-    layer = Mapped(energies.query, energies.tables.table(setting.dims), row, setting, place)
+    table = energies.query.reduced(energies.tables.table(setting.dims), setting)
+    layer = Mapped(energies.query, table, row, setting, place)
     accumulator = accumulator_of(graph.layer(node.key), energies.profile.mac.accumulator_bits)
     return mapped_cost(layer, ledger, node.key, node.op_type, accumulator)

@@ -33,6 +33,7 @@ def energies(
 
     Infinite where no mapping fits.
     """
+    table = query.reduced(table, setting)
     fitting = query.fits.rows(table, setting, place)
     count = len(densities.activation)
     if fitting.rows.size == 0:

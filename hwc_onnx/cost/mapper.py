@@ -130,7 +130,7 @@ def evaluate_mapping(
 
 
 def _cost(energies: StepEnergies, table: MappingTable, row: int, setting: LayerSetting, place: Place) -> NodeCost:
-    layer = Mapped(energies.query, table, row, setting, place)
+    layer = Mapped(energies.query, energies.query.reduced(table, setting), row, setting, place)
     return mapped_cost(layer, Ledger(energies), NAME, "", None)
 
 

@@ -58,6 +58,11 @@ class MappingTable:
         return {}
 
     @cached_property
+    def reduced(self) -> dict[float, MappingTable]:
+        """The same table for PEs whose lanes add their products before they leave, by lanes (`LayerQuery.reduced`)."""
+        return {}
+
+    @cached_property
     def together(self) -> dict[float, Floats]:
         """Products that meet one partial sum at a time, [r], by the lanes that add them."""
         return {}

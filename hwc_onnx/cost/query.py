@@ -8,7 +8,7 @@ products at once is spared only if all N are zero.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -61,8 +61,27 @@ class LayerQuery:
         self._mac: dict[tuple[int, int], tuple[float, float]] = {}
         self._latest: tuple[LayerSetting | None, Floats, Fixed] = (None, np.empty(0), Fixed({}, 0.0, 0.0, 1.0))
 
+    def reduced(self, table: MappingTable, setting: LayerSetting) -> MappingTable:
+        """The table at the setting's widths: lanes of a PE that reduce send one sum to accumulators outside the PEs."""
+        if self._edge_sums is None:
+            return table
+        lanes = self.mac_facts(setting)[1]
+        if lanes <= 1.0:
+            return table
+        made = table.reduced.get(lanes)
+        if made is None:
+            columns, edge = table.columns.copy(), self._edge_sums
+            fresh = columns[:, edge + 2]
+            together = products_together(Nest(setting.dims).sizes, table.whole, lanes)
+            for column in (edge, edge + 1):
+                columns[:, column] = np.maximum(columns[:, column] / together, fresh)
+            made = table.reduced[lanes] = replace(table, columns=columns)
+            made.reduced[lanes] = made
+        return made
+
     def best(self, table: MappingTable, setting: LayerSetting, place: Place) -> Best | None:
         """The cheapest mapping that fits, or None when none fits in the free space."""
+        table = self.reduced(table, setting)
         fitting = self.fits.rows(table, setting, place)
         if fitting.rows.size == 0:
             return None
@@ -79,6 +98,7 @@ class LayerQuery:
 
     def parts(self, table: MappingTable, setting: LayerSetting, place: Place, row: int) -> dict[str, float]:
         """Energy of a mapping by component (keys of COMPONENTS)."""
+        table = self.reduced(table, setting)
         fixed = self.fixed(setting)
         energies = self.wiring(setting, place).word_energies(self.widths.vector(setting))
         found = dict(zip(COMPONENTS, (table.columns[row] @ energies).tolist(), strict=True))
@@ -118,6 +138,7 @@ class LayerQuery:
 
     def cycles(self, table: MappingTable, rows: Ints, setting: LayerSetting, place: Place) -> Floats:
         """Cycles of each row: the slower of the array and each memory's bandwidth, [r]."""
+        table = self.reduced(table, setting)
         cycles = self.busy(table, rows, setting)
         moved = self.wiring(setting, place).traffic @ self.widths.vector(setting)
         for memory, limited in enumerate(self.profile.memories):
@@ -127,6 +148,7 @@ class LayerQuery:
 
     def transfers(self, table: MappingTable, row: int, setting: LayerSetting, place: Place) -> dict[str, float]:
         """Cycles that each memory of limited bandwidth needs for its words, by name."""
+        table = self.reduced(table, setting)
         moved = self.wiring(setting, place).traffic @ self.widths.vector(setting)
         return {
             limited.name: float(table.columns[row] @ moved[memory]) / limited.bits_per_cycle
@@ -210,6 +232,14 @@ class LayerQuery:
         """Share of its energy that an action costs when it is gated."""
         gate: Gate | None = self.profile.sparsity.gate
         return gate.residual if gate is not None and action in gate.saves else 0.0
+
+    @cached_property
+    def _edge_sums(self) -> int | None:
+        """First column of the sums that leave the PEs, where lanes reduce and no PE holds sums; None otherwise."""
+        if not self.profile.mac.lanes_reduce or self.hierarchy.registers("O") is not None:
+            return None
+        first: int = self.hierarchy.slice_of("O").start
+        return first
 
     @cached_property
     def operand_registers(self) -> list[tuple[Operand, int, float]]:

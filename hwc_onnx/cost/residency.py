@@ -60,6 +60,8 @@ def free_steps(capacity: int, used: int) -> int:
 
 def _everything(plan: Schedule, sizes: Sequence[int], capacity: int, energy: StepEnergy) -> Residency | None:
     """All tensors stay, if they fit and the room left costs no step anything: then nothing can be better."""
+    if capacity == 0:
+        return None
     alive: frozenset[int] = frozenset()
     used, total = 0, 0.0
     staying, free = [], []

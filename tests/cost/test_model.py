@@ -185,3 +185,32 @@ def test_widths_of_tensors_decide_and_the_layers_own_copies_do_not():
     model = MODELS["edge-flex"]
     assert model.cost_total(claimed) == model.cost_total(graph)
     assert model.cost_total(replace(graph, tensors=narrow)) < model.cost_total(graph)
+
+
+@pytest.mark.parametrize("accelerator", list_profiles())
+def test_nothing_stays_where_there_is_no_memory_to_stay_in(accelerator):
+    """Every tensor is read from and written to DRAM then; the broken twin is a profile with such a memory."""
+    profile = load_profile(accelerator)
+    never = profile.model_copy(update={"residency": profile.residency.model_copy(update={"activations": "never"})})
+    for changed in (profile, never):
+        nodes = [node for node in CostModel(changed).cost(GRAPHS["chain"]).nodes if node.method == "mapped"]
+        kept = any("stays on chip" in (node.mapping["input"], node.mapping["output"]) for node in nodes)
+        assert kept == (changed is profile and profile.home is not None and profile.residency.activations == "auto")
+
+
+def test_lanes_that_reduce_send_one_sum_out_of_the_pes():
+    """Without sums in the PEs, four lanes at 4 bits leave a quarter of the sums of one lane at 8 bits; one mapping."""
+    from hwc_onnx.cost import LayerMapping, LayerOptions, LoopDims, evaluate_mapping
+
+    layer = LoopDims(K=16, C=32, OY=4, OX=4, FY=2, FX=2)
+    stated = LayerMapping(
+        {"rows": {"C": 8}, "columns": {"K": 16}}, (("C", 4), ("FY", 2), ("FX", 2), ("OY", 4), ("OX", 4))
+    )
+    profile = load_profile("bitfusion-32x16")
+    arriving = {}
+    for bits in (8, 4):
+        cost = evaluate_mapping(layer, stated, profile, LayerOptions(bits, bits, channel_constants=False))
+        (name,) = {m.name for m in profile.memories[:-1] if "O" in m.operands}
+        arriving[bits] = cost.accesses[name]["O"]["write"]
+    assert arriving[8] == 16 * 4 * 4 * 16
+    assert arriving[4] == arriving[8] / 4
