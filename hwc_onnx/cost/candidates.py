@@ -17,6 +17,7 @@ and outside of the PEs, for each order of the blocks,
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,16 +39,24 @@ OUTER_LOOPS = 2 * (len(BLOCKS["W"]) + len(BLOCKS["O"])) + len(BLOCKS["I"]) + 2
 """Most loops outside the PEs: two blocks cut in two, the third, G and B."""
 
 
-class Prefix(NamedTuple):
-    """Loops inside the PEs: the unroll [n], dimensions [n, l] and trips [n, l], inner to outer."""
+class Loops(NamedTuple):
+    """Nests, or their innermost loops: the unroll [n], dimensions [n, l] and trips [n, l], inner to outer."""
 
     which: Ints
     dims: Ints
     trips: Ints
 
-    def take(self, rows: Ints) -> Prefix:
+    def take(self, rows: Ints) -> Loops:
         """Some of them."""
-        return Prefix(self.which[rows], self.dims[rows], self.trips[rows])
+        return Loops(self.which[rows], self.dims[rows], self.trips[rows])
+
+
+def joined(parts: Sequence[Loops]) -> Loops:
+    """All nests of all parts, absent loops added."""
+    length = max(part.dims.shape[1] for part in parts)
+    dims = [np.pad(part.dims, ((0, 0), (0, length - part.dims.shape[1]))) for part in parts]
+    trips = [np.pad(part.trips, ((0, 0), (0, length - part.trips.shape[1])), constant_values=1) for part in parts]
+    return Loops(np.concatenate([part.which for part in parts]), np.concatenate(dims), np.concatenate(trips))
 
 
 class Rooms(NamedTuple):
@@ -58,7 +67,7 @@ class Rooms(NamedTuple):
     O: Ints  # noqa: E741
 
 
-def inner_nests(nest: Nest, trips: Ints, rooms: Rooms, sizes: int) -> tuple[Prefix, Prefix]:
+def inner_nests(nest: Nest, trips: Ints, rooms: Rooms, sizes: int) -> tuple[Loops, Loops]:
     """Loops inside the PEs for every unroll, alone and with all that is left in one block after the other outside.
 
     Args:
@@ -90,7 +99,7 @@ def inner_nests(nest: Nest, trips: Ints, rooms: Rooms, sizes: int) -> tuple[Pref
     dims = np.concatenate([np.tile(_stretched(np.array(order)[None], split, 0), (len(which), 1)) for order in orders])
     counts = np.concatenate([_stretched(np.concatenate(parts, axis=1), split, 1) for parts in loops])
     which = np.tile(which, len(orders))
-    return Prefix(which, dims[:, :split], counts[:, :split]), Prefix(which, dims, counts)
+    return Loops(which, dims[:, :split], counts[:, :split]), Loops(which, dims, counts)
 
 
 def _stretched(loops: Ints, split: int, absent: int) -> Ints:
@@ -100,13 +109,13 @@ def _stretched(loops: Ints, split: int, absent: int) -> Ints:
     return np.concatenate([inner, middle, outer], axis=1)
 
 
-def nothing_inside(unrolls: int) -> Prefix:
+def nothing_inside(unrolls: int) -> Loops:
     """No loops inside the PEs, for so many unrolls."""
     loops = np.zeros((unrolls, 0), dtype=np.int64)
-    return Prefix(np.arange(unrolls), loops, loops)
+    return Loops(np.arange(unrolls), loops, loops)
 
 
-def remaining(prefix: Prefix, trips: Ints) -> Ints:
+def remaining(prefix: Loops, trips: Ints) -> Ints:
     """Trips of each dimension left outside, [n, 8]."""
     left = trips[prefix.which].copy()
     for d in range(len(DIMS)):
@@ -115,7 +124,7 @@ def remaining(prefix: Prefix, trips: Ints) -> Ints:
     return left
 
 
-def outer_nests(prefix: Prefix, trips: Ints, passes: tuple[int, ...]) -> Prefix:
+def outer_nests(prefix: Loops, trips: Ints, passes: tuple[int, ...]) -> Loops:
     """Every prefix with every arrangement of the loops outside the PEs, cut into `passes`."""
     left = remaining(prefix, trips)
     pairs = np.array(list(itertools.product(passes, passes)), dtype=np.int64)
@@ -140,7 +149,7 @@ def outer_nests(prefix: Prefix, trips: Ints, passes: tuple[int, ...]) -> Prefix:
         dims.append(np.tile(np.array(order + (0,) * absent), (len(keep), 1)))
         counts.append(np.concatenate(columns, axis=1)[keep])
     chosen = np.concatenate(rows)
-    return Prefix(
+    return Loops(
         prefix.which[chosen],
         np.concatenate([prefix.dims[chosen], np.concatenate(dims)], axis=1),
         np.concatenate([prefix.trips[chosen], np.concatenate(counts)], axis=1),

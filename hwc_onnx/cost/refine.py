@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.cost.access import Floats, Ints
+from hwc_onnx.cost.candidates import Loops, joined
 from hwc_onnx.cost.counting import Counter
 from hwc_onnx.cost.hierarchy import Hierarchy
 from hwc_onnx.cost.neighbours import neighbours
@@ -41,18 +41,6 @@ GAIN = 1e-3
 """A smaller share of the energy is not worth another round."""
 
 
-class Nests(NamedTuple):
-    """Nests by unroll [n], loop dimensions [n, l] and trips [n, l]."""
-
-    which: Ints
-    dims: Ints
-    trips: Ints
-
-    def take(self, rows: Ints) -> Nests:
-        """Some of them."""
-        return Nests(self.which[rows], self.dims[rows], self.trips[rows])
-
-
 @dataclass(frozen=True)
 class Judge:
     """Energies of nests for the anchors."""
@@ -67,21 +55,21 @@ class Judge:
         """Tables that all nests share."""
         return Passes(self.nest, self.unrolls)
 
-    def counter(self, nests: Nests) -> Counter:
+    def counter(self, nests: Loops) -> Counter:
         """Counts words of these nests."""
         return Counter(self.hierarchy, self.nest, self.unrolls, *nests, passes=self.passes)
 
-    def allowed_rows(self, nests: Nests) -> Ints:
+    def allowed_rows(self, nests: Loops) -> Ints:
         """Rows of the nests that the accelerator's rules allow; all if they allow none."""
         whole = self.passes.whole[nests.which]
         rows = np.nonzero(nests_allowed(self.hierarchy.profile.mapping, self.nest, whole, nests.dims, nests.trips))[0]
         return rows if rows.size else np.arange(len(nests.which))
 
-    def allowed(self, nests: Nests) -> Nests:
+    def allowed(self, nests: Loops) -> Loops:
         """Those nests."""
         return nests.take(self.allowed_rows(nests)) if self.hierarchy.profile.mapping.inner else nests
 
-    def energies(self, nests: Nests, places: int = len(PLACES)) -> Floats:
+    def energies(self, nests: Loops, places: int = len(PLACES)) -> Floats:
         """Energy of what depends on the mapping, [anchors, n].
 
         Anchors: both operands at each width, and one at the widest with the other at the narrowest, at each of the first
@@ -94,8 +82,8 @@ class Judge:
         return np.stack([placed.energy(inputs, weights, place) for place in judged for inputs, weights in pairs])
 
 
-def refine(judge: Judge, start: Nests, rounds: int, ways: int) -> Nests:
-    """Nests found on the ways from the best ones of `start`, best ones of each round, without `start` itself.
+def refine(judge: Judge, start: Loops, rounds: int, ways: int) -> Loops:
+    """Loops found on the ways from the best ones of `start`, best ones of each round, without `start` itself.
 
     Args:
         judge: counts energies.
@@ -106,7 +94,7 @@ def refine(judge: Judge, start: Nests, rounds: int, ways: int) -> Nests:
     total = judge.energies(start, FOLLOWED)
     current = start.take(_leaders(total, start.which, ways))
     best = judge.energies(current, FOLLOWED)
-    found: list[Nests] = []
+    found: list[Loops] = []
     sizes = np.array(judge.nest.sizes)
     for _ in range(rounds):
         steps = [judge.allowed(_around(judge.unrolls, sizes, current, i)) for i in range(len(current.which))]
@@ -129,7 +117,7 @@ def refine(judge: Judge, start: Nests, rounds: int, ways: int) -> Nests:
 
 
 def _leaders(total: Floats, which: Ints, ways: int) -> Ints:
-    """Nests to follow: for each anchor in turn its best ones of different unrolls, `ways` in all."""
+    """Loops to follow: for each anchor in turn its best ones of different unrolls, `ways` in all."""
     orders = []
     for energies in total:
         order = np.argsort(energies, kind="stable")
@@ -143,14 +131,6 @@ def _leaders(total: Floats, which: Ints, ways: int) -> Ints:
     return np.array(sorted(chosen), dtype=np.int64)
 
 
-def _around(unrolls: Ints, sizes: Ints, nests: Nests, row: int) -> Nests:
+def _around(unrolls: Ints, sizes: Ints, nests: Loops, row: int) -> Loops:
     present: NDArray[np.bool_] = nests.trips[row] > 1
-    return Nests(*neighbours(unrolls, sizes, int(nests.which[row]), nests.dims[row, present], nests.trips[row, present]))
-
-
-def joined(parts: list[Nests]) -> Nests:
-    """All nests of all parts, absent loops added."""
-    length = max(part.dims.shape[1] for part in parts)
-    dims = [np.pad(part.dims, ((0, 0), (0, length - part.dims.shape[1]))) for part in parts]
-    trips = [np.pad(part.trips, ((0, 0), (0, length - part.trips.shape[1])), constant_values=1) for part in parts]
-    return Nests(np.concatenate([part.which for part in parts]), np.concatenate(dims), np.concatenate(trips))
+    return Loops(*neighbours(unrolls, sizes, int(nests.which[row]), nests.dims[row, present], nests.trips[row, present]))

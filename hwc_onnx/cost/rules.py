@@ -12,15 +12,24 @@ from hwc_onnx.cost.passes import Ints
 Allowed = NDArray[np.bool_]
 
 
-def unrolls_allowed(rules: MappingRules, nest: Nest, unrolls: Ints) -> Ints:
-    """Unrolls [u, axes, 8] that spread what must be spread; all of them for a layer that no unroll suits."""
+def unrolls_allowed(rules: MappingRules, nest: Nest, unrolls: Ints, full: Ints | None = None) -> Ints:
+    """Unrolls [u, axes, 8] that spread what must be spread.
+
+    All of them for a layer that no unroll suits: none of these, or none of `full` where that is given.
+    """
+    keep = _spread(rules, nest, unrolls)
+    suited = keep.any() if full is None else _spread(rules, nest, full).any()
+    return unrolls[keep] if suited else unrolls
+
+
+def _spread(rules: MappingRules, nest: Nest, unrolls: Ints) -> Allowed:
     whole = unrolls.prod(axis=1)
     keep = np.ones(len(unrolls), dtype=bool)
     for name in rules.unroll:
         d = INDEX[name]
         if nest.sizes[d] > 1:
             keep &= whole[:, d] == nest.sizes[d] if d in (FX, FY) else whole[:, d] > 1
-    return unrolls[keep] if keep.any() else unrolls
+    return keep
 
 
 def nests_allowed(rules: MappingRules, nest: Nest, whole: Ints, dims: Ints, trips: Ints) -> Allowed:

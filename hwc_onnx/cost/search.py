@@ -1,8 +1,8 @@
 """Mapping search: from a layer shape and a profile to its mapping table.
 
-Two stages keep it short. Stage one evaluates what the PEs hold (unroll, tile sizes, order of operands) and keeps the
-best few for every pair of storable widths and every stationary operand. Stage two (`select`) splits the survivors at
-the buffer, places them for several amounts of free space and keeps the best mapping of every scenario.
+Four stages keep it short: what the PEs hold, judged by what happens below the buffers (`candidates.inner_nests`); every
+arrangement of the loops outside around the best of those (`candidates.outer_nests`); a local search from the best nests
+(`refine`); and the winner of every scenario (`select`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 
 from hwc_onnx.cost.accelerator import Operand
 from hwc_onnx.cost.access import Floats, Ints
-from hwc_onnx.cost.candidates import UNLIMITED, Prefix, Rooms, inner_nests, nothing_inside, outer_nests
+from hwc_onnx.cost.candidates import UNLIMITED, Loops, Rooms, inner_nests, joined, nothing_inside, outer_nests
 from hwc_onnx.cost.counting import Counter
 from hwc_onnx.cost.hierarchy import Hierarchy
 from hwc_onnx.cost.mapping import MappingTable
 from hwc_onnx.cost.operands import OPERANDS, Nest, dependence
-from hwc_onnx.cost.refine import Judge, Nests, joined, refine
+from hwc_onnx.cost.refine import Judge, refine
 from hwc_onnx.cost.rules import unrolls_allowed
 from hwc_onnx.cost.scenarios import Scenarios, scenarios
 from hwc_onnx.cost.select import select
@@ -53,18 +53,18 @@ def search(nest: Nest, hierarchy: Hierarchy, effort: Effort | None = None) -> Ma
     rules = hierarchy.profile.mapping
     choice = _choice_inside(hierarchy, cases)
     full = unroll_candidates(nest, hierarchy.profile, effort.unrolls)
-    spare = unrolls_allowed(rules, nest, one_more_pass(full, nest.sizes))[: effort.unrolls - len(full)] if choice else full[:0]
-    unrolls = np.concatenate([full, spare])
+    spare = unrolls_allowed(rules, nest, one_more_pass(full, nest.sizes), full) if choice else full[:0]
+    unrolls = np.concatenate([full, spare[: effort.unrolls - len(full)]])
     trips = -(-np.array(nest.sizes) // unrolls.prod(axis=1))
     judge = Judge(hierarchy, nest, unrolls, cases)
     prefix = _stage_one(judge, trips, effort) if choice else nothing_inside(len(unrolls))
     if not len(prefix.which):  # no tile of some operand fits the PEs
-        return select(judge.counter(Nests(*prefix)), cases, effort.free_steps)
-    pool = judge.allowed(_distinct(Nests(*outer_nests(prefix, trips, _cuts(nest, hierarchy, cases, effort)))))
+        return select(judge.counter(prefix), cases, effort.free_steps)
+    pool = judge.allowed(_distinct(outer_nests(prefix, trips, _cuts(nest, hierarchy, cases, effort))))
     pool = pool.take(best_of_each(judge.energies(pool), effort.kept))
     if choice and len(pool.which):
         used, which = np.unique(pool.which, return_inverse=True)
-        idle = unrolls_allowed(rules, nest, one_more_pass(unrolls[used[used < len(full)]], nest.sizes))
+        idle = unrolls_allowed(rules, nest, one_more_pass(unrolls[used[used < len(full)]], nest.sizes), full)
         judge = Judge(hierarchy, nest, np.concatenate([unrolls[used], idle]), cases)
         pool = pool._replace(which=which.reshape(-1))
         pool = joined([pool, refine(judge, pool, ceil(effort.rounds / len(cases.widths)), effort.ways)])
@@ -101,7 +101,7 @@ def _choice_inside(hierarchy: Hierarchy, cases: Scenarios) -> bool:
     return False
 
 
-def _stage_one(judge: Judge, trips: Ints, effort: Effort) -> Prefix:
+def _stage_one(judge: Judge, trips: Ints, effort: Effort) -> Loops:
     """The best loops inside the PEs, judged by what happens below the buffers."""
     hierarchy, nest, unrolls, cases = judge.hierarchy, judge.nest, judge.unrolls, judge.cases
     rooms = {bits: _rooms(hierarchy, unrolls, bits) for bits in cases.widths}
@@ -110,8 +110,7 @@ def _stage_one(judge: Judge, trips: Ints, effort: Effort) -> Prefix:
         inner, all_loops = inner_nests(nest, trips, room, effort.sizes)
         parts.append(inner)
         completed.append(all_loops)
-    prefix = Prefix(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-    whole = Nests(*(np.concatenate(columns) for columns in zip(*completed, strict=True)))
+    prefix, whole = joined(parts), joined(completed)
     keep = distinct_rows(whole)
     keep = keep[judge.allowed_rows(whole.take(keep))]
     total = _inner_energy(judge.counter(whole.take(keep)), cases)
@@ -161,11 +160,11 @@ def is_buffer(hierarchy: Hierarchy, memory: int) -> bool:
     return bool(hierarchy.spans[memory]) and not hierarchy.profile.memories[memory].accumulator
 
 
-def _distinct(nests: Nests) -> Nests:
+def _distinct(nests: Loops) -> Loops:
     return nests.take(distinct_rows(nests))
 
 
-def distinct_rows(nests: Nests) -> Ints:
+def distinct_rows(nests: Loops) -> Ints:
     """Index of one of each group of nests that differ only in absent loops.
 
     A nest is folded into one 64-bit number, absent loops skipped; two different nests meet with a chance of about
