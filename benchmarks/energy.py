@@ -50,6 +50,10 @@ def pair_lines(found: list[Pair]) -> Iterator[str]:
             f"  own mapping over the best of all tools: mean {statistics.mean(best):.4f}, worst {max(best):.4f}; over ZigZag alone: "
             f"mean {statistics.mean(alone):.4f}"
         )
+        network = [pair for pair in rows if pair.case.startswith("resnet50/")]
+        if network:
+            theirs, ours = sum(p.zigzag_s for p in network), sum(p.own_s for p in network)
+            yield f"  ResNet-50, {len(network)} shapes: ZigZag {theirs:.0f} s, own {ours:.2f} s ({theirs / ours:.0f} times)"
         yield (
             f"  search: median {1e3 * statistics.median(p.own_s for p in rows):.1f} ms, ZigZag {statistics.median(p.zigzag_s for p in rows):.0f} s "
             f"({statistics.median(p.zigzag_s / p.own_s for p in rows):.0f} times); its search ended by itself for "
