@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from hwc_onnx.cost import LayerMapping, LayerOptions, LoopDims, evaluate_mapping, load_profile, map_layer
+from hwc_onnx.cost import LayerMapping, LoopDims, evaluate_mapping, load_profile, map_layer
 
 
 def main() -> None:
@@ -20,12 +20,12 @@ def main() -> None:
     layer = LoopDims(K=arguments.channels, C=64, OY=28, OX=28, FY=3, FX=3, pads=(1, 1, 1, 1))
     for name in arguments.accelerators:
         bits = load_profile(name).mac.bits
-        best = map_layer(layer, name, LayerOptions(activation_bits=bits, weight_bits=bits))
+        best = map_layer(layer, name, activation_bits=bits, weight_bits=bits)
         loops = " ".join(f"{d}{n}" for d, n in best.mapping["temporal"])
         print(f"{name}: {best.total / best.macs:.3f} per MAC, {100 * best.utilisation:.0f}% of the array, loops {loops}")
         found = LayerMapping.from_json(best.mapping)
         turned = LayerMapping(found.spatial, found.temporal[::-1])
-        other = evaluate_mapping(layer, turned, name, LayerOptions(activation_bits=bits, weight_bits=bits))
+        other = evaluate_mapping(layer, turned, name, activation_bits=bits, weight_bits=bits)
         print(f"  the same loops inside out: {other.total / best.total:.2f} times the energy")
 
 

@@ -47,7 +47,23 @@ class LayerMapping:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> LayerMapping:
-        """The mapping of a node as `profile --json` writes it, placements included."""
+        """The mapping of a node as `profile --json` writes it, placements included.
+
+        Raises:
+            MappingError: a part is missing or malformed.
+        """
+        try:
+            return cls._of(content)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            missing = [name for name in ("spatial", "temporal") if name not in content]
+            found = f"no '{missing[0]}'" if missing else f"{error}"
+            raise MappingError(
+                f"mapping: {found}; expected spatial {{axis: {{dimension: PEs}}}}, temporal [[dimension, trips], ...] from the "
+                "outermost loop, and optionally tiles [{memory, operand, loops}]"
+            ) from error
+
+    @classmethod
+    def _of(cls, content: Mapping[str, Any]) -> LayerMapping:
         inside: dict[str, dict[str, int]] = {}
         for tile in content.get("tiles", ()):
             inside.setdefault(tile["operand"], {})[tile["memory"]] = int(tile["loops"])

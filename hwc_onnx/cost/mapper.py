@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
 from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.cost.layer_cost import mapped_cost
@@ -67,12 +69,29 @@ class LayerOptions:
         return Place(self.input_stays, False, self.output_stays)
 
 
+class LayerFields(TypedDict, total=False):
+    """The fields of `LayerOptions`, as keywords."""
+
+    activation_bits: int
+    weight_bits: int
+    output_bits: int | None
+    activation_density: float
+    weight_density: float
+    output_density: float
+    pattern: tuple[int, int] | None
+    weighted: bool
+    channel_constants: bool
+    input_stays: bool
+    output_stays: bool
+
+
 def map_layer(
     loop_dims: LoopDims,
     profile: str | Path | AcceleratorProfile,
     options: LayerOptions | None = None,
     *,
     cache_dir: str | Path | None = None,
+    **fields: Unpack[LayerFields],
 ) -> NodeCost:
     """The cost of one layer on its best mapping.
 
@@ -81,6 +100,7 @@ def map_layer(
         profile: accelerator by name, file, or as loaded.
         options: widths, densities, where the tensors are; 8 bits, dense and in DRAM if left out.
         cache_dir: where searched mappings are kept.
+        fields: single fields of the options, for example `weight_bits=4`.
 
     Returns:
         Energy by component with its terms, accesses by memory, operand and direction in words, cycles, and the mapping
@@ -91,7 +111,7 @@ def map_layer(
         ProfileError: the accelerator is not known or wrong.
         ModelError: `loop_dims` has an open size.
     """
-    return mapped_on(_energies(profile, cache_dir), loop_dims, options or LayerOptions())
+    return mapped_on(_energies(profile, cache_dir), loop_dims, replace(options or LayerOptions(), **fields))
 
 
 def mapped_on(energies: StepEnergies, loop_dims: LoopDims, options: LayerOptions) -> NodeCost:
@@ -105,18 +125,23 @@ def mapped_on(energies: StepEnergies, loop_dims: LoopDims, options: LayerOptions
 
 def evaluate_mapping(
     loop_dims: LoopDims,
-    mapping: LayerMapping,
+    mapping: LayerMapping | Mapping[str, Any],
     profile: str | Path | AcceleratorProfile,
     options: LayerOptions | None = None,
+    **fields: Unpack[LayerFields],
 ) -> NodeCost:
     """The cost of one layer on a stated mapping; placements that are left open are chosen for the least energy.
+
+    `mapping` may be that of a node in `profile --json`; the other arguments are those of `map_layer`.
 
     Raises:
         MappingError: the mapping does not cover the layer, names what does not exist, or holds what does not fit.
     """
-    options = options or LayerOptions()
+    options = replace(options or LayerOptions(), **fields)
     energies = _energies(profile, None)
     setting, place = options.setting(loop_dims), options.place
+    if not isinstance(mapping, LayerMapping):
+        mapping = LayerMapping.from_json(mapping)
     table = stated_table(
         mapping, Nest(loop_dims), energies.hierarchy, (options.activation_bits, options.weight_bits)
     )  # fmt: skip

@@ -37,6 +37,16 @@ def test_found_mapping_stated_again_costs_the_same(name, accelerator):
         }
 
 
+def test_options_and_mappings_can_be_given_as_they_are_printed():
+    layer = LAYERS["convolution"]
+    found = map_layer(layer, "edge-flex", activation_bits=4, weight_bits=2)
+    assert found.total == map_layer(layer, "edge-flex", LayerOptions(4, 2)).total
+    again = evaluate_mapping(layer, found.mapping, "edge-flex", LayerOptions(4), weight_bits=2)
+    assert again.total == pytest.approx(found.total, rel=1e-12)
+    with pytest.raises(MappingError, match="no 'temporal'"):
+        evaluate_mapping(layer, {"spatial": {}}, "edge-flex")
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_open_placements_are_never_dearer_than_stated_ones(name):
     found = map_layer(LAYERS[name], "edge-flex")
