@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from hwc_onnx.errors import RuntimeFailure, UsageError
@@ -42,7 +43,8 @@ def write_atomic(path: Path, data: bytes, option: str = "-o or --run-dir") -> No
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError | IsADirectoryError):
             raise UsageError(
                 f"{path}: cannot be written ({error.strerror}); choose a writable place with {option}"

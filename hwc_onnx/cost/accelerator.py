@@ -282,10 +282,6 @@ class AcceleratorProfile(_Model):
         """The memory of this name (KeyError if there is none)."""
         return {memory.name: memory for memory in self.memories}[name]
 
-    def chain(self, operand: Operand) -> tuple[Memory, ...]:
-        """The memories an operand travels through, from the multiplier outwards."""
-        return tuple(memory for memory in self.memories if operand in memory.operands)
-
     @property
     def home(self) -> Memory | None:
         """The memory in which activations can stay between layers."""

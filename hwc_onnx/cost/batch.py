@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hwc_onnx.cost.accelerator import Format, Gate, Operand, Skip
+from hwc_onnx.cost.accelerator import Format, Operand
 from hwc_onnx.cost.mapping import MappingTable
 from hwc_onnx.cost.passes import Floats, Ints
 from hwc_onnx.cost.query import LayerQuery
@@ -92,21 +92,15 @@ def element_bits_of(bits: int, density: Floats, storage: Format | None, pattern:
 def _probabilities(query: LayerQuery, setting: LayerSetting, densities: Densities) -> dict[str, Floats]:
     """`LayerQuery.probabilities` for many densities."""
     by_operand = {"I": densities.activation, "W": densities.weight}
-    happens = {name: np.ones(len(densities.activation)) for name in ("mac", "read_I", "read_W", "psum", "cycle")}
-    features: tuple[Gate | Skip | None, ...] = (query.profile.sparsity.gate, query.profile.sparsity.skip)
-    for feature in features:
-        if feature is None:
-            continue
-        share = np.ones(len(densities.activation))
-        for operand in feature.operands:
-            share = share * by_operand[operand]
-        for action in feature.saves:
-            residual = 0.0 if action == "psum" else query.residual(action)
-            happens[action] = np.minimum(happens[action], residual + (1.0 - residual) * share)
-        if isinstance(feature, Skip):
-            happens["cycle"] = share
-    if setting.nm is not None and f"{setting.nm[0]}:{setting.nm[1]}" in query.profile.sparsity.patterns:
-        happens = {name: np.minimum(value, setting.nm[0] / setting.nm[1]) for name, value in happens.items()}
+    happens = {}
+    for action, seen in query.watched(setting.nm).items():
+        left, gated = np.full(len(densities.activation), seen.pattern), np.ones(len(densities.activation))
+        for operand in seen.skipped:
+            left = left * by_operand[operand]
+        for operand in seen.gated:
+            gated = gated * by_operand[operand]
+        residual = 0.0 if action == "psum" or not seen.gated else query.residual(action)
+        happens[action] = left * (residual + (1.0 - residual) * gated)
     return happens
 
 

@@ -10,6 +10,7 @@ import hashlib
 import io
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -26,7 +27,7 @@ from hwc_onnx.graph.loop_dims import LoopDims
 
 _log = logging.getLogger(__name__)
 
-VERSION = 5
+VERSION = 6
 """Raised when counting or search change, so that older files are not used."""
 
 
@@ -76,11 +77,6 @@ class TableCache:
             self._found[dims] = table
         return table
 
-    @staticmethod
-    def nest(dims: LoopDims) -> Nest:
-        """The layer as the mapper sees it."""
-        return Nest(dims)
-
     def _path(self, dims: LoopDims) -> Path | None:
         if self.folder is None:
             return None
@@ -93,9 +89,19 @@ class TableCache:
             return None
         try:
             with np.load(path, allow_pickle=False) as content:
-                return MappingTable(**{name: content[name] for name in MappingTable.__dataclass_fields__})
+                table = MappingTable(**{name: content[name] for name in MappingTable.__dataclass_fields__})
+            return table if self._belongs(table) else None
         except (OSError, EOFError, ValueError, KeyError, BadZipFile):
             return None
+
+    def _belongs(self, table: MappingTable) -> bool:
+        """Whether the arrays of a file have the shapes of this accelerator."""
+        rows, loops, held = len(table.columns), table.loop_dims.shape[-1], len(self.hierarchy.held)
+        axes = len(self.hierarchy.profile.array.axes)
+        return [array.shape for array in table.arrays().values()] == [
+            (rows, len(self.hierarchy.columns)), (rows, held), (rows, held), (rows,), (rows,), (rows, axes, len(DIMS)),
+            (rows, loops), (rows, loops),
+        ]  # fmt: skip
 
     def _write(self, dims: LoopDims, table: MappingTable) -> None:
         path = self._path(dims)
@@ -109,7 +115,8 @@ class TableCache:
             temporary.write_bytes(buffer.getvalue())
             os.replace(temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
             _log.warning(
                 "mapping cache %s: not written (%s); mappings are searched again next time", self.folder, error
             )

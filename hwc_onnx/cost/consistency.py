@@ -142,6 +142,12 @@ def _home(profile: AcceleratorProfile) -> Iterator[str]:
                 )
     if not homes and profile.residency.activations != "never":
         yield _mistake("residency.activations", "auto needs a memory with home: true", "mark one, or write never")
+    kept = profile.residency.weights_bytes
+    room = sum(memory.bytes or 0 for memory in profile.memories if "W" in memory.operands and memory.kind == "buffer")
+    if kept > room:
+        yield _mistake(
+            "residency.weights_bytes", f"{kept} bytes of weights, but the buffers that hold W have {room}", "lower it"
+        )
 
 
 def _law(profile: AcceleratorProfile) -> Iterator[str]:

@@ -121,8 +121,9 @@ class Counter:
         boundaries = [b for b in self.hierarchy.boundaries if b.operand == operand]
         inside = ([0] if boundaries[0].child < 0 else []) + positions.tolist()
         for boundary, position in zip(boundaries, inside, strict=True):
-            if counted_twice(self.nests, operand, row, position):
-                child = self.hierarchy.spans[boundary.child] if boundary.child >= 0 else ()
+            # at the edge of the array nothing holds a word: every iteration moves it
+            if boundary.child >= 0 and counted_twice(self.nests, operand, row, position):
+                child = self.hierarchy.spans[boundary.child]
                 found[at] = moved(self.nests, operand, row, position, child)
                 found[at + 1] = moved(self.nests, operand, row, position, self.hierarchy.spans[boundary.parent])
                 if operand == "O":

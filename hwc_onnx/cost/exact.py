@@ -21,11 +21,15 @@ from hwc_onnx.cost.window import Cut, rows_moved
 def counted_twice(nests: Nests, operand: Operand, row: int, position: int) -> bool:
     """Whether `Nests.moved` of nest `row` counts some words twice: only then is `moved` needed.
 
-    It does if the tile can stay the same while the first loop around it goes round, and another loop follows.
+    It does if the tile can stay the same while the first loop around it goes round, and another loop follows. That loop
+    must concern the operand, as it does wherever a tile is held as long as it can be.
     """
     if position >= nests.depth - 1:
         return False
     d = int(nests.loop_dims[row, position])
+    follows = dependence(operand, nests.nest.dims.transposed)
+    if d not in follows.plain and not (follows.windowed and d in (OY, OX, FY, FX)):
+        return False
     if len(nests.loops_of(row, d, position)) < 2:
         return False
     return _start(nests, row, d, position, position + 1) is not None

@@ -83,6 +83,9 @@ def stated_table(mapping: LayerMapping, nest: Nest, hierarchy: Hierarchy, bits: 
     Raises:
         MappingError: a name or size that does not exist, a layer that is not covered, a tile that does not fit.
     """
+    unknown = [operand for operand in mapping.inside if operand not in OPERANDS]
+    if unknown:
+        raise MappingError(f"mapping, inside: no operand '{unknown[0]}'; choose from {', '.join(OPERANDS)}")
     unroll = _unroll(mapping.spatial, hierarchy)
     loops = tuple(reversed(tuple((_dimension(d, "temporal"), _whole(n, f"temporal {d}")) for d, n in mapping.temporal)))
     _covers(unroll, loops, nest)
@@ -166,6 +169,8 @@ def _placements(
     made, least = [], 0
     for name, memory, room in zip(names, memories, rooms, strict=True):
         depth = stated.get(name, least)
+        if isinstance(depth, bool) or not hasattr(depth, "__index__"):
+            raise MappingError(f"mapping, inside.{operand}.{name}: found {depth!r}, expected a whole number of loops")
         if not least <= depth <= len(loops):
             raise MappingError(
                 f"mapping, inside.{operand}.{name}: found {depth} loops, expected {least} (what the memory inside it "

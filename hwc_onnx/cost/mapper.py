@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from hwc_onnx.cost.accelerator import AcceleratorProfile
+from hwc_onnx.cost.laws import stored_bits
 from hwc_onnx.cost.layer_cost import mapped_cost
 from hwc_onnx.cost.layer_mapping import LayerMapping, stated_table
 from hwc_onnx.cost.ledger import Ledger
 from hwc_onnx.cost.mapping import MappingTable
 from hwc_onnx.cost.operands import Nest
 from hwc_onnx.cost.profile import load_profile
-from hwc_onnx.cost.setting import LayerSetting, Place
+from hwc_onnx.cost.setting import FREE_STEPS, LayerSetting, Place
 from hwc_onnx.cost.steps import StepEnergies
 from hwc_onnx.cost.terms import Mapped
 from hwc_onnx.cost.types import NodeCost
@@ -23,6 +24,7 @@ from hwc_onnx.errors import MappingError
 from hwc_onnx.graph.loop_dims import LoopDims
 
 NAME = "layer"
+MOST_BITS = 64
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,17 @@ class LayerOptions:
     input_stays: bool = False
     output_stays: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("activation_bits", "weight_bits", "output_bits"):
+            bits = getattr(self, name)
+            if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= MOST_BITS):
+                raise MappingError(f"options, {name}: found {bits!r}, expected a whole number from 1 to {MOST_BITS}")
+        for name in ("activation_density", "weight_density", "output_density"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise MappingError(f"options, {name}: found {getattr(self, name)!r}, expected a share from 0 to 1")
+        if self.pattern is not None and not 1 <= self.pattern[0] <= self.pattern[1]:
+            raise MappingError(f"options, pattern: found {self.pattern!r}, expected (N, M) with 1 <= N <= M")
+
     def setting(self, dims: LoopDims) -> LayerSetting:
         """The record that the energy depends on."""
         return LayerSetting(
@@ -63,10 +76,26 @@ class LayerOptions:
             dims.K * dims.G if self.weighted and self.channel_constants else 0,
         )  # fmt: skip
 
-    @property
-    def place(self) -> Place:
-        """Where its tensors are."""
-        return Place(self.input_stays, False, self.output_stays)
+    def place(self, dims: LoopDims, profile: AcceleratorProfile) -> Place:
+        """Where its tensors are.
+
+        Raises:
+            MappingError: a tensor is to stay where the accelerator has no memory for it, or not enough.
+        """
+        home, taken = profile.home, 0
+        for operand, stays, bits in (
+            ("I", self.input_stays, self.activation_bits), ("O", self.output_stays, self.output_bits or self.activation_bits)
+        ):  # fmt: skip
+            if stays and home is None:
+                raise MappingError(f"options: '{profile.name}' has no home memory where a tensor could stay; let it travel")
+            if stays and home is not None:
+                taken += Nest(dims).words("I" if operand == "I" else "O") * stored_bits(bits, home.pack)
+        if home is not None and home.bytes is not None and taken > home.bytes * 8:
+            raise MappingError(
+                f"options: the tensors that are to stay take {-(-taken // 8)} bytes, {home.name} has {home.bytes}; let one travel"
+            )
+        free = FREE_STEPS if home is None or home.bytes is None else FREE_STEPS - -(-taken * FREE_STEPS // (home.bytes * 8))
+        return Place(self.input_stays, False, self.output_stays, free)
 
 
 class LayerFields(TypedDict, total=False):
@@ -116,11 +145,11 @@ def map_layer(
 
 def mapped_on(energies: StepEnergies, loop_dims: LoopDims, options: LayerOptions) -> NodeCost:
     """`map_layer` with the mappings that `energies` remembers."""
-    setting = options.setting(loop_dims)
-    best = energies.best(setting, options.place)
+    setting, place = options.setting(loop_dims), options.place(loop_dims, energies.profile)
+    best = energies.best(setting, place)
     if best.row < 0:
         raise MappingError(f"no mapping of {loop_dims} fits the memories of '{energies.profile.name}'; enlarge them")
-    return _cost(energies, energies.tables.table(loop_dims), best.row, setting, options.place)
+    return _cost(energies, energies.tables.table(loop_dims), best.row, setting, place)
 
 
 def evaluate_mapping(
@@ -139,7 +168,7 @@ def evaluate_mapping(
     """
     options = replace(options or LayerOptions(), **fields)
     energies = _energies(profile, None)
-    setting, place = options.setting(loop_dims), options.place
+    setting, place = options.setting(loop_dims), options.place(loop_dims, energies.profile)
     if not isinstance(mapping, LayerMapping):
         mapping = LayerMapping.from_json(mapping)
     table = stated_table(

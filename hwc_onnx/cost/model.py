@@ -12,17 +12,16 @@ from pathlib import Path
 
 from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.cost.account import Situation, account
-from hwc_onnx.cost.facts import StepFacts, layer_setting, one_step_facts, step_facts
+from hwc_onnx.cost.facts import StepFacts, one_step_facts, step_facts
 from hwc_onnx.cost.formats import element_bits
 from hwc_onnx.cost.laws import stored_bits
 from hwc_onnx.cost.query import CHANNEL_BITS
 from hwc_onnx.cost.residency import Residency, choose
 from hwc_onnx.cost.schedule import Schedule, Step, schedule
-from hwc_onnx.cost.setting import Place
 from hwc_onnx.cost.steps import StepEnergies
 from hwc_onnx.cost.types import COMPONENTS, ModelCost, NodeCost
 from hwc_onnx.cost.vector import effort
-from hwc_onnx.graph.layer_graph import FLOAT_BITS, Layer, LayerGraph
+from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
 from hwc_onnx.plan import CompressionPlan, LayerConfig, with_plan
 
 STRUCTURES = 64
@@ -104,14 +103,6 @@ class CostModel:
         """
         facts = one_step_facts(graph, settled.steps[index], settled.biases)
         return self.energies.energy(facts, *settled.situations[index])
-
-    def layer_energy(self, layer: Layer, graph: LayerGraph) -> float:
-        """Energy of one layer alone, its tensors in DRAM and the buffers its own: for tables."""
-        plan, _ = self._structure(graph)
-        index = next(i for i, known in enumerate(graph.layers) if known.key == layer.key)
-        step = next(step for step in plan.steps if index in step.layers)
-        stored = graph.tensors[step.writes[0][1]] if step.writes and index == step.head else None
-        return self.energies.best(layer_setting(graph, layer, stored), Place()).energy
 
     def baseline(self, graph: LayerGraph, plan: CompressionPlan | None = None) -> ModelCost:
         """The INT8 baseline: all layers W8A8, nothing pruned; `plan` may carry the baseline's own densities."""

@@ -143,7 +143,8 @@ def _outputs(found: Flow, column: int, boundary: Boundary, hierarchy: Hierarchy,
     if child >= 0 and memories[child].accumulator:
         found.moves.append(Move(leaving, child, False, 1.0, SUM))
     elif child >= 0:
-        _returning(found, arriving, fresh, child, False)
+        # what PEs add up between them leaves unfinished
+        _returning(found, leaving, fresh, child, False)
         found.moves.append(Move(fresh, child, False, 1.0, FINISHED))
     if memories[parent].accumulator:
         found.moves.append(Move(arriving, parent, True, 1.0, SUM))
@@ -153,9 +154,11 @@ def _outputs(found: Flow, column: int, boundary: Boundary, hierarchy: Hierarchy,
     _returning(found, arriving, fresh, parent, False)
     if child >= 0:
         found.moves.append(Move(back, child, True, 1.0, SUM))
+        if boundary.crosses_array:
+            found.hops.append(Hop(back, child, SUM))
 
 
-def _returning(found: Flow, arriving: int, fresh: int, memory: int, write: bool) -> None:
-    """Moves of the partial sums that come back: arriving minus fresh."""
-    found.moves.append(Move(arriving, memory, write, 1.0, SUM))
+def _returning(found: Flow, all_words: int, fresh: int, memory: int, write: bool) -> None:
+    """Moves of the partial sums among the words of a column: all but the fresh ones."""
+    found.moves.append(Move(all_words, memory, write, 1.0, SUM))
     found.moves.append(Move(fresh, memory, write, -1.0, SUM))

@@ -5,6 +5,8 @@ A table has one entry for each unroll and number of steps, so all nests of a sea
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,12 +56,23 @@ class Passes:
         """Partial sums that start from nothing at a memory: one per output and instance, [u]."""
         key = (operand, span)
         if key not in self._fresh:
-            inside = self.inside(span)
-            words = np.full(len(self.unrolls), float(self.nest.words(operand)))
-            for d in dependence(operand, self.nest.dims.transposed).repeated:
+            inside, follows = self.inside(span), dependence(operand, self.nest.dims.transposed)
+            words = np.full(len(self.unrolls), float(prod(self.nest.sizes[d] for d in follows.plain)))
+            for d in follows.repeated:
                 words *= -(-np.minimum(self.whole[:, d], self.nest.sizes[d]) // inside[:, d])
+            if follows.windowed:
+                words *= self._rows_of_instances(inside)
             self._fresh[key] = words
         return self._fresh[key]
+
+    def _rows_of_instances(self, inside: Ints) -> Floats:
+        """Rows times columns of a window that each memory instance ever sees, added over the instances, [u]."""
+        found = np.ones(len(self.unrolls))
+        for u in range(len(self.unrolls)):
+            for axis, o, k in zip(self.nest.axes, (OY, OX), (FY, FX), strict=True):
+                cuts = [Cut(self.nest.sizes[d], int(inside[u, d]), int(self.whole[u, d])) for d in (o, k)]
+                found[u] *= rows_moved(axis, cuts[0], cuts[1])
+        return found
 
     def windows(self, which: int, span: tuple[int, ...], unroll: Ints, steps_o: Ints, steps_k: Ints) -> Floats:
         """Rows moved along window axis `which` (0 vertical), [..., n]; counted once for each different cut.

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hwc_onnx.cost.accelerator import Gate, Operand, Skip
+from hwc_onnx.cost.accelerator import Gate, Operand
 from hwc_onnx.cost.access import Floats, Ints
 from hwc_onnx.cost.fits import Fits
 from hwc_onnx.cost.hierarchy import Hierarchy
@@ -24,6 +24,7 @@ from hwc_onnx.cost.moves import Wiring, wire
 from hwc_onnx.cost.operands import Nest
 from hwc_onnx.cost.setting import FREE_STEPS, LayerSetting, Place
 from hwc_onnx.cost.types import COMPONENTS
+from hwc_onnx.cost.watched import Watched, watched
 from hwc_onnx.cost.widths import Widths
 
 CHANNEL_BITS = 64
@@ -59,6 +60,7 @@ class LayerQuery:
         self.fits = Fits(hierarchy)
         self._wirings: dict[tuple[bool, Place], Wiring] = {}
         self._mac: dict[tuple[int, int], tuple[float, float]] = {}
+        self._watched: dict[tuple[int, int] | None, dict[str, Watched]] = {}
         self._latest: tuple[LayerSetting | None, Floats, Fixed] = (None, np.empty(0), Fixed({}, 0.0, 0.0, 1.0))
 
     def reduced(self, table: MappingTable, setting: LayerSetting) -> MappingTable:
@@ -208,25 +210,24 @@ class LayerQuery:
 
         With `residuals` an action that is gated counts as the share of its energy that it still costs ("psum" never does).
         """
-        densities = {"I": setting.activation_density, "W": setting.weight_density}
-        happens = {"mac": 1.0, "read_I": 1.0, "read_W": 1.0, "psum": 1.0, "cycle": 1.0}
-        features: tuple[Gate | Skip | None, ...] = (self.profile.sparsity.gate, self.profile.sparsity.skip)
-        for feature in features:
-            if feature is None:
-                continue
-            share = 1.0
-            for operand in feature.operands:
-                share *= densities[operand]
-            for action in feature.saves:
-                residual = 0.0 if action == "psum" or not residuals else self.residual(action)
-                happens[action] = min(happens[action], residual + (1.0 - residual) * share)
-            if isinstance(feature, Skip):
-                happens["cycle"] = share
-        if setting.nm is not None and f"{setting.nm[0]}:{setting.nm[1]}" in self.profile.sparsity.patterns:
-            share = setting.nm[0] / setting.nm[1]
-            for name in happens:
-                happens[name] = min(happens[name], share)
+        densities: dict[str, float] = {"I": setting.activation_density, "W": setting.weight_density}
+        happens = {}
+        for action, seen in self.watched(setting.nm).items():
+            left, gated = seen.pattern, 1.0
+            for operand in seen.skipped:
+                left *= densities[operand]
+            for operand in seen.gated:
+                gated *= densities[operand]
+            residual = 0.0 if action == "psum" or not residuals or not seen.gated else self.residual(action)
+            happens[action] = left * (residual + (1.0 - residual) * gated)
         return happens
+
+    def watched(self, nm: tuple[int, int] | None) -> dict[str, Watched]:
+        """Which zeros spare which action, with weights of this pattern."""
+        found = self._watched.get(nm)
+        if found is None:
+            found = self._watched[nm] = watched(self.profile, nm)
+        return found
 
     def residual(self, action: str) -> float:
         """Share of its energy that an action costs when it is gated."""

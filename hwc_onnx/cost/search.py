@@ -47,12 +47,24 @@ class Effort:
 
 
 def search(nest: Nest, hierarchy: Hierarchy, effort: Effort | None = None) -> MappingTable:
-    """The mapping table of a layer shape (deterministic)."""
+    """The mapping table of a layer shape (deterministic); empty if nothing fits.
+
+    Where no mapping of a full array fits its memories, smaller parts of the array are tried.
+    """
     effort = effort or Effort()
+    full = unroll_candidates(nest, hierarchy.profile, effort.unrolls)
+    while True:
+        table = _search(nest, hierarchy, effort, full)
+        if len(table) or (full == 1).all():
+            return table
+        full = np.unique(-(-full // 2), axis=0)
+
+
+def _search(nest: Nest, hierarchy: Hierarchy, effort: Effort, full: Ints) -> MappingTable:
+    """The search over these unrolls, and those that take one more pass."""
     cases = scenarios(hierarchy)
     rules = hierarchy.profile.mapping
     choice = _choice_inside(hierarchy, cases)
-    full = unroll_candidates(nest, hierarchy.profile, effort.unrolls)
     spare = unrolls_allowed(rules, nest, one_more_pass(full, nest.sizes), full) if choice else full[:0]
     unrolls = np.concatenate([full, spare[: effort.unrolls - len(full)]])
     trips = -(-np.array(nest.sizes) // unrolls.prod(axis=1))

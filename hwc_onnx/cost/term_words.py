@@ -76,17 +76,20 @@ def _formula(stored: int, density: float, storage: Format, pattern: tuple[int, i
 
 
 def _cause(query: LayerQuery, setting: LayerSetting, action: str, residual: float) -> str:
-    """What spares an action: the gate, the skipping or the pattern whose share is the one that counts."""
-    happens = query.probabilities(setting)[action]
-    densities = {"I": setting.activation_density, "W": setting.weight_density}
-    sparsity = query.profile.sparsity
-    for name, feature in (("gated", sparsity.gate), ("skipped", sparsity.skip)):
-        if feature is None or action not in feature.saves:
-            continue
-        share = math.prod(densities[operand] for operand in feature.operands)
-        if math.isclose(residual + (1.0 - residual) * share, happens, rel_tol=1e-12):
-            of = " x ".join(f"{densities[operand]:.6g}" for operand in feature.operands)
-            spent = f"{residual:.6g} + {1.0 - residual:.6g} x {of}" if residual else of
-            return f"{name} where {' x '.join(feature.operands)} = 0: {spent}"
-    assert setting.nm is not None
-    return f"{setting.nm[0]} of {setting.nm[1]} weights are there: {setting.nm[0]}/{setting.nm[1]}"
+    """What spares an action, and the product that says how often it happens."""
+    seen = query.watched(setting.nm)[action]
+    densities: dict[str, float] = {"I": setting.activation_density, "W": setting.weight_density}
+    said, factors = [], []
+    if setting.nm is not None and seen.pattern != 1.0:
+        kept, group = setting.nm
+        said.append(f"{kept} of {group} weights are there")
+        factors.append(f"{kept}/{group}")
+    if seen.skipped:
+        said.append(f"skipped where {' x '.join(seen.skipped)} = 0")
+        factors += [f"{densities[operand]:.6g}" for operand in seen.skipped]
+    if seen.gated:
+        said.append(f"gated where {' x '.join(seen.gated)} = 0")
+        of = " x ".join(f"{densities[operand]:.6g}" for operand in seen.gated)
+        spent = f"{residual:.6g} + {1.0 - residual:.6g} x {of}" if residual else of
+        factors.append(f"({spent})" if residual and factors else spent)
+    return f"{', '.join(said)}: {' x '.join(factors)}"

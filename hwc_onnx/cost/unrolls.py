@@ -87,19 +87,18 @@ def _wanted(left: list[int], dims: tuple[int, ...], later: dict[int, int]) -> li
 def _splits(left: tuple[int, ...], dims: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
     """Maximal splits of one axis of `size` PEs over `dims`, each [8]."""
     found = set()
-    for order in itertools.permutations([d for d in dims if left[d] > 1]):
-        for choice in itertools.product(*(_shares(left[d], d, size) for d in order[:-1])):
-            split, room = [1] * len(DIMS), size
-            for d, share in zip(order[:-1], choice, strict=True):
-                if share > room:
-                    break
-                split[d], room = share, room // share
-            else:
-                if order:
-                    split[order[-1]] = (
-                        balanced(left[order[-1]], room) if order[-1] not in (FY, FX) or left[order[-1]] <= room else 1
-                    )
+    split_over = [d for d in dims if left[d] > 1]
+    for last in split_over:
+        others = [d for d in split_over if d != last]
+        for choice in itertools.product(*(_shares(left[d], d, size) for d in others)):
+            split, room = [1] * len(DIMS), size // int(np.prod(choice, dtype=np.int64))
+            if room:
+                for d, share in zip(others, choice, strict=True):
+                    split[d] = share
+                split[last] = balanced(left[last], room) if last not in (FY, FX) or left[last] <= room else 1
                 found.add(tuple(split))
+    if not split_over:
+        return [(1,) * len(DIMS)]
     return sorted(split for split in found if not _can_grow(split, left, dims, size))
 
 

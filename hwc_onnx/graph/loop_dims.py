@@ -39,10 +39,12 @@ class LoopDims:
 
     def __post_init__(self) -> None:
         for name in ("B", "G", "K", "C", "OY", "OX", "FY", "FX"):
-            _require(getattr(self, name), name, 1)
-        for name, least in (("stride", 1), ("dilation", 1), ("pads", None)):
-            for size in getattr(self, name):
-                _require(size, name, least)
+            object.__setattr__(self, name, _whole(getattr(self, name), name, 1))
+        for name, least, count in (("stride", 1, 2), ("dilation", 1, 2), ("pads", None, 4), ("input_size", 0, 2)):
+            sizes = tuple(getattr(self, name))
+            if len(sizes) != count:
+                raise ModelError(f"loop dimensions, {name}: found {len(sizes)} numbers, expected {count}")
+            object.__setattr__(self, name, tuple(_whole(size, name, least) for size in sizes))
         if self.input_size == (0, 0):
             covered = [
                 out if self.transposed else max(1, (out - 1) * self.stride[i] + (taps - 1) * self.dilation[i] + 1 - before - after)
@@ -52,7 +54,7 @@ class LoopDims:
             ]  # fmt: skip
             object.__setattr__(self, "input_size", tuple(covered))
         for size in self.input_size:
-            _require(size, "input_size", 1)
+            _whole(size, "input_size", 1)
 
     @property
     def macs(self) -> int:
@@ -64,10 +66,11 @@ class LoopDims:
         return self.B * self.G * self.K * self.C * self.OY * self.OX * self.FY * self.FX
 
 
-def _require(size: object, name: str, least: int | None) -> None:
-    """Refuse what is not a whole number of at least `least`."""
+def _whole(size: object, name: str, least: int | None) -> int:
+    """The number as an `int`; refused if it is not a whole one of at least `least`."""
     if isinstance(size, bool) or not hasattr(size, "__index__") or (least is not None and int(size.__index__()) < least):
         raise ModelError(
             f"loop dimension {name}: found {size!r}, expected a whole number"
             f"{'' if least is None else f' of at least {least}'}; fix open sizes with --input-shape NAME:1x3x224x224"
         )
+    return int(size.__index__())

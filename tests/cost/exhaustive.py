@@ -17,6 +17,7 @@ from hwc_onnx.cost.access import Nests
 from hwc_onnx.cost.laws import stored_bits
 from hwc_onnx.cost.operands import DIMS, INDEX, Nest
 from hwc_onnx.graph.loop_dims import LoopDims
+from tests.cost.loop_walk import elements
 from tests.cost.tiny_accelerator import tiny
 
 ROWS, COLUMNS = ("C", "FY"), ("K", "OY")
@@ -24,12 +25,12 @@ ROWS, COLUMNS = ("C", "FY"), ("K", "OY")
 
 @dataclass(frozen=True)
 class Traffic:
-    """Words of one mapping: into the registers of all PEs, asked of the buffer, into the buffer (outputs: out of them); PEs that add to one output."""
+    """Words of one mapping: into the registers of all PEs, asked of the buffer, into the buffer (outputs: out of them); sums that PEs start from nothing."""
 
     registers: dict[str, np.ndarray]
     asked: dict[str, np.ndarray]
     buffers: dict[str, np.ndarray]
-    adders: int
+    started: int
 
 
 def energy(dims: LoopDims, traffic: Traffic, bits: tuple[int, int, int]) -> np.ndarray:
@@ -52,7 +53,7 @@ def energy(dims: LoopDims, traffic: Traffic, bits: tuple[int, int, int]) -> np.n
     total = total + traffic.registers["O"] * 24 * (out.read_pj_per_bit + hop)
     back = traffic.asked["O"] - outputs
     total = total + back * 24 * (buffer.write_pj_per_bit + buffer.read_pj_per_bit)
-    total = total + np.where(back > 0, traffic.registers["O"] - outputs * traffic.adders, 0) * 24 * out.write_pj_per_bit
+    total = total + np.where(back > 0, traffic.registers["O"] - traffic.started, 0) * 24 * (out.write_pj_per_bit + hop)
     back = traffic.buffers["O"] - outputs
     total = total + back * 24 * (
         buffer.read_pj_per_bit + dram.write_pj_per_bit + dram.read_pj_per_bit + buffer.write_pj_per_bit
@@ -63,9 +64,15 @@ def energy(dims: LoopDims, traffic: Traffic, bits: tuple[int, int, int]) -> np.n
     )
 
 
-def adders(dims: LoopDims, unroll: dict[str, int]) -> int:
-    """PEs that add to one output; in a transposed convolution those of different taps add to different outputs."""
-    return prod(unroll[d] for d in (("C",) if dims.transposed else ("C", "FY", "FX")))
+def started(dims: LoopDims, pes: dict[str, int]) -> int:
+    """Sums that PEs start from nothing: for each PE the outputs that it ever adds to, by looking at every product."""
+    seen = set()
+    for index in itertools.product(*(range(getattr(dims, d)) for d in DIMS)):
+        point = dict(zip(DIMS, index, strict=True))
+        touched = elements("O", dims, point)
+        if touched is not None:
+            seen.add((*(point[d] % pes[d] for d in DIMS), touched))
+    return len(seen)
 
 
 def best_energy(dims: LoopDims, bits: tuple[int, int, int]) -> float:
@@ -127,6 +134,6 @@ def _best_of_orders(dims, unroll, orders, bits):
             continue
         moved = nests.moved("O", np.maximum(placed, position["O"]), every)
         buffers = {"I": nests.moved("I", at, every), "W": weights, "O": np.where(through, asked["O"], moved)}
-        total = energy(dims, Traffic(registers, asked, buffers, adders(dims, pes)), bits)
+        total = energy(dims, Traffic(registers, asked, buffers, started(dims, pes)), bits)
         found = min(found, float(np.where(valid, total, np.inf).min()))
     return found

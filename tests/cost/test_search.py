@@ -11,7 +11,7 @@ from hwc_onnx.cost.query import LayerQuery
 from hwc_onnx.cost.search import Effort, search
 from hwc_onnx.cost.setting import LayerSetting, Place
 from hwc_onnx.graph.loop_dims import LoopDims
-from tests.cost.exhaustive import Traffic, adders, best_energy, energy
+from tests.cost.exhaustive import Traffic, best_energy, energy, started
 from tests.cost.loop_walk import Mapping, walk
 from tests.cost.tiny_accelerator import tiny
 
@@ -23,6 +23,7 @@ LAYERS = {
     "depthwise": LoopDims(G=2, OY=4, OX=4, FY=3, FX=3, pads=(1, 1, 1, 1), input_size=(4, 4)),
     "product": LoopDims(K=4, C=8, OY=4),
     "vector": LoopDims(K=16, C=16),
+    "overlapping": LoopDims(K=2, C=4, OY=3, OX=2, FY=3, FX=1, transposed=True),
     "transposed": LoopDims(K=2, C=4, OY=3, OX=3, FY=2, FX=2, stride=(2, 2), input_size=(3, 3), transposed=True),
 }
 BITS = [(8, 8, 8), (4, 2, 4), (2, 8, 8), (8, 2, 4)]
@@ -53,7 +54,7 @@ def test_search_without_choices_is_noticed():
 
 
 @pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("name", ["pointwise", "convolution", "strided", "product", "transposed"])
+@pytest.mark.parametrize("name", ["pointwise", "convolution", "strided", "product", "transposed", "overlapping"])
 def test_energy_of_a_found_mapping_equals_walking_its_loops(name, bits):
     dims, hierarchy = LAYERS[name], Hierarchy(tiny())
     table = search(Nest(dims), hierarchy)
@@ -70,7 +71,7 @@ def test_energy_with_one_word_forgotten_differs_from_walking_the_loops():
     table = search(Nest(dims), hierarchy)
     best = LayerQuery(hierarchy).best(table, setting(dims, BITS[0]), Place())
     traffic = walked(table, best.row, dims, hierarchy)
-    fewer = Traffic(traffic.registers, traffic.asked, {**traffic.buffers, "I": traffic.buffers["I"] - 1}, traffic.adders)
+    fewer = Traffic(traffic.registers, traffic.asked, {**traffic.buffers, "I": traffic.buffers["I"] - 1}, traffic.started)
     assert best.energy != pytest.approx(float(energy(dims, fewer, BITS[0])), rel=1e-12)
 
 
@@ -89,7 +90,7 @@ def walked(table, row, dims, hierarchy):
             operand, dims, Mapping(loops, alone, spread), held[register, operand]
         )
         buffers[operand] = walk(operand, dims, Mapping(loops, spread, alone), held[buffer, operand])[0]
-    return Traffic(registers, asked, buffers, adders(dims, spread))
+    return Traffic(registers, asked, buffers, started(dims, spread))
 
 
 @pytest.mark.parametrize("accelerator", list_profiles())
