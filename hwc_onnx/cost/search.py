@@ -49,15 +49,25 @@ class Effort:
 def search(nest: Nest, hierarchy: Hierarchy, effort: Effort | None = None) -> MappingTable:
     """The mapping table of a layer shape (deterministic); empty if nothing fits.
 
-    Where no mapping of a full array fits its memories, smaller parts of the array are tried.
+    Where no mapping of a full array fits the memories at every width, smaller parts of the array are tried too.
     """
     effort = effort or Effort()
     full = unroll_candidates(nest, hierarchy.profile, effort.unrolls)
-    while True:
-        table = _search(nest, hierarchy, effort, full)
-        if len(table) or (full == 1).all():
-            return table
+    table = _search(nest, hierarchy, effort, full)
+    while not _serves_widest(table, hierarchy) and (full > 1).any():
         full = np.unique(-(-full // 2), axis=0)
+        table = table.with_rows_of(_search(nest, hierarchy, effort, full))
+    return table
+
+
+def _serves_widest(table: MappingTable, hierarchy: Hierarchy) -> bool:
+    """Whether some row fits all memories with the widest words searched for."""
+    widest = max(scenarios(hierarchy).widths)
+    room = np.zeros((len(table), len(hierarchy.profile.memories)))
+    for column, (memory, operand) in enumerate(hierarchy.held):
+        room[:, memory] += table.needs[:, column] * hierarchy.room_bits(memory, operand, widest)
+    limits = [hierarchy.capacity_bits(i) for i in range(room.shape[1])]
+    return bool((room <= limits).all(axis=1).any())
 
 
 def _search(nest: Nest, hierarchy: Hierarchy, effort: Effort, full: Ints) -> MappingTable:

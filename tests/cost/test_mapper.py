@@ -127,6 +127,54 @@ def test_layer_with_an_open_or_impossible_size_is_refused(sizes):
         LoopDims(**sizes)
 
 
+def test_array_that_is_too_full_for_a_buffer_is_used_in_part():
+    """256 PEs along C ask for more inputs at once than the buffer holds; a part of them does not."""
+    changes = {"array.axes.rows.size": 256, "array.axes.rows.dims": ["C"]}
+    cost = map_layer(LoopDims(K=4, C=256), tiny(changes))
+    assert 1 <= cost.mapping["spatial"]["rows"].get("C", 1) < 256
+
+
+WRONG_OPTIONS = {
+    "bits": (dict(weight_bits=0), r"weight_bits: found 0, expected a whole number from 1"),
+    "density": (dict(activation_density=1.5), r"activation_density: found 1.5, expected a share"),
+    "nan": (dict(output_density=float("nan")), r"output_density: found nan"),
+    "pattern": (dict(pattern=(4, 2)), r"pattern: found \(4, 2\)"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_OPTIONS)
+def test_wrong_option_is_refused(name):
+    fields, message = WRONG_OPTIONS[name]
+    with pytest.raises(MappingError, match=message):
+        map_layer(LAYERS["product"], "edge-flex", **fields)
+
+
+def test_tensor_can_only_stay_where_there_is_room_for_it():
+    large = LoopDims(K=64, C=64, OY=112, OX=112)
+    with pytest.raises(MappingError, match="'nvdla-large' has no home memory"):
+        map_layer(LAYERS["product"], "nvdla-large", input_stays=True)
+    with pytest.raises(MappingError, match=r"that are to stay take .* bytes, activation_buffer has"):
+        map_layer(large, "edge-flex", input_stays=True, output_stays=True)
+    assert map_layer(LAYERS["product"], "edge-flex", input_stays=True).total > 0
+
+
+@pytest.mark.parametrize("accelerator", ["bitfusion-32x16", "ethos-u55-256"])
+def test_edge_of_the_array_moves_words_in_every_iteration_however_the_loops_are_cut(accelerator):
+    """C takes 16 passes on 32 rows: cut into 16, 8 x 2 or ragged 6 x 3, each moves every sum."""
+    layer, counts = LoopDims(K=32, C=512, OX=14), set()
+    for inner, outer in ((16, 1), (8, 2), (6, 3)):
+        temporal = (*((("C", outer),) if outer > 1 else ()), ("K", 2), ("OX", 14), ("C", inner))
+        stated = LayerMapping({"rows": {"C": 32}, "columns": {"K": 16}}, temporal)
+        if accelerator == "bitfusion-32x16":
+            counts.add(evaluate_mapping(layer, stated, accelerator).accesses["output_buffer"]["O"]["write"])
+    found = map_layer(LoopDims(K=64, C=512, OY=14, OX=14), accelerator)
+    again = evaluate_mapping(
+        LoopDims(K=64, C=512, OY=14, OX=14), LayerMapping.from_json(found.mapping), accelerator
+    )  # fmt: skip
+    assert again.total == pytest.approx(found.total, rel=1e-12)
+    assert counts == ({32 * 14 * 16} if accelerator == "bitfusion-32x16" else set())
+
+
 def test_rules_of_a_row_stationary_array_are_followed():
     for layer in (LAYERS["convolution"], LAYERS["depthwise"], LoopDims(K=64, C=64, OY=28, OX=28, FY=3, FX=3)):
         mapping = map_layer(layer, "eyeriss-v1", LayerOptions(16, 16)).mapping

@@ -132,7 +132,7 @@ def test_larger_home_memory_never_costs_more(name):
 
 
 def test_layer_that_fits_nowhere_is_refused_by_name_and_infinite_in_the_fast_total():
-    too_small = tiny({"memories.buffer.bytes": 4, "residency.activations": "never"})
+    too_small = tiny({"memories.w_buffer.bytes": 1})
     model = CostModel(too_small)
     assert model.cost_total(GRAPHS["chain"]) == np.inf
     with pytest.raises(ModelError, match=r"layer '\w+': no mapping fits the memories of 'tiny' at 16-bit inputs"):
