@@ -34,17 +34,24 @@ def pair_lines(found: list[Pair]) -> Iterator[str]:
         rows = [pair for pair in found if pair.architecture == architecture]
         for pair in rows:
             third = f"{pair.accelforge:10.4g}" if pair.accelforge else f"{'-':>10}"
+            same_text = f"{pair.same:7.4f} {100 * pair.counts:6.2f}%" if pair.same is not None else f"{'-':>7} {'-':>7}"
             yield (
-                f"{pair.case:38} {pair.zigzag:10.4g}{' ' if pair.exact else '*'} {pair.same:7.4f} {100 * pair.counts:6.2f}% {third} "
+                f"{pair.case:38} {pair.zigzag:10.4g}{' ' if pair.exact else '*'} {same_text} {third} "
                 f"{pair.own.total:10.4g} {pair.own.total / pair.reference:8.4f} {pair.zigzag_s:8.1f} {1e3 * pair.own_s:7.1f}"
             )
-        same = [abs(pair.same - 1) for pair in rows]
+        counted = [pair for pair in rows if pair.same is not None]
+        same = [abs((pair.same or 0.0) - 1) for pair in counted]
+        whole = [pair for pair in counted if not pair.fraction]
         best = [pair.own.total / pair.reference for pair in rows]
         alone = [pair.own.total / pair.zigzag for pair in rows]
         raw = [abs(pair.same_raw - 1) for pair in rows]
         yield (
-            f"  {len(rows)} layers: same mapping within {100 * max(same):.3f} % in energy and {100 * max(p.counts for p in rows):.2f} % in "
-            f"every count (without ZigZag's rule for new sums: {100 * max(raw):.2f} % in energy)"
+            f"  {len(rows)} layers. Same mapping, {len(counted)} of them: within {100 * max(same):.3f} % in energy, every count within "
+            f"{100 * max(p.counts for p in counted):.2f} %, and {100 * max((p.counts for p in whole), default=0.0):.2f} % for the "
+            f"{len(whole)} without fractions"
+        )
+        yield (
+            f"  without ZigZag's rule for new sums: within {100 * max(raw):.2f} % in energy, mean {100 * statistics.mean(raw):.2f} %"
         )
         yield (
             f"  own mapping over the best of all tools: mean {statistics.mean(best):.4f}, worst {max(best):.4f}; over ZigZag alone: "
@@ -84,6 +91,7 @@ def main() -> None:
             missing.append(pair)
     for line in pair_lines(found):
         show(line)
+    missing += [f"{p.case} on {p.architecture}, same mapping: {p.refused} (ZigZag rounds a fraction)" for p in found if p.refused]
     for text in missing:
         show(f"not compared: {text}")
     if not args.skip_speed:

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from hwc_onnx.cost.profile import parse_profile
 from hwc_onnx.cost.steps import StepEnergies
 from hwc_onnx.cost.types import NodeCost
 from hwc_onnx.cost.window import rows_moved
+from hwc_onnx.errors import MappingError
 
 REFERENCE = Path(__file__).parent / "reference"
 sys.path.insert(0, str(REFERENCE))
@@ -38,10 +39,11 @@ class Pair:
     complete: bool
     own: NodeCost
     own_s: float
-    same: float
-    same_raw: float
-    counts: float
-    counts_at: str
+    same: float | None = None
+    same_raw: float = 1.0
+    counts: float = 0.0
+    refused: str = ""
+    fraction: bool = False
 
     @property
     def reference(self) -> float:
@@ -107,22 +109,27 @@ def _pair(record: dict[str, Any], accelforge: float | None) -> Pair:
     stated = whole["mapping"]
     inside = {o: dict(zip(stated["memories"][o], held, strict=True)) for o, held in stated["inside"].items()}
     temporal = tuple((d, int(n)) for d, n in reversed(stated["temporal"]))
-    same = evaluate_mapping(dims, LayerMapping(stated["spatial_integer"], temporal, inside), profile, options)
+    mapping = LayerMapping(stated["spatial_integer"], temporal, inside)
+    found = Pair(
+        record["case"], architecture.name, record["energy"], accelforge, bool(record["exact"]), record["cpu_seconds"],
+        record["search_complete"], own, own_s,
+    )  # fmt: skip
+    try:
+        same = evaluate_mapping(dims, mapping, profile, options)
+    except MappingError as error:
+        # a tile of ZigZag's that fits only where units are a fraction
+        return replace(found, refused=str(error))
     loaded = with_first_loads(same, architecture)
     energy = same.macs * architecture.mac_energy + sum(
         words * next(m.energy for m in architecture.memories if m.name == name) for (name, _), words in loaded.items()
     )
-    worst, at = 0.0, "-"
+    worst = 0.0
     for key, words in loaded.items():
         counts = whole["accesses"].get(key[0], {}).get(key[1], {"read": 0, "write": 0})
         theirs = counts["read"] + counts["write"]
-        away = abs(words - theirs) / max(words, theirs, 1.0)
-        if away > worst:
-            worst, at = away, f"{key[0]} {key[1]}"
-    return Pair(
-        record["case"], architecture.name, record["energy"], accelforge, bool(record["exact"]), record["cpu_seconds"],
-        record["search_complete"], own, own_s, energy / whole["energy"], same.total / whole["energy"], worst, at,
-    )  # fmt: skip
+        worst = max(worst, abs(words - theirs) / max(words, theirs, 1.0))
+    found = replace(found, fraction=not whole["exact"])
+    return replace(found, same=energy / whole["energy"], same_raw=same.total / whole["energy"], counts=worst)
 
 
 def with_first_loads(cost: NodeCost, architecture: Architecture) -> Counts:
