@@ -83,7 +83,8 @@ class LayerQuery:
 
     def best(self, table: MappingTable, setting: LayerSetting, place: Place) -> Best | None:
         """The cheapest mapping that fits, or None when none fits in the free space."""
-        table = self.reduced(table, setting)
+        if self._edge_sums is not None:
+            table = self.reduced(table, setting)
         fitting = self.fits.rows(table, setting, place)
         if fitting.rows.size == 0:
             return None
