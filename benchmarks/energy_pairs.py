@@ -18,12 +18,11 @@ from hwc_onnx.cost.steps import StepEnergies
 from hwc_onnx.cost.types import NodeCost
 from hwc_onnx.cost.window import rows_moved
 from hwc_onnx.errors import MappingError
+from zigzag_rules import as_zigzag_counts
 
 REFERENCE = Path(__file__).parent / "reference"
 sys.path.insert(0, str(REFERENCE))
 from architectures import ARCHITECTURES, Architecture  # noqa: E402 - plain data beside the other tools' runners
-
-Counts = dict[tuple[str, str], float]
 
 
 @dataclass(frozen=True)
@@ -119,49 +118,15 @@ def _pair(record: dict[str, Any], accelforge: float | None) -> Pair:
     except MappingError as error:
         # a tile of ZigZag's that fits only where units are a fraction
         return replace(found, refused=str(error))
-    loaded = with_first_loads(same, architecture)
+    loaded = as_zigzag_counts(same, dims, mapping, architecture)
     energy = same.macs * architecture.mac_energy + sum(
         words * next(m.energy for m in architecture.memories if m.name == name) for (name, _), words in loaded.items()
     )
-    worst = 0.0
-    for key, words in loaded.items():
-        counts = whole["accesses"].get(key[0], {}).get(key[1], {"read": 0, "write": 0})
-        theirs = counts["read"] + counts["write"]
-        worst = max(worst, abs(words - theirs) / max(words, theirs, 1.0))
+    recorded = {key: whole["accesses"].get(key[0], {}).get(key[1], {"read": 0, "write": 0}) for key in loaded}
+    theirs = {key: counts["read"] + counts["write"] for key, counts in recorded.items()}
+    worst = max(abs(words - theirs[key]) / max(words, theirs[key], 1.0) for key, words in loaded.items())
     found = replace(found, fraction=not whole["exact"])
     return replace(found, same=energy / whole["energy"], same_raw=same.total / whole["energy"], counts=worst)
-
-
-def with_first_loads(cost: NodeCost, architecture: Architecture) -> Counts:
-    """Words read and written by memory and operand, with ZigZag's rule for sums that start from nothing.
-
-    ZigZag also loads those from the memory that gives sums back, into every register that adds to them; hwc-onnx starts
-    them in place (docs/energy-model.md). Where no sum comes back, the tools agree.
-    """
-    found = {
-        (memory, operand): counts["read"] + counts["write"]
-        for memory, operands in cost.accesses.items()
-        for operand, counts in operands.items()
-    }
-    outer = [memory.name for memory in architecture.holding("O")]
-    chain = cost.accesses
-    outputs = chain[outer[-1]]["O"]["write"] - chain[outer[-1]]["O"]["read"]
-    reads_inside = float(cost.macs) if architecture.holding("O")[0].scope == "pe" else 0.0
-    for inner, parent in zip([None, *outer[:-1]], outer, strict=True):
-        into = chain[parent]["O"]
-        drained = outputs if parent != outer[-1] else 0.0
-        back = into["read"] - drained - (reads_inside if parent == outer[0] and reads_inside else 0.0)
-        if parent == outer[0] and reads_inside:
-            continue
-        if back > 0.5:
-            found[parent, "O"] += outputs
-            if inner == outer[0] and reads_inside:
-                leaving = chain[inner]["O"]["read"] - reads_inside
-                returned = chain[inner]["O"]["write"] - reads_inside
-                found[inner, "O"] += leaving - returned
-            elif inner is not None:
-                found[inner, "O"] += outputs
-    return found
 
 
 def _results(path: Path) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ from hwc_onnx.graph.loop_dims import LoopDims
 
 _log = logging.getLogger(__name__)
 
-VERSION = 7
+VERSION = 8
 """Raised when counting or search change, so that older files are not used."""
 
 

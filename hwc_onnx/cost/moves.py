@@ -30,11 +30,12 @@ class Move(NamedTuple):
 
 
 class Hop(NamedTuple):
-    """A word of `column` that crosses the array's network at the width of `kind` at `memory`."""
+    """A word of `column`, less those of `without`, that crosses the array's network at the width of `kind` at `memory`."""
 
     column: int
     memory: int
     kind: int
+    without: int | None = None
 
 
 @dataclass
@@ -85,9 +86,12 @@ def wire(hierarchy: Hierarchy, weighted: bool, place: Place) -> Wiring:
         access = m.write_pj_per_bit if write else m.read_pj_per_bit
         parts[COMPONENTS.index(m.kind), column, kind * memories + memory] += factor * access
         traffic[memory, column, kind * memories + memory] += factor
-    for column, memory, kind in moved.hops:
-        hops = profile.array.hops.get(hierarchy.columns[column][0].operand, 1.0)
-        parts[COMPONENTS.index("noc"), column, kind * memories + memory] += hops * profile.array.hop_pj_per_bit
+    noc = parts[COMPONENTS.index("noc")]
+    for column, memory, kind, without in moved.hops:
+        energy = profile.array.hops.get(hierarchy.columns[column][0].operand, 1.0) * profile.array.hop_pj_per_bit
+        noc[column, kind * memories + memory] += energy
+        if without is not None:
+            noc[without, kind * memories + memory] -= energy
     for column in moved.unpacked:
         unpack[column] += profile.sparsity.decode_pj
     return Wiring(moved, parts, parts.sum(axis=0), traffic, unpack)
@@ -155,7 +159,8 @@ def _outputs(found: Flow, column: int, boundary: Boundary, hierarchy: Hierarchy,
     if child >= 0:
         found.moves.append(Move(back, child, True, 1.0, SUM))
         if boundary.crosses_array:
-            found.hops.append(Hop(back, child, SUM))
+            # one PE of those that add to a sum takes it, and it goes on from there with what the others add
+            found.hops.append(Hop(arriving, child, SUM, fresh))
 
 
 def _returning(found: Flow, all_words: int, fresh: int, memory: int, write: bool) -> None:

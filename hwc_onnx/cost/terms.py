@@ -196,12 +196,14 @@ def _hops(layer: Mapped) -> Iterator[Term]:
     """Words that cross the array's network."""
     query = layer.query
     array = query.profile.array
-    for column, memory, kind in query.wiring(layer.setting, layer.place).flow.hops:
+    for column, memory, kind, without in query.wiring(layer.setting, layer.place).flow.hops:
         operand = query.hierarchy.columns[column][0].operand
         hops = array.hops.get(operand, 1.0)
         bits, why = _width(layer, memory, kind)
         what = "sums out of the PEs" if operand == "O" else f"{operand} to the PEs"
         words = float(layer.table.columns[layer.row, column])
+        if without is not None:
+            what, words = "sums back to the PEs", words - float(layer.table.columns[layer.row, without])
         why += () if hops == 1.0 else (f"{hops:.6g} hops for each word",)
         yield Term("noc", what, words, "words", hops, bits, array.hop_pj_per_bit, "array.hop_pj_per_bit", why)
 

@@ -52,8 +52,8 @@ def energy(dims: LoopDims, traffic: Traffic, bits: tuple[int, int, int]) -> np.n
     total = total + dims.macs * 24 * (out.read_pj_per_bit + out.write_pj_per_bit)
     total = total + traffic.registers["O"] * 24 * (out.read_pj_per_bit + hop)
     back = traffic.asked["O"] - outputs
-    total = total + back * 24 * (buffer.write_pj_per_bit + buffer.read_pj_per_bit)
-    total = total + np.where(back > 0, traffic.registers["O"] - traffic.started, 0) * 24 * (out.write_pj_per_bit + hop)
+    total = total + back * 24 * (buffer.write_pj_per_bit + buffer.read_pj_per_bit + hop)
+    total = total + np.where(back > 0, traffic.registers["O"] - traffic.started, 0) * 24 * out.write_pj_per_bit
     back = traffic.buffers["O"] - outputs
     total = total + back * 24 * (
         buffer.read_pj_per_bit + dram.write_pj_per_bit + dram.read_pj_per_bit + buffer.write_pj_per_bit
