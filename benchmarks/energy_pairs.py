@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from zigzag_rules import as_zigzag_counts
+
 from hwc_onnx.cost import LayerMapping, LayerOptions, LoopDims, evaluate_mapping
 from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.cost.mapper import mapped_on
@@ -18,7 +20,6 @@ from hwc_onnx.cost.steps import StepEnergies
 from hwc_onnx.cost.types import NodeCost
 from hwc_onnx.cost.window import rows_moved
 from hwc_onnx.errors import MappingError
-from zigzag_rules import as_zigzag_counts
 
 REFERENCE = Path(__file__).parent / "reference"
 sys.path.insert(0, str(REFERENCE))

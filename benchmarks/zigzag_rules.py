@@ -14,7 +14,7 @@ from hwc_onnx.cost.types import NodeCost
 from hwc_onnx.cost.window import Axis, Cut, rows_moved
 
 sys.path.insert(0, str(Path(__file__).parent / "reference"))
-from architectures import Architecture  # noqa: E402 - plain data beside the other tools' runners
+from architectures import Architecture
 
 Counts = dict[tuple[str, str], float]
 
