@@ -197,9 +197,7 @@ class LayerDatabase:
             inputs = self.input_keep(key, keep)
             source = next((cut_by[r] for r in self.maps.roots(layer, layer.input_axis) if r in cut_by), "none")
             entry = self.entry(key, config, inputs, source)
-            rows = self.maps.kept(layer, layer.output_axis, keep)
-            weight = entry.weight if rows is None else select_outputs(entry.weight, layer.output_axis, rows)
-            weights[key] = weight
+            weights[key] = weight = self._selected(layer, entry.weight, keep)
             achieved[key] = self._achieved(key, config, weight, keep)
         activations: dict[str, QuantParams] = {}
         densities: dict[str, float] = {}
@@ -212,6 +210,23 @@ class LayerDatabase:
                 densities[tensor] = self.activation_density(tensor, bits)
         facts = {"achieved": achieved, "activation_density": densities}
         return Stitched(weights, activations, keep, plan.model_copy(update=facts))
+
+    def _selected(self, layer: Layer, weight: QuantizedWeight, keep: Mapping[str, Index]) -> QuantizedWeight:
+        """The weight with the channels that stay. Inputs of a layer with groups are left out without any repair."""
+        layout = self.views[layer.key].layout
+        rows = self.maps.kept(layer, layer.output_axis, keep)
+        bias = weight.bias
+        if rows is not None:
+            weight = select_outputs(weight, layer.output_axis, rows)
+        if layout.groups > 1:
+            places = self.maps.kept(layer, layer.input_axis, keep)
+            if places is not None:
+                codes = cast(Codes, np.take(weight.codes, places, axis=layer.input_axis))
+                weight = replace(weight, codes=codes, weight_density=float(np.count_nonzero(codes)) / codes.size)
+            if layout.tied and bias is not None:
+                left = self.maps.kept_at(layer.key, 1, keep)
+                weight = replace(weight, bias=bias if left is None else bias[left])
+        return weight
 
     def _channels(self, plan: CompressionPlan) -> tuple[dict[str, Index], dict[str, str]]:
         """Kept channels and the algorithm that cut them, by group root, for the groups that lose any."""
@@ -286,7 +301,7 @@ def quantized(rows: RepairedRows, layout: RowLayout, bits: int) -> QuantizedWeig
 def select_outputs(weight: QuantizedWeight, axis: int, rows: Index) -> QuantizedWeight:
     """The weight with only these output channels along `axis`."""
     codes = cast(Codes, np.take(weight.codes, rows, axis=axis))
-    bias = None if weight.bias is None else weight.bias[rows]
+    bias = weight.bias[rows] if weight.bias is not None and len(weight.bias) == weight.codes.shape[axis] else weight.bias
     params = weight.params
     if params is not None:
         params = QuantParams(params.scale[rows], params.zero_point[rows], params.bits, params.signed, params.axis)

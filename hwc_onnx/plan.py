@@ -166,6 +166,11 @@ def kept_count(channels: int, ratio: float, lanes: int = 1) -> int:
     return min(channels, max(wanted, lanes, 1))
 
 
+def kept_of(group: ChannelGroup, ratio: float, lanes: int = 1) -> int:
+    """Channels left of a group when the share `ratio` is removed; each of its parts keeps at least one."""
+    return max(kept_count(group.channels, ratio, lanes), group.least_kept())
+
+
 def width_fields(layer: Layer, group: ActivationGroup) -> tuple[str, ...]:
     """The fields of the layer's `LayerConfig` that state the width of `group`.
 
@@ -227,7 +232,7 @@ def channel_choice(plan: CompressionPlan, group: ChannelGroup) -> int | None:
         record = plan.achieved.get(key)
         if record is not None and record.kept_channels is not None:
             return record.kept_channels
-    return kept_count(group.channels, first.ratio, plan.lanes)
+    return kept_of(group, first.ratio, plan.lanes)
 
 
 def with_plan(graph: LayerGraph, plan: CompressionPlan) -> LayerGraph:
@@ -293,10 +298,10 @@ def check_plan(graph: LayerGraph, plan: CompressionPlan) -> None:
     group_bits(graph, plan)
     for group in graph.channel_groups:
         count = channel_choice(plan, group)
-        if count is not None and not 1 <= count <= group.channels:
+        if count is not None and not group.least_kept() <= count <= group.channels:
             raise PlanError(
                 f"plan: layer '{group.root}' is said to keep {count} channels, but it has {group.channels}; "
-                f"between 1 and {group.channels} can be kept"
+                f"between {group.least_kept()} and {group.channels} can be kept"
             )
 
 

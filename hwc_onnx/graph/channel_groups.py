@@ -1,13 +1,19 @@
 """Channel groups: everything that must lose the same channels together.
 
-Positions that stand for the same channel are found as connected components of the links in `axis_rules`; the channels
-of one layer's output, and of every layer tied to it, form one group. A group is locked when one of its axes is locked,
-or when some tensor carries its channels unevenly, since then the sizes after removal would depend on the choice.
+Positions that stand for the same channel are found as connected components of the links in `axis_rules` and
+`axis_moves`; the channels of one layer's output, and of every layer tied to it, form one group. Where some tensor has
+only a part of the channels (a Split, a shuffle), the channels fall into parts that all tensors treat alike; each part
+loses its share, so that sizes follow from how many channels are left. A group is locked when one of its axes is.
+
+Some nodes leave open which way channels go (`axis_graph`). The first way of each is taken; where it leaves a group that
+cannot lose anything, the next one is tried, and what lets more weights go is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,6 +25,9 @@ from hwc_onnx.graph.layer_graph import ChannelGroup, Layer, Member, Node
 
 Labels = NDArray[np.int64]
 
+ROUNDS = 6
+"""How often the nodes that leave the way open are asked again."""
+
 
 def output_channel_axis(layer: Layer, rank: int) -> int:
     """The axis of a layer's output tensor (of that rank) that its output channels lie on."""
@@ -26,6 +35,18 @@ def output_channel_axis(layer: Layer, rank: int) -> int:
         return 1
     left = layer.op_type == "MatMul" and layer.output_axis == len(layer.weight_shape) - 2
     return rank - 2 if left else rank - 1
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What the groups are read off."""
+
+    nodes: Sequence[Node]
+    layers: Sequence[Layer]
+    shapes: Mapping[str, tuple[int, ...]]
+    constants: Mapping[str, Any]
+    inputs: Sequence[str]
+    outputs: Sequence[str]
 
 
 def channel_groups(
@@ -37,13 +58,49 @@ def channel_groups(
     outputs: Sequence[str],
 ) -> tuple[ChannelGroup, ...]:
     """The groups in order of their first producing layer; every layer with weights produces exactly one."""
-    graph = AxisGraph(shapes, constants, {layer.key: layer for layer in layers})
-    for node in nodes:
+    model = _Model(nodes, layers, shapes, constants, inputs, outputs)
+    chosen: dict[str, int] = {}
+    best, graph = _groups(model, chosen)
+    free = _free(model, best)
+    groups = best
+    for _ in range(ROUNDS):
+        turned = {
+            key: chosen.get(key, 0) + 1
+            for group in groups
+            if group.locked_because is not None
+            for key in _choices_of(graph, group)
+        }
+        if not turned:
+            break
+        chosen = {**chosen, **turned}
+        groups, graph = _groups(model, chosen)
+        now = _free(model, groups)
+        if now > free:
+            best, free = groups, now
+    return best
+
+
+def _choices_of(graph: AxisGraph, group: ChannelGroup) -> list[str]:
+    """The nodes of a group that could send its channels another way."""
+    axes = {(member.tensor, member.axis) for member in group.members}
+    return list(dict.fromkeys(key for axis, key in graph.chosen_at if axis in axes))
+
+
+def _free(model: _Model, groups: Sequence[ChannelGroup]) -> int:
+    """Elements of constants that lie on an axis which can lose positions."""
+    free = {m.tensor for group in groups if group.locked_because is None for m in group.members}
+    return sum(prod(model.shapes[name]) for name in free if name in model.constants)
+
+
+def _groups(model: _Model, chosen: Mapping[str, int]) -> tuple[tuple[ChannelGroup, ...], AxisGraph]:
+    shapes, layers = model.shapes, model.layers
+    graph = AxisGraph(shapes, model.constants, {layer.key: layer for layer in layers}, chosen)
+    for node in model.nodes:
         add_node(graph, node)
-    for name in outputs:
+    for name in model.outputs:
         for axis in range(len(shapes.get(name, ()))):
             graph.lock((name, axis), f"reach output `{name}`")
-    for name in inputs:
+    for name in model.inputs:
         for axis in range(len(shapes.get(name, ()))):
             graph.lock((name, axis), f"belong to input `{name}`")
     producers = {
@@ -53,13 +110,30 @@ def channel_groups(
     }
     for place in producers.values():
         graph.vertices(*place)
-    graph.settle_merges(producers.values())
+    graph.settle(producers.values())
     labels = _components(graph)
     group_of_label, families = _families(graph, producers, labels)
-    return tuple(
-        _group(graph, family, producers, labels, group_of_label, number, layers)
+    axes = _axes_by_group(graph, labels, group_of_label, len(families))
+    reasons: dict[tuple[str, int], tuple[int, str]] = {}
+    for met, (locked, why) in enumerate(graph.locks):
+        reasons.setdefault(locked, (met, why))
+    groups = tuple(
+        _group(graph, family, producers, labels, axes[number], reasons, layers)
         for number, family in enumerate(families)
     )
+    return groups, graph
+
+
+def _axes_by_group(
+    graph: AxisGraph, labels: Labels, group_of_label: Labels, count: int
+) -> list[list[tuple[str, int]]]:
+    """The axes on which each group has positions, in the order in which they were met."""
+    found: list[list[tuple[str, int]]] = [[] for _ in range(count)]
+    for tensor, axis in graph.base:
+        for number in np.unique(group_of_label[labels[graph.vertices(tensor, axis)]]):
+            if number >= 0:
+                found[number].append((tensor, axis))
+    return found
 
 
 def _components(graph: AxisGraph) -> Labels:
@@ -109,36 +183,48 @@ def _group(
     family: Sequence[str],
     producers: Mapping[str, tuple[str, int]],
     labels: Labels,
-    group_of_label: Labels,
-    number: int,
+    axes: Sequence[tuple[str, int]],
+    reasons: Mapping[tuple[str, int], tuple[int, str]],
     layers: Sequence[Layer],
 ) -> ChannelGroup:
     # channels are numbered by their first appearance in the producers' outputs
     seen = np.concatenate([labels[graph.vertices(*producers[key])] for key in family])
     _, first = np.unique(seen, return_index=True)
-    channel_of_label = np.full(len(group_of_label), -1, dtype=np.int64)
-    channel_of_label[seen[np.sort(first)]] = np.arange(len(first))
+    names = seen[np.sort(first)]
+    by_name = np.argsort(names)
     members = []
-    uneven = None
-    for tensor, axis in graph.base:
-        index = channel_of_label[labels[graph.vertices(tensor, axis)]]
-        if (index < 0).all():
-            continue
+    counts = []
+    for tensor, axis in axes:
+        here = labels[graph.vertices(tensor, axis)]
+        place = np.minimum(np.searchsorted(names[by_name], here), len(names) - 1)
+        index = np.where(names[by_name][place] == here, by_name[place], -1)
         members.append(Member(tensor, axis, tuple(index.tolist())))
-        counts = np.bincount(index[index >= 0], minlength=len(first))
-        if counts.min() != counts.max():
-            uneven = uneven or f"are carried only in part by `{tensor}`"
-    axes = {(member.tensor, member.axis) for member in members}
-    reason = next((why for axis, why in graph.locks if axis in axes), uneven)
+        counts.append(np.bincount(index[index >= 0], minlength=len(names)))
+    _, parts = np.unique(np.stack(counts), axis=1, return_inverse=True)
+    parts = _in_order(parts.reshape(-1))
+    # of several reasons, the one that was met first
+    reason = min((reasons[axis] for axis in axes if axis in reasons), default=(0, None))[1]
+    if reason is None and parts.max() + 1 == len(names):
+        reason = "are all needed: each is used in its own way" if len(names) > 1 else "are one and cannot be fewer"
     root = family[0]
     return ChannelGroup(
         root=root,
-        channels=len(first),
+        channels=len(names),
         members=tuple(members),
         producers=tuple(family),
-        consumers=tuple(_consumers(layers, axes)),
+        consumers=tuple(_consumers(layers, set(axes))),
         locked_because=None if reason is None else f"channels of `{root}` {reason}",
+        parts=tuple(parts.tolist()) if parts.any() else (),
     )
+
+
+def _in_order(parts: Labels) -> Labels:
+    """Part numbers in the order of their first channels."""
+    _, first, inverse = np.unique(parts, return_index=True, return_inverse=True)
+    ranks = np.empty(len(first), dtype=np.int64)
+    ranks[np.argsort(first)] = np.arange(len(first))
+    found: Labels = ranks[inverse.reshape(-1)]
+    return found
 
 
 def _consumers(layers: Sequence[Layer], axes: set[tuple[str, int]]) -> list[str]:

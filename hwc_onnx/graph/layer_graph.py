@@ -102,6 +102,8 @@ class ChannelGroup:
 
     `producers` are the layer keys whose output channels the group is, `consumers` those whose input channels it is.
     A group with `locked_because` cannot lose channels; the text says why, in words a user understands.
+    `parts[c]` is the part that channel c belongs to: all tensors treat the channels of a part alike, and each part keeps
+    its share (empty when there is one part only).
     """
 
     root: str
@@ -110,6 +112,36 @@ class ChannelGroup:
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     locked_because: str | None = None
+    parts: tuple[int, ...] = ()
+
+    @cached_property
+    def part_sizes(self) -> tuple[int, ...]:
+        """Channels of each part."""
+        sizes = [0] * (max(self.parts, default=0) + 1)
+        for part in self.parts or (0,) * self.channels:
+            sizes[part] += 1
+        return tuple(sizes)
+
+    def kept_of_parts(self, kept: int) -> tuple[int, ...]:
+        """How many channels of each part stay when `kept` do: shares by largest remainder, at least one of each.
+
+        `kept` is at least the number of parts; ties go to the earlier part.
+        """
+        sizes = self.part_sizes
+        shares = [max(1.0, kept * size / self.channels) for size in sizes]
+        found = [min(size, int(share)) for size, share in zip(sizes, shares, strict=True)]
+        while sum(found) != kept:
+            step = 1 if sum(found) < kept else -1
+            able = [
+                part for part, size in enumerate(sizes) if (found[part] < size if step > 0 else found[part] > 1)
+            ]
+            chosen = max(able, key=lambda part: (step * (shares[part] - found[part]), -part))
+            found[chosen] += step
+        return tuple(found)
+
+    def least_kept(self) -> int:
+        """The fewest channels that can stay."""
+        return len(self.part_sizes)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import mul
 from typing import Any, NamedTuple
 
 from hwc_onnx.graph.fusion import stored_output
-from hwc_onnx.graph.layer_graph import Layer, LayerGraph, Node, TensorInfo
+from hwc_onnx.graph.layer_graph import ChannelGroup, Layer, LayerGraph, Member, Node, TensorInfo
 from hwc_onnx.graph.layers import loop_dims_of
 from hwc_onnx.graph.parse import density_of, operand_facts
 
@@ -38,6 +39,15 @@ class Setting:
     kept: Mapping[str, int] = field(default_factory=dict)
     nm_pattern: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     algorithm: Mapping[str, str] = field(default_factory=dict)
+
+
+def _times(member: Member, group: ChannelGroup) -> tuple[int, ...]:
+    """How often a member carries one channel of each part."""
+    counts = [0] * len(group.part_sizes)
+    for channel in member.index:
+        if channel >= 0:
+            counts[group.parts[channel] if group.parts else 0] += 1
+    return tuple(count // size for count, size in zip(counts, group.part_sizes, strict=True))
 
 
 class Part(NamedTuple):
@@ -116,15 +126,13 @@ class _Maker:
         self.weight_of = {
             layer.weight: layer.key for layer in graph.layers if layer.weight is not None and needed(layer.weight)
         }
-        # how often each tensor axis carries one channel of the group; locked groups carry them unevenly at worst
+        # how often each tensor axis carries one channel of each part of the group
         self.carried = {
-            group.root: [
-                (m.tensor, m.axis, sum(entry == 0 for entry in m.index)) for m in group.members if needed(m.tensor)
-            ]
+            group.root: [(m.tensor, m.axis, _times(m, group)) for m in group.members if needed(m.tensor)]
             for group in graph.channel_groups
             if group.locked_because is None
         }
-        self.channels = {group.root: group.channels for group in graph.channel_groups}
+        self.group = {group.root: group for group in graph.channel_groups}
         self.memory: dict[Hashable, Any] = {}
 
     def __call__(self, setting: Setting) -> LayerGraph:
@@ -179,13 +187,15 @@ class _Maker:
         """The shapes that change: each removed channel takes its positions from every axis that carries it."""
         changed: dict[str, list[int]] = {}
         for root, left in kept.items():
-            gone = self.channels[root] - left
-            if gone:
-                for name, axis, times in self.carried[root]:
-                    shape = changed.get(name)
-                    if shape is None:
-                        shape = changed[name] = list(self.graph.tensors[name].shape)
-                    shape[axis] -= gone * times
+            group = self.group[root]
+            if left == group.channels:
+                continue
+            gone = [size - kept for size, kept in zip(group.part_sizes, group.kept_of_parts(left), strict=True)]
+            for name, axis, times in self.carried[root]:
+                shape = changed.get(name)
+                if shape is None:
+                    shape = changed[name] = list(self.graph.tensors[name].shape)
+                shape[axis] -= sum(map(mul, gone, times))
         return {name: tuple(shape) for name, shape in changed.items()}
 
     def _tensor(self, old: TensorInfo, shape: Shape, bits: int, density: float) -> TensorInfo:
@@ -200,9 +210,9 @@ class _Maker:
         nodes: list[Node] | None = None
         for place in self.places:
             dims = place.layer.loop_dims
-            if dims.G > 1 and place.layer.op_type == "Conv" and place.first in shapes:
-                per_group = self.graph.tensors[place.first].shape[1] // dims.G
-                groups = tensors[place.first].shape[1] // per_group
+            if dims.G > 1 and place.layer.op_type in ("Conv", "ConvTranspose"):
+                side = place.first if place.layer.op_type == "Conv" else place.layer.key
+                groups = tensors[side].shape[1] // tensors[place.second].shape[1]
                 old = self.graph.nodes[place.node]
                 if old.attributes.get("group", 1) != groups:
                     key = (old.key, groups)

@@ -23,6 +23,7 @@ from hwc_onnx.normalize.editing import drop_unused, sort_nodes
 from hwc_onnx.normalize.eliminate import eliminate
 from hwc_onnx.normalize.fold import fold_constants
 from hwc_onnx.normalize.merge import constants_per_node, merge_affine, merge_pads, plain_gemm
+from hwc_onnx.normalize.shuffle import gather_shuffles
 from hwc_onnx.normalize.widen import widen
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,9 @@ def normalize(proto: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] 
     merge_pads(model)
     plain_gemm(model)
     drop_unused(model.graph)
-    merge_affine(model, infer_shapes(model, input_shapes))
+    shapes = infer_shapes(model, input_shapes)
+    gather_shuffles(model, shapes)
+    merge_affine(model, shapes)
     constants_per_node(model)
     drop_unused(model.graph)
     _compare(proto, model, input_shapes, HALF_TOLERANCE if half else 1.0)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.graph.layer_graph import ChannelGroup, Layer, LayerGraph
-from hwc_onnx.plan import kept_count
+from hwc_onnx.plan import kept_of
 from hwc_onnx.pruning.base import CoarseAlgorithm, Consumer
 from hwc_onnx.recovery.layout import RowLayout
 from hwc_onnx.recovery.statistics import F64, LayerStatistics
@@ -52,8 +52,12 @@ class ChannelMaps:
 
     def kept(self, layer: Layer, axis: int, keep: Mapping[str, Index]) -> Index | None:
         """Positions of the layer's weight along `axis` that stay under `keep`, None for all."""
+        return self.kept_at(layer.weight or "", axis, keep)
+
+    def kept_at(self, tensor: str, axis: int, keep: Mapping[str, Index]) -> Index | None:
+        """Positions of a tensor along `axis` that stay under `keep`, None for all."""
         stays: NDArray[np.bool_] | None = None
-        for root, index in self._axes.get((layer.weight or "", axis), []):
+        for root, index in self._axes.get((tensor, axis), []):
             if root in keep:
                 here = (index < 0) | np.isin(index, keep[root])
                 stays = here if stays is None else stays & here
@@ -74,14 +78,17 @@ def choose_channels(
     ratio: float,
     lanes: int,
 ) -> Index:
-    """The sorted group channels that stay: kept_count(channels, ratio, lanes) of them."""
-    kept = kept_count(group.channels, ratio, lanes)
+    """The sorted group channels that stay: kept_of(group, ratio, lanes) of them, of each part its share."""
+    kept = kept_of(group, ratio, lanes)
     if kept >= group.channels:
         return np.arange(group.channels, dtype=np.int64)
     if chosen.select is not None:
         consumers = _consumers(group, views, maps)
         if consumers:
-            return chosen.select(consumers, group.channels, kept)
+            selected = chosen.select(consumers, group.channels, kept)
+            if not group.parts:
+                return selected
+            return _best_of_parts(group, np.isin(np.arange(group.channels), selected).astype(np.float64), kept)
     seed = hashlib.sha256(f"{group.root}|{chosen.name}|{ratio:.6f}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(seed[:8], "little"))
     scores = np.zeros(group.channels)
@@ -95,8 +102,15 @@ def choose_channels(
             scores += share / max(float(share.mean()), 1e-30)
         if scores.any():
             break
-    stays = np.argsort(-scores, kind="stable")[:kept]
-    return np.sort(stays).astype(np.int64)
+    return _best_of_parts(group, scores, kept)
+
+
+def _best_of_parts(group: ChannelGroup, scores: F64, kept: int) -> Index:
+    """The channels with the highest scores, sorted; of each part as many as it keeps."""
+    part_of = np.asarray(group.parts or (0,) * group.channels)
+    order = np.argsort(-scores, kind="stable")
+    stays = [order[part_of[order] == part][:count] for part, count in enumerate(group.kept_of_parts(kept))]
+    return np.sort(np.concatenate(stays)).astype(np.int64)
 
 
 def _matrices(

@@ -16,7 +16,7 @@ from hwc_onnx.cost.schedule import Step
 from hwc_onnx.database import LayerDatabase
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
 from hwc_onnx.graph.variant import Part, Setting, variant
-from hwc_onnx.plan import CompressionPlan, channel_choice, group_bits, kept_count, pattern_of, with_plan
+from hwc_onnx.plan import CompressionPlan, channel_choice, group_bits, kept_of, pattern_of, with_plan
 from hwc_onnx.search.problem import Choices, Factor, Option
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Costing:
             graph.layers[i].key: index for index, step in enumerate(self._settled.steps) for i in step.layers
         }
         self._parts = [self._part(step) for step in self._settled.steps]
-        self._channels = {group.root: group.channels for group in graph.channel_groups}
+        self._groups = {group.root: group for group in graph.channel_groups}
         self._members = {
             group.root: frozenset(member.tensor for member in group.members) for group in graph.channel_groups
         }
@@ -185,7 +185,7 @@ class Costing:
 
     def _left(self, root: str, option: Option) -> int:
         """Channels of a group that stay under an option."""
-        return kept_count(self._channels[root], option.ratio, self._database.lanes)
+        return kept_of(self._groups[root], option.ratio, self._database.lanes)
 
     def _store(self, draft: _Draft, tensor: str, bits: int) -> None:
         draft.group_bits[self._position[tensor]] = bits

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from hwc_onnx.database import LayerDatabase, Request
 from hwc_onnx.graph.layer_graph import ActivationGroup, ChannelGroup, LayerGraph
-from hwc_onnx.plan import LayerConfig, kept_count, width_fields
+from hwc_onnx.plan import LayerConfig, kept_of, width_fields
 from hwc_onnx.pruning.table import PATTERNS, granularity
 from hwc_onnx.search.problem import Option
 
@@ -161,7 +161,7 @@ class LayerTable:
                 read = self._removal(group, name, COARSE_RATIOS[1], gains)
                 scale = read / max(curve[COARSE_RATIOS[1]], 1e-12)
             for ratio in COARSE_RATIOS:
-                if kept_count(group.channels, ratio, self.database.lanes) < group.channels:
+                if kept_of(group, ratio, self.database.lanes) < group.channels:
                     options[Option(name, ratio)] = scale * curve[ratio]
         return options
 

@@ -109,17 +109,19 @@ def grouped_transposed() -> onnx.ModelProto:
     return tiny_models.head(b, large, 6)
 
 
-@pytest.mark.parametrize(
-    ("model", "key", "words"),
-    [
-        (tiny_models.chain, "y", "channels of `y` reach output `y`"),
-        (grouped_transposed, "t0", "2 groups of ConvTranspose `convtranspose1`"),
-        (tiny_models.mlp_block, "t8", "normalized together by LayerNormalization"),
-        (tiny_models.attention, "t0", "split into several axes by Reshape"),
-    ],
-)
-def test_group_locked_says_why(model: object, key: str, words: str) -> None:
-    assert words in (group_of(model(), key).locked_because or "")  # type: ignore[operator]
+def test_group_grouped_transposed_convolution_loses_whole_groups() -> None:
+    group = group_of(grouped_transposed(), "t0")
+    assert (group.channels, group.producers, group.locked_because) == (2, ("t0", "t1"), None)
+    assert indices(group)["c2", 0] == [0, 0, 1, 1] and indices(group)["t1", 1] == [0] * 3 + [1] * 3
+
+
+def test_group_of_heads() -> None:
+    """Queries, keys and values of a head go together; so does the part of the projection that reads it."""
+    graph = graph_of(tiny_models.attention())
+    group = graph.group_of("t0")
+    assert group is not None and group.locked_because is None and group.channels == 2
+    assert len(group.producers) == 3 and len(group.consumers) == 1
+    assert indices(group)["t0", 2] == [0] * 4 + [1] * 4
 
 
 def built(make: object) -> ChannelGroup:
@@ -138,16 +140,72 @@ def partly(b: Builder, x: str) -> onnx.ModelProto:
     return tiny_models.head(b, b.node("Add", both, b.conv("x", 3, 6)), 6)
 
 
-def unknown(b: Builder, x: str) -> onnx.ModelProto:
-    return tiny_models.head(b, b.conv(b.node("DepthToSpace", x, blocksize=2), 1, 4), 4)
+def test_group_cut_by_a_split_has_a_part_for_each_result() -> None:
+    group = built(cut)
+    assert (group.parts, group.part_sizes, group.least_kept()) == ((0, 1, 1, 1), (1, 3), 2)
+    assert group.locked_because is None and len(group.consumers) == 2
+
+
+def test_group_partly_added_to_another_has_parts() -> None:
+    group = built(partly)
+    assert group.channels == 6 and group.part_sizes == (4, 2) and group.locked_because is None
+
+
+def test_group_parts_keep_their_shares() -> None:
+    group = ChannelGroup("a", 10, (), ("a",), (), None, (0,) * 6 + (1,) * 3 + (2,))
+    assert group.kept_of_parts(10) == (6, 3, 1)
+    assert group.kept_of_parts(5) == (3, 1, 1)
+    assert group.kept_of_parts(3) == (1, 1, 1)
+    for kept in range(3, 11):
+        found = group.kept_of_parts(kept)
+        assert sum(found) == kept and all(1 <= left <= size for left, size in zip(found, (6, 3, 1), strict=True))
+
+
+def image_of_blocks(mode: str) -> onnx.ModelProto:
+    b = Builder(["batch", 3, 6, 6])
+    image = b.node("DepthToSpace", b.conv("x", 3, 8), blocksize=2, mode=mode)
+    return tiny_models.head(b, b.conv(image, 2, 4), 4)
+
+
+@pytest.mark.parametrize(("mode", "index"), [("DCR", [0, 1] * 4), ("CRD", [0] * 4 + [1] * 4)])
+def test_group_of_blocks_that_become_pixels(mode: str, index: list[int]) -> None:
+    group = group_of(image_of_blocks(mode), "t0")
+    assert group.channels == 2 and indices(group)["t0", 1] == index and group.locked_because is None
+
+
+def test_group_shuffled_channels_stay_single() -> None:
+    b = Builder(["batch", 3, 6, 6])
+    cut = b.node("Reshape", b.conv("x", 3, 6), b.const([0, 2, 3, 6, 6], np.int64))
+    turned = b.node("Transpose", cut, perm=[0, 2, 1, 3, 4])
+    shuffled = b.node("Reshape", turned, b.const([0, 6, 6, 6], np.int64))
+    group = group_of(tiny_models.head(b, b.conv(shuffled, 6, 4), 4), "t0")
+    assert group.channels == 6 and group.locked_because is None
+    assert indices(group)["t3", 1] == [0, 3, 1, 4, 2, 5]
+
+
+def test_group_two_grouped_layers_around_a_shuffle_lose_the_same_places() -> None:
+    """Whole groups would tie everything together, so the second way is taken."""
+    b = Builder(["batch", 3, 6, 6])
+    first = b.conv(b.conv("x", 3, 8), 8, 8, group=2)
+    cut = b.node("Reshape", first, b.const([0, 2, 4, 6, 6], np.int64))
+    turned = b.node("Transpose", cut, perm=[0, 2, 1, 3, 4])
+    shuffled = b.node("Reshape", turned, b.const([0, 8, 6, 6], np.int64))
+    graph = graph_of(tiny_models.head(b, b.conv(shuffled, 8, 8, group=2), 8))
+    free = [group.channels for group in graph.channel_groups if group.locked_because is None]
+    assert min(free) >= 2 and len(free) >= 2
+
+
+def own_domain(b: Builder, x: str) -> onnx.ModelProto:
+    return tiny_models.head(b, b.conv(b.node("CumSum", x, b.const(1, np.int64)), 4, 4), 4)
 
 
 def compared(b: Builder, x: str) -> onnx.ModelProto:
     return tiny_models.head(b, b.node("Softmax", x, axis=1), 4)
 
 
-def averaged(b: Builder, x: str) -> onnx.ModelProto:
-    return tiny_models.head(b, b.conv(b.node("ReduceMean", x, axes=[1]), 1, 4), 4)
+def stepped(b: Builder, x: str) -> onnx.ModelProto:
+    bounds = [b.const([value], np.int64) for value in (0, 4, 1, 2)]
+    return tiny_models.head(b, b.conv(b.node("Slice", x, *bounds), 2, 4), 4)
 
 
 def with_input(b: Builder, x: str) -> onnx.ModelProto:
@@ -162,16 +220,18 @@ def mixed_with_batch(b: Builder, x: str) -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (cut, "cut into parts by Split"),
-        (partly, "carried only in part by"),
-        (unknown, "DepthToSpace `depthtospace1`, through which channels cannot be followed"),
+        (own_domain, "CumSum `cumsum1`, through which channels cannot be followed"),
         (compared, "compared with each other by Softmax"),
-        (averaged, "averaged or summed by ReduceMean"),
+        (stepped, "cut with a step by Slice"),
         (mixed_with_batch, "Reshape"),
     ],
 )
 def test_group_reaching_what_cannot_be_followed_is_locked(make: object, words: str) -> None:
     assert words in (built(make).locked_because or "")
+
+
+def test_group_that_is_an_output_is_locked() -> None:
+    assert "channels of `y` reach output `y`" in (group_of(tiny_models.chain(), "y").locked_because or "")
 
 
 def test_group_tied_to_the_input_is_locked() -> None:

@@ -14,7 +14,8 @@ from hwc_onnx.graph.loading import load_model
 from hwc_onnx.graph.parse import parse
 from hwc_onnx.normalize.pipeline import normalize
 from hwc_onnx.plan import with_plan
-from hwc_onnx.rewrite.remove_channels import mask_channels, remove_channels
+from hwc_onnx.rewrite.mask_channels import mask_channels
+from hwc_onnx.rewrite.remove_channels import remove_channels
 from tests.graph.test_plan_equals_file import facts
 from tests.graph.written import random_plan, write
 

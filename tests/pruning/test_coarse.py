@@ -17,7 +17,8 @@ from hwc_onnx.pruning.table import COARSE, algorithm
 from hwc_onnx.quantization.quantizer import QuantizedWeight
 from hwc_onnx.recovery.channels import choose_channels
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
-from hwc_onnx.rewrite.remove_channels import mask_channels, remove_channels
+from hwc_onnx.rewrite.mask_channels import mask_channels
+from hwc_onnx.rewrite.remove_channels import remove_channels
 from hwc_onnx.uniform import parse_spec, uniform
 from tests import tiny_models
 from tests.pruning.prepared import F64, Prepared, prepare

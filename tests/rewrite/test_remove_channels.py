@@ -14,7 +14,8 @@ from hwc_onnx.errors import PlanError
 from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.graph.parse import parse
 from hwc_onnx.normalize.pipeline import normalize
-from hwc_onnx.rewrite.remove_channels import mask_channels, remove_channels
+from hwc_onnx.rewrite.mask_channels import mask_channels
+from hwc_onnx.rewrite.remove_channels import remove_channels
 from tests import tiny_models
 from tests.tiny_models import Builder
 
