@@ -28,7 +28,7 @@ from hwc_onnx.export import PREFIX
 from hwc_onnx.graph.infer import input_shapes_of
 from hwc_onnx.graph.loading import Loaded, load_model
 from hwc_onnx.graph.read_qdq import BITS_KEY, read_qdq
-from hwc_onnx.normalize.pipeline import random_feeds
+from hwc_onnx.normalize.compare import random_feeds
 
 if TYPE_CHECKING:
     from hwc_onnx.cost.profile import AcceleratorProfile

@@ -1,29 +1,35 @@
-"""Loading: a file or a ModelProto becomes a checked model in memory, or one clear message says why not."""
+"""Loading: a file or a ModelProto becomes a checked model in memory, or one clear message says why not.
+
+Models below 2 GiB are read whole. Of larger ones the weights stay where they are and are mapped when they are needed.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import TensorProto, numpy_helper
-from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from onnx import TensorProto
 
 from hwc_onnx.errors import ModelError
-from hwc_onnx.graph.model_view import subgraphs
+from hwc_onnx.graph import external
+from hwc_onnx.graph.structure import all_tensors, check_structure
 
 logger = logging.getLogger(__name__)
 
-DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
-"""Operator domains that ONNX Runtime's CPU provider implements."""
-
 MAX_BYTES = 2**31 - 2**20
 """Protocol buffers cannot carry a message of 2 GiB or more."""
+
+MAP_BYTES = 1 << 30
+"""A model with external data of more than this is mapped instead of read."""
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
@@ -43,53 +49,128 @@ class Loaded:
 def load_model(source: str | Path | onnx.ModelProto) -> Loaded:
     """Read a model with its external data and check that it can be worked on.
 
+    Node names that occur twice get numbers, and sizes declared as 0 or less count as open: exporters write both.
+
     Raises:
-        ModelError: missing, not ONNX, truncated, 2 GiB or larger, external data outside the model's folder, an unknown
-            operator domain, or weights that are not finite.
+        ModelError: missing, not ONNX, truncated, 2 GiB or larger without external data, external data outside the
+            model's folder, a graph that cannot be computed (see `check_structure`), or weights that are not finite.
     """
-    if isinstance(source, onnx.ModelProto):
-        proto = onnx.ModelProto()
-        proto.CopyFrom(source)
-        data = proto.SerializeToString(deterministic=True)
-        loaded = Loaded(proto, None, hashlib.sha256(data).hexdigest(), len(data))
-    else:
-        loaded = _read(Path(source))
-    _check(loaded.proto, str(loaded.path or "model"))
+    loaded = _from_memory(source) if isinstance(source, onnx.ModelProto) else _read(Path(source))
+    where = str(loaded.path or "model")
+    check_structure(loaded.proto, where)
+    _check_values(loaded.proto, where)
+    _open_sizes(loaded.proto.graph)
+    _name_nodes(loaded.proto.graph)
     logger.info("loaded %s: %d nodes", loaded.path or "a ModelProto", len(loaded.proto.graph.node))
     return loaded
 
 
+def _from_memory(source: onnx.ModelProto) -> Loaded:
+    proto = onnx.ModelProto()
+    total = sum(len(tensor.raw_data) for tensor in source.graph.initializer)
+    if total > MAX_BYTES:
+        _copy_spilling(source, proto)
+    else:
+        proto.CopyFrom(source)
+    for tensor in all_tensors(proto.graph):
+        if external.is_mapped(tensor):
+            external.tensor_values(tensor)
+    try:
+        data = proto.SerializeToString(deterministic=True)
+    except (EncodeError, ValueError) as error:
+        raise ModelError(
+            f"model: more than 2 GiB besides its large initializers, which no message holds ({error})"
+        ) from error
+    digest, size = hashlib.sha256(data), len(data)
+    for tensor in proto.graph.initializer:
+        if external.is_mapped(tensor):
+            size += external.stored_bytes(tensor)
+            for block in _blocks(tensor):
+                digest.update(block)
+    return Loaded(proto, None, digest.hexdigest(), size)
+
+
+def _copy_spilling(source: onnx.ModelProto, proto: onnx.ModelProto) -> None:
+    """A copy whose large initializers are in the temporary file: together they fit no message."""
+    for field in ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string"):
+        setattr(proto, field, getattr(source, field))
+    for field in ("opset_import", "functions", "metadata_props"):
+        getattr(proto, field).extend(getattr(source, field))
+    proto.graph.name, proto.graph.doc_string = source.graph.name, source.graph.doc_string
+    for field in ("node", "input", "output", "value_info", "sparse_initializer"):
+        getattr(proto.graph, field).extend(getattr(source.graph, field))
+    for tensor in source.graph.initializer:
+        if len(tensor.raw_data) >= external.SPILL_BYTES:
+            values = np.frombuffer(tensor.raw_data, np.uint8)
+            spilled = external.spill_blocks(tensor.name, tuple(tensor.dims), tensor.data_type, iter([values]))
+            proto.graph.initializer.append(spilled)
+        else:
+            proto.graph.initializer.append(tensor)
+
+
 def _read(path: Path) -> Loaded:
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
+        facts = path.stat()
+        if not (stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode)):
+            raise ModelError(f"{path}: not a regular file; give the path of an ONNX model")
+        if facts.st_size > MAX_BYTES:
             raise ModelError(
-                f"{path}: {size / 2**30:.1f} GiB; an ONNX file must stay below 2 GiB, with or without external data"
+                f"{path}: {facts.st_size / 2**30:.1f} GiB in one file; protocol buffers end at 2 GiB. Save it with its "
+                "weights beside it: onnx.save(model, path, save_as_external_data=True)"
             )
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file; give the path of an ONNX model") from error
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); give the path of a readable ONNX file") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ModelError(f"{path}: cannot be read ({reason}); give the path of a readable ONNX file") from error
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
     except DecodeError as error:
+        if "MaxDepth" in str(error):
+            raise ModelError(
+                f"{path}: nested too deep for protocol buffers (about 32 graphs inside each other); flatten its control "
+                "flow (If, Loop, Scan) before exporting"
+            ) from error
         kind = "truncated or damaged" if _looks_like_onnx(data) else "not an ONNX model"
         raise ModelError(f"{path}: {kind} ({len(data)} bytes); export the model again as .onnx") from error
-    if not proto.graph.node:
-        raise ModelError(f"{path}: not an ONNX model, or one without any node; export the model again as .onnx")
     digest = hashlib.sha256(data)
-    total = len(data)
-    for tensor in _tensors(proto.graph):
-        if uses_external_data(tensor):
-            total += _load_external(tensor, path)
-            if total > MAX_BYTES:
-                raise ModelError(
-                    f"{path}: more than 2 GiB with its external data; models of that size are not supported"
-                )
-            digest.update(tensor.raw_data)
+    total = len(data) + _take_external(proto, path, digest)
     return Loaded(proto, path, digest.hexdigest(), total)
+
+
+def _take_external(proto: onnx.ModelProto, path: Path, digest: Any) -> int:
+    """Read or map what lies outside the message and add it to the digest; how many bytes that is."""
+    outside = [tensor for tensor in all_tensors(proto.graph) if external.is_mapped(tensor)]
+    total = sum(external.locate(tensor, path)[2] for tensor in outside)
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    embedded = 0
+    for tensor in outside:
+        large = total > MAP_BYTES and external.locate(tensor, path)[2] >= external.SPILL_BYTES
+        if large and tensor.name in constants and tensor.data_type not in external.PACKED_BITS:
+            external.map_file(tensor, path)
+        else:
+            external.embed(tensor, path)
+            embedded += len(tensor.raw_data)
+            if embedded > MAX_BYTES:
+                raise ModelError(
+                    f"{path}: more than 2 GiB in tensors that cannot be mapped (packed integers, control flow, tensors "
+                    f"below {external.SPILL_BYTES >> 20} MiB); join small tensors before exporting"
+                )
+        for block in _blocks(tensor):
+            digest.update(block)
+    return total
+
+
+def _blocks(tensor: TensorProto) -> Iterator[Any]:
+    """The stored bytes in pieces that do not fill the memory."""
+    if not external.is_mapped(tensor):
+        yield tensor.raw_data
+        return
+    flat = external.tensor_values(tensor).reshape(-1).view(np.uint8)
+    for start in range(0, flat.size, external.BLOCK_BYTES):
+        yield np.ascontiguousarray(flat[start : start + external.BLOCK_BYTES]).data
 
 
 def _looks_like_onnx(data: bytes) -> bool:
@@ -97,65 +178,55 @@ def _looks_like_onnx(data: bytes) -> bool:
     return len(data) > 2 and data[0] == 0x08 and data[1] < 0x40
 
 
-def _load_external(tensor: TensorProto, path: Path) -> int:
-    facts = {entry.key: entry.value for entry in tensor.external_data}
-    location = facts.get("location", "")
-    folder = path.resolve().parent
-    target = (folder / location).resolve()
-    if not location or Path(location).is_absolute() or not target.is_relative_to(folder):
-        raise ModelError(
-            f"{path}: external data of tensor '{tensor.name}' lies outside the model's folder ('{location}'); "
-            "only files beside or below the model are read"
-        )
-    if not target.is_file():
-        raise ModelError(
-            f"{path}: external data file '{location}' of tensor '{tensor.name}' is missing; keep it beside the model"
-        )
-    end = int(facts.get("offset", 0)) + int(facts.get("length", 0))
-    if end > target.stat().st_size:
-        raise ModelError(
-            f"{path}: external data file '{location}' is truncated: tensor '{tensor.name}' ends at byte {end}"
-        )
-    try:
-        load_external_data_for_tensor(tensor, str(folder))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"{path}: external data of tensor '{tensor.name}' cannot be read ({error})") from error
-    del tensor.external_data[:]
-    tensor.data_location = TensorProto.DEFAULT
-    return len(tensor.raw_data)
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                yield attribute.t
-        for inner in subgraphs(node):
-            yield from _tensors(inner)
-
-
-def _check(proto: onnx.ModelProto, where: str) -> None:
-    known = DOMAINS | {function.domain for function in proto.functions}
-    for node in proto.graph.node:
-        if node.domain not in known:
-            raise ModelError(
-                f"{where}: node '{node.name or node.output[0]}' ({node.op_type}) has operator domain '{node.domain}', which "
-                f"ONNX Runtime does not know; allowed are {', '.join(sorted(DOMAINS - {''}))}"
-            )
-    for tensor in _tensors(proto.graph):
+def _check_values(proto: onnx.ModelProto, where: str) -> None:
+    for tensor in all_tensors(proto.graph):
         if tensor.data_type not in _FLOATS:
             continue
         try:
-            values = numpy_helper.to_array(tensor)
+            values = external.tensor_values(tensor)
         except (ValueError, TypeError) as error:
             raise ModelError(
                 f"{where}: tensor '{tensor.name}' is truncated or damaged ({error}); export the model again"
             ) from error
-        # limits such as -inf in masks and Clip bounds are legal; a weight matrix with them is not
-        bad = np.isnan(values) if values.size == 1 or values.ndim < 2 else ~np.isfinite(values.astype(np.float32))
-        if bad.any():
+        bad = _not_usable(values)
+        if bad:
             raise ModelError(
-                f"{where}: weight '{tensor.name}' holds {int(bad.sum())} NaN or infinite values of {values.size}; "
+                f"{where}: weight '{tensor.name}' holds {bad} NaN or infinite values of {values.size}; "
                 "train or export the model again"
             )
+
+
+def _not_usable(values: NDArray[Any]) -> int:
+    """How many elements make a weight useless; limits such as -inf in masks and Clip bounds are legal."""
+    if values.size == 1 or values.ndim < 2:
+        return int(np.isnan(values).sum())
+    flat = values.reshape(-1)
+    step = external.BLOCK_BYTES // values.itemsize
+    return sum(
+        int((~np.isfinite(flat[start : start + step].astype(np.float32, copy=False))).sum())
+        for start in range(0, flat.size, step)
+    )
+
+
+def _open_sizes(graph: onnx.GraphProto) -> None:
+    """Sizes of inputs and outputs declared as 0 or less become open ones, in place."""
+    for value in (*graph.input, *graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value <= 0:
+                logger.info("'%s': a size declared as %d counts as open", value.name, dim.dim_value)
+                dim.ClearField("dim_value")
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Number the nodes whose name occurs a second time, in place: ONNX Runtime refuses some of them."""
+    taken = {node.name for node in graph.node if node.name}
+    uses: dict[str, int] = {}
+    for node in graph.node:
+        base = node.name
+        number = uses.get(base, 0) + 1
+        while base and number > 1 and f"{base}_{number}" in taken:
+            number += 1
+        uses[base] = number
+        if base and number > 1:
+            node.name = f"{base}_{number}"
+            taken.add(node.name)

@@ -15,6 +15,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from hwc_onnx.graph.external import tensor_values
+
 
 def opset_of(proto: onnx.ModelProto) -> int:
     """The version of the default operator set (1 when the model does not say)."""
@@ -97,7 +99,7 @@ class ModelView:
     def array(self, name: str) -> NDArray[Any]:
         """The initializer's values (KeyError when it is not one)."""
         if name not in self._arrays:
-            self._arrays[name] = numpy_helper.to_array(self.initializers[name])
+            self._arrays[name] = tensor_values(self.initializers[name])
         return self._arrays[name]
 
     def constant(self, node: onnx.NodeProto, index: int) -> NDArray[Any] | None:

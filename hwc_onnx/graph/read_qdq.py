@@ -160,6 +160,10 @@ class _Reader:
             quantize = self.maker.get(clip.input[0])
             if levels is None:
                 return
+        if quantize is not None and quantize.op_type == "DynamicQuantizeLinear":
+            if list(node.input) == list(quantize.output):
+                self._take_activation(quantize.input[0], node, 8)
+            return
         if quantize is None or quantize.op_type != "QuantizeLinear" or not self._same_grid(quantize, node):
             return
         source = quantize.input[0]
@@ -169,9 +173,14 @@ class _Reader:
         container = self._container(quantize)
         if container is None:
             return
-        narrow = container if levels is None else min(container, max(levels - 1, 1).bit_length())
+        self._take_activation(
+            source, node, container if levels is None else min(container, max(levels - 1, 1).bit_length())
+        )
+
+    def _take_activation(self, source: str, node: NodeProto, bits: int) -> None:
+        """`source` is stored with `bits` bits, and what `node` restores is the same tensor."""
         name = self.alias.get(source, source)
-        self.activation_bits[name] = min(narrow, self.activation_bits.get(name, 16))
+        self.activation_bits[name] = min(bits, self.activation_bits.get(name, 16))
         self.alias[node.output[0]] = name
         self.dropped.add(id(node))
 

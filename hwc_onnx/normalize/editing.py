@@ -6,11 +6,10 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
+from hwc_onnx.graph.external import is_mapped, keep
 from hwc_onnx.graph.model_view import reads, subgraphs
 
 logger = logging.getLogger(__name__)
@@ -39,10 +38,14 @@ def keep_nodes(graph: onnx.GraphProto, wanted: Callable[[onnx.NodeProto], bool])
 
 
 def put_initializer(graph: onnx.GraphProto, name: str, values: NDArray[Any]) -> None:
-    """Add an initializer, or give an existing one new values."""
-    tensor = numpy_helper.from_array(np.ascontiguousarray(values), name)
+    """Add an initializer, or give an existing one new values; large values of a mapped model go where its others are."""
+    put_tensor(graph, keep(name, values, any(is_mapped(tensor) for tensor in graph.initializer)))
+
+
+def put_tensor(graph: onnx.GraphProto, tensor: onnx.TensorProto) -> None:
+    """Add an initializer, or replace the one of its name."""
     for existing in graph.initializer:
-        if existing.name == name:
+        if existing.name == tensor.name:
             existing.CopyFrom(tensor)
             return
     graph.initializer.append(tensor)

@@ -1,14 +1,20 @@
-"""Nodes that compute nothing go: Constant becomes an initializer, Identity and inference-time Dropout a name."""
+"""Nodes that compute nothing go: Constant becomes an initializer, Identity and inference-time Dropout a name.
+
+Sparse initializers become dense ones: a weight is pruned and quantized as a whole.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from hwc_onnx.errors import ModelError
 from hwc_onnx.graph.model_view import ModelView
-from hwc_onnx.normalize.editing import drop_unused, keep_nodes, rename_reads
+from hwc_onnx.normalize.editing import drop_unused, keep_nodes, put_initializer, rename_reads
 
 
 def constants_to_initializers(proto: onnx.ModelProto) -> None:
@@ -22,6 +28,9 @@ def constants_to_initializers(proto: onnx.ModelProto) -> None:
                 graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
                 made.add(node.output[0])
     keep_nodes(graph, lambda node: not (node.op_type == "Constant" and node.output[0] in made))
+    for sparse in graph.sparse_initializer:
+        put_initializer(graph, sparse.values.name, dense(sparse))
+    del graph.sparse_initializer[:]
     names = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in names]
     if len(inputs) != len(graph.input):
@@ -40,7 +49,24 @@ def _constant_value(node: onnx.NodeProto) -> NDArray[np.generic] | None:
             return np.asarray(value, np.float32)
         if attribute.name in ("value_int", "value_ints"):
             return np.asarray(value, np.int64)
+        if attribute.name == "sparse_value":
+            return dense(value)
     return None
+
+
+def dense(sparse: onnx.SparseTensorProto) -> NDArray[Any]:
+    """The array [dims] that a sparse tensor stands for; its indices are linear [NNZ] or by axis [NNZ, rank]."""
+    shape = tuple(sparse.dims)
+    values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+    result = np.zeros(shape, values.dtype)
+    try:
+        places = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), shape)
+        result.reshape(-1)[places] = values
+    except (IndexError, ValueError) as error:
+        raise ModelError(
+            f"sparse tensor '{sparse.values.name}' of shape {'x'.join(map(str, shape))}: {error}; export the model again"
+        ) from error
+    return result
 
 
 def drop_aliases(proto: onnx.ModelProto) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from hwc_onnx.graph.domains import behind_foreign, is_foreign
 from hwc_onnx.graph.infer import Shapes, infer_shapes, input_shapes_of, run_for, zero_feeds
 from hwc_onnx.graph.model_view import ModelView, attributes, reads, subgraphs
 from hwc_onnx.normalize.editing import (
@@ -44,7 +45,8 @@ def fold_constants(proto: onnx.ModelProto, input_shapes: Mapping[str, Sequence[i
     """Fold in place; the model must have no Constant nodes left."""
     view = ModelView(proto)
     static = static_tensors(view)
-    frontier = _frontier(view, static)
+    beyond = behind_foreign(proto)
+    frontier = [name for name in _frontier(view, static) if name not in beyond]
     if not frontier:
         return
     runs = _evaluate(proto, input_shapes, frontier)
@@ -64,7 +66,7 @@ def static_tensors(view: ModelView) -> set[str]:
     """Tensors that depend on constants and on the input shape, not on the input's values."""
     static = set(view.initializers)
     for node in view.graph.node:
-        if node.op_type in _NEVER or any(subgraphs(node)):
+        if node.op_type in _NEVER or any(subgraphs(node)) or is_foreign(node):
             continue
         inputs = reads(node)
         if node.op_type in ("Shape", "Size") or (inputs and all(name in static for name in inputs)):

@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from hwc_onnx.graph.external import is_mapped, map_blocks, spill_blocks
 from hwc_onnx.graph.infer import Shapes
 from hwc_onnx.graph.model_view import ModelView, attributes
 from hwc_onnx.normalize.editing import (
@@ -26,6 +27,7 @@ from hwc_onnx.normalize.editing import (
     fresh_name,
     keep_nodes,
     put_initializer,
+    put_tensor,
     remove_attributes,
     set_attribute,
 )
@@ -174,18 +176,35 @@ def _own(graph: onnx.GraphProto, view: ModelView, node: onnx.NodeProto, place: i
 def _scale_weight(graph: onnx.GraphProto, view: ModelView, node: onnx.NodeProto, scale: Array, taken: set[str]) -> None:
     if (scale == 1).all():
         return
-    weight = view.array(node.input[1]).astype(np.float64)
+    weight = view.array(node.input[1])
     if node.op_type == "Conv":
-        scaled = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+        factors = scale.reshape(-1, *[1] * (weight.ndim - 1))
     elif node.op_type == "ConvTranspose":
         groups = int(attributes(node).get("group", 1))
-        grouped = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
-        scaled = (grouped * scale.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))).reshape(weight.shape)
+        rows = np.repeat(scale.reshape(groups, -1), weight.shape[0] // groups, axis=0)
+        factors = rows.reshape(*weight.shape[:2], *[1] * (weight.ndim - 2))
     elif node.op_type == "Gemm" and attributes(node).get("transB", 0):
-        scaled = weight * scale[:, None]
+        factors = scale[:, None]
     else:
-        scaled = weight * scale
-    put_initializer(graph, _own(graph, view, node, 1, taken), scaled.astype(np.float32))
+        factors = scale.reshape(*[1] * (weight.ndim - 1), -1)
+    _scale_constant(graph, view, node, factors, taken)
+
+
+def _scale_constant(
+    graph: onnx.GraphProto, view: ModelView, node: onnx.NodeProto, factors: Array, taken: set[str]
+) -> None:
+    """Multiply the weight by factors that broadcast to it, in double precision, as much at a time as fits a block."""
+    weight, mapped = view.array(node.input[1]), is_mapped(view.initializers[node.input[1]])
+    name = _own(graph, view, node, 1, taken)
+
+    def scaled(rows: Array, part: slice) -> Array:
+        return (rows.astype(np.float64) * (factors[part] if len(factors) > 1 else factors)).astype(weight.dtype)
+
+    if mapped:
+        kind = onnx.helper.np_dtype_to_tensor_dtype(weight.dtype)
+        put_tensor(graph, spill_blocks(name, weight.shape, kind, map_blocks(weight, scaled)))
+    else:
+        put_initializer(graph, name, scaled(weight, slice(None)))
 
 
 def _move_bias(graph: onnx.GraphProto, view: ModelView, node: onnx.NodeProto, affine: Affine, taken: set[str]) -> None:
@@ -220,8 +239,7 @@ def plain_gemm(proto: onnx.ModelProto) -> None:
         if weight is None:
             continue
         if alpha != 1.0:
-            scaled = (weight * np.float64(alpha)).astype(weight.dtype)
-            put_initializer(proto.graph, _own(proto.graph, view, node, 1, taken), scaled)
+            _scale_constant(proto.graph, view, node, np.full((1,) * weight.ndim, alpha), taken)
         remove_attributes(node, ["alpha"] if beta != 1.0 else ["alpha", "beta"])
         if bias is None:
             continue
@@ -298,5 +316,7 @@ def constants_per_node(proto: onnx.ModelProto) -> None:
                 seen.add(name)
                 continue
             copy = fresh_name(taken, f"{name}_{len(seen)}" if not node.name else f"{name}_of_{node.name}")
-            put_initializer(proto.graph, copy, view.array(name))
+            tensor = onnx.TensorProto.FromString(names[name].SerializeToString())
+            tensor.name = copy
+            proto.graph.initializer.append(tensor)
             node.input[place] = copy

@@ -9,16 +9,19 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from hwc_onnx.graph import external
 from hwc_onnx.graph.model_view import subgraphs
 from hwc_onnx.normalize.editing import all_names, fresh_name, rename_reads
 
 HALF = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 OTHER_FLOATS = HALF | {TensorProto.DOUBLE}
+UNRUNNABLE = frozenset({TensorProto.DOUBLE, TensorProto.BFLOAT16})
+"""ONNX Runtime's CPU provider has few kernels of these types."""
 
 
 def widen(proto: onnx.ModelProto) -> bool:
     """Make every float tensor inside the model float32, in place; says whether any was of half precision."""
-    kinds = _kinds(proto.graph)
+    kinds = float_kinds(proto.graph)
     if not kinds & OTHER_FLOATS:
         return False
     taken = all_names(proto.graph)
@@ -47,13 +50,14 @@ def widen(proto: onnx.ModelProto) -> bool:
     return bool(kinds & HALF)
 
 
-def _kinds(graph: onnx.GraphProto) -> set[int]:
+def float_kinds(graph: onnx.GraphProto) -> set[int]:
+    """Element types of constants, inputs, outputs and tensor attributes, subgraphs included."""
     found = {tensor.data_type for tensor in graph.initializer}
     found |= {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
     for node in graph.node:
         found |= {attribute.t.data_type for attribute in node.attribute if attribute.type == onnx.AttributeProto.TENSOR}
         for inner in subgraphs(node):
-            found |= _kinds(inner)
+            found |= float_kinds(inner)
     return found
 
 
@@ -74,6 +78,11 @@ def _widen_constants(graph: onnx.GraphProto) -> None:
 
 
 def _widen_tensor(tensor: onnx.TensorProto) -> None:
-    if tensor.data_type in OTHER_FLOATS:
-        values = np.asarray(numpy_helper.to_array(tensor)).astype(np.float32)
-        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    if tensor.data_type not in OTHER_FLOATS:
+        return
+    values = external.tensor_values(tensor)
+    if external.is_mapped(tensor):
+        flat = external.map_blocks(values.reshape(-1), lambda block, _: block.astype(np.float32))
+        tensor.CopyFrom(external.spill_blocks(tensor.name, values.shape, TensorProto.FLOAT, flat))
+    else:
+        tensor.CopyFrom(numpy_helper.from_array(np.asarray(values).astype(np.float32), tensor.name))

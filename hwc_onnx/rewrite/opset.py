@@ -15,7 +15,7 @@ from onnx import helper, version_converter
 
 from hwc_onnx.errors import ModelError
 from hwc_onnx.graph.infer import input_shapes_of, run_for
-from hwc_onnx.normalize.pipeline import random_feeds
+from hwc_onnx.normalize.compare import random_feeds
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hwc_onnx.graph.parse import parse
+from hwc_onnx.normalize.compare import same_values
 from hwc_onnx.normalize.fold import placeholder_target
-from hwc_onnx.normalize.pipeline import normalize, same_values
+from hwc_onnx.normalize.pipeline import normalize
 from tests import tiny_models
 from tests.tiny_models import Builder
 

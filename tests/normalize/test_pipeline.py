@@ -8,10 +8,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hwc_onnx.errors import ModelError, RuntimeFailure
+from hwc_onnx.graph.model_view import opset_of
 from hwc_onnx.graph.parse import parse
 from hwc_onnx.normalize import pipeline
+from hwc_onnx.normalize.compare import same_values
 from hwc_onnx.normalize.editing import sort_nodes
-from hwc_onnx.normalize.pipeline import normalize, same_values
+from hwc_onnx.normalize.pipeline import normalize
 from tests import tiny_models
 from tests.graph.written import random_plan, write
 from tests.tiny_models import Builder
@@ -179,7 +181,7 @@ def test_normalize_opset_9_is_raised() -> None:
     y = b.node("Clip", b.conv("x", 3, 4), min=0.0, max=6.0)
     model = tiny_models.head(b, y, 4)
     after = normalize(model)
-    assert pipeline.opset_of(after) == 13
+    assert opset_of(after) == 13
     assert equal(model, after)
     assert list(after.metadata_props) == list(model.metadata_props)
 

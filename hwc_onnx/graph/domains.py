@@ -1,0 +1,31 @@
+"""Whose operators can be computed here, and whose are left alone."""
+
+from __future__ import annotations
+
+import onnx
+
+from hwc_onnx.graph.model_view import reads, subgraphs
+
+RUNTIME_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
+"""Operator domains that ONNX Runtime's CPU provider implements."""
+
+
+def is_foreign(node: onnx.NodeProto) -> bool:
+    """Whether a node, or one in its subgraphs, belongs to a domain that ONNX Runtime does not implement."""
+    if node.domain not in RUNTIME_DOMAINS:
+        return True
+    return any(is_foreign(inner) for graph in subgraphs(node) for inner in graph.node)
+
+
+def foreign_nodes(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The nodes that cannot be computed here; local functions must have been inlined."""
+    return [node for node in proto.graph.node if is_foreign(node)]
+
+
+def behind_foreign(proto: onnx.ModelProto) -> set[str]:
+    """Tensors that cannot be computed because a foreign node comes before them (nodes in order)."""
+    tainted: set[str] = set()
+    for node in proto.graph.node:
+        if is_foreign(node) or not tainted.isdisjoint(reads(node)):
+            tainted.update(name for name in node.output if name)
+    return tainted
