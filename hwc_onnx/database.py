@@ -107,7 +107,7 @@ class LayerDatabase:
             return self._untouched(key)
         rows = self.entries.rows(key, setting)
         if setting.columns is not None:
-            layout = replace(layout, channels=len(setting.columns) // layout.taps)
+            layout = replace(layout, channels=len(setting.columns) // (layout.taps * layout.stack))
         weight = quantized(rows, layout, bits)
         seconds = time.perf_counter() - started
         return Entry(weight, rows.error_heldout, rows.error_fit, weight.weight_density, seconds)
@@ -212,20 +212,23 @@ class LayerDatabase:
         return Stitched(weights, activations, keep, plan.model_copy(update=facts))
 
     def _selected(self, layer: Layer, weight: QuantizedWeight, keep: Mapping[str, Index]) -> QuantizedWeight:
-        """The weight with the channels that stay. Inputs of a layer with groups are left out without any repair."""
+        """The weight with the channels that stay. Inputs of a layer with groups, and matrices of a stack, are left out
+        without any repair.
+        """
         layout = self.views[layer.key].layout
         rows = self.maps.kept(layer, layer.output_axis, keep)
         bias = weight.bias
         if rows is not None:
             weight = select_outputs(weight, layer.output_axis, rows)
-        if layout.groups > 1:
-            places = self.maps.kept(layer, layer.input_axis, keep)
+        repaired = layer.output_axis if layout.groups > 1 else layer.input_axis
+        for axis in set(range(len(layout.shape))) - {layer.output_axis, repaired}:
+            places = self.maps.kept(layer, axis, keep)
             if places is not None:
-                codes = cast(Codes, np.take(weight.codes, places, axis=layer.input_axis))
+                codes = cast(Codes, np.take(weight.codes, places, axis=axis))
                 weight = replace(weight, codes=codes, weight_density=float(np.count_nonzero(codes)) / codes.size)
-            if layout.tied and bias is not None:
-                left = self.maps.kept_at(layer.key, 1, keep)
-                weight = replace(weight, bias=bias if left is None else bias[left])
+        if layout.tied and bias is not None:
+            left = self.maps.kept_at(layer.key, 1, keep)
+            weight = replace(weight, bias=bias if left is None else bias[left])
         return weight
 
     def _channels(self, plan: CompressionPlan) -> tuple[dict[str, Index], dict[str, str]]:

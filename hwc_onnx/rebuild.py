@@ -126,7 +126,8 @@ class _Rebuilder:
         view, keep = self.database.views[layer.key], self.stitched.keep
         outputs = self.database.maps.kept(layer, layer.output_axis, keep)
         inputs = self.database.input_keep(layer.key, keep)
-        if view.layout.groups > 1 and self.database.maps.kept(layer, layer.input_axis, keep) is not None:
+        alone = view.layout.groups > 1 and self.database.maps.kept(layer, layer.input_axis, keep) is not None
+        if alone or view.layout.stack > 1:
             return weight
         cut = _cut(view.layout, outputs, inputs)
         if cut is None or weight.params is None:

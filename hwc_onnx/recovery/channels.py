@@ -130,7 +130,7 @@ def _matrices(
         if axis == view.layer.output_axis:
             found.append((view.rows.reshape(layout.outputs, -1), index))
         else:
-            by_channel = view.rows.reshape(layout.rows, layout.channels, layout.taps).transpose(1, 0, 2)
+            by_channel = np.moveaxis(view.rows.reshape(layout.rows, layout.stack, layout.channels, layout.taps), 2, 0)
             found.append((np.ascontiguousarray(by_channel).reshape(layout.channels, -1), index))
     return [(matrix, index) for matrix, index in found if len(matrix) == len(index)]
 
@@ -139,7 +139,7 @@ def _consumers(group: ChannelGroup, views: Mapping[str, WeightView], maps: Chann
     """Readers that mix channels (a depthwise reader leaves with its channel)."""
     found = []
     for key in group.consumers:
-        if key not in views or views[key].layout.groups > 1:
+        if key not in views or views[key].layout.groups > 1 or views[key].layout.stack > 1:
             continue
         view = views[key]
         index = maps.along(view.layer, view.layer.input_axis, group.root)

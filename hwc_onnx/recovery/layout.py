@@ -2,7 +2,7 @@
 
 Row r of group g is output channel g * rows + r; column c * taps + k is input channel c of the group at kernel tap k,
 taps in row-major order. Conv [K, C/G, FY, FX], ConvTranspose [C, K/G, FY, FX] (the same tap order; the patches are
-gathered to match), Gemm and MatMul [.., ..] with the layer's axes.
+gathered to match), Gemm and MatMul [.., ..] with the layer's axes; the matrices of a stack lie side by side.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class RowLayout:
     """How one layer's weight maps to rows. `tied` says that one scale serves the same row of every group.
 
     (A ConvTranspose with groups has one scale per output channel *within* a group.) `shape` is the ONNX shape;
-    `output_axis` the axis of per-channel parameters.
+    `output_axis` the axis of per-channel parameters. `stack` is the number of matrices that a constant of more than two
+    axes holds; a row goes through all of them, and an input channel is one column in each.
     """
 
     shape: tuple[int, ...]
@@ -31,11 +32,12 @@ class RowLayout:
     channels: int
     taps: int
     transposed: bool
+    stack: int = 1
 
     @property
     def width(self) -> int:
         """Columns d of each group."""
-        return self.channels * self.taps
+        return self.stack * self.channels * self.taps
 
     @property
     def tied(self) -> bool:
@@ -62,11 +64,15 @@ class RowLayout:
             split = rows.reshape(self.groups, self.rows, self.channels, self.taps).transpose(0, 2, 1, 3)
             return np.ascontiguousarray(split).reshape(self.groups * self.channels, self.rows, *self.shape[2:])
         rest = [size for axis, size in enumerate(self.shape) if axis != self.output_axis]
-        rest[0] = self.width // int(np.prod(rest[1:], dtype=np.int64))
+        place = 0 if self.stack == 1 else -1
+        rest[place] = 1
+        rest[place] = self.width // int(np.prod(rest, dtype=np.int64))
         return np.ascontiguousarray(np.moveaxis(rows.reshape(self.outputs, *rest), 0, self.output_axis))
 
     def columns(self, channels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Columns that the given input channels own, in order."""
+        if self.stack > 1:
+            return (np.arange(self.stack)[:, None] * self.channels + channels[None, :]).reshape(-1).astype(np.int64)
         return (channels[:, None] * self.taps + np.arange(self.taps)[None, :]).reshape(-1).astype(np.int64)
 
     def flat(self, per_row: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -86,7 +92,8 @@ def layout_of(layer: Layer) -> RowLayout:
         groups = layer.loop_dims.G
         return RowLayout(shape, 0, groups, shape[0] // groups, shape[1], _taps(shape), False)
     outputs = shape[layer.output_axis]
-    return RowLayout(shape, layer.output_axis, 1, outputs, int(np.prod(shape)) // outputs, 1, False)
+    channels = shape[layer.input_axis] if len(shape) > 1 else 1
+    return RowLayout(shape, layer.output_axis, 1, outputs, channels, 1, False, int(np.prod(shape)) // (outputs * channels))
 
 
 def _taps(shape: tuple[int, ...]) -> int:

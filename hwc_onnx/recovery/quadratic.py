@@ -26,6 +26,10 @@ from hwc_onnx.recovery.statistics import F64, Moments
 RIDGE = 0.01
 
 
+ATTEMPTS = 20
+"""How often the ridge is made ten times larger until the problem can be solved."""
+
+
 @dataclass(frozen=True)
 class Quadratic:
     """Targets [groups, rows, d], matrix A [groups, d, d] and the upper factor U of A^-1 = U^T U [groups, d, d]."""
@@ -105,6 +109,13 @@ def quadratic_of(
 ) -> Quadratic:
     """The problem of one layer; `weight` [groups, rows, d] holds the original rows (see the module's algebra)."""
     target, matrix = least_squares_target(weight, moments.second_moment(centred), keep, noise, prior)
+    extra = ridge_of(matrix) * np.eye(matrix.shape[-1])
+    for _ in range(ATTEMPTS):
+        try:
+            return Quadratic(target, matrix, upper_factor_of_inverse(matrix))
+        except np.linalg.LinAlgError:
+            # the moments of inputs that hardly vary about a large mean are rounded to below zero
+            matrix, extra = matrix + extra, 10.0 * extra
     return Quadratic(target, matrix, upper_factor_of_inverse(matrix))
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -45,6 +45,7 @@ def outputs(proto: onnx.ModelProto) -> NDArray[np.float32]:
     return tiny_models.run(proto, tiny_models.feeds(proto))[0]
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6))
 def test_removed_channels_equal_masked_channels_in_random_networks(seed: int) -> None:
     proto, graph, keep = drawn(seed)
@@ -53,6 +54,7 @@ def test_removed_channels_equal_masked_channels_in_random_networks(seed: int) ->
     np.testing.assert_allclose(outputs(removed), outputs(mask_channels(proto, graph, keep)), rtol=1e-4, atol=1e-5)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6))
 def test_shapes_follow_from_how_many_channels_are_left(seed: int) -> None:
     proto, graph, keep = drawn(seed)

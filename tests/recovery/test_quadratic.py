@@ -101,3 +101,15 @@ def test_power_is_the_variance_of_the_outputs() -> None:
     one = case(9, groups=2)
     outputs = one.x @ one.weight.transpose(0, 2, 1)
     np.testing.assert_allclose(output_power(one.weight, moments(one.x)), outputs.var(axis=1))
+
+
+def test_inputs_that_hardly_vary_about_a_large_mean_still_have_a_factor() -> None:
+    """Their covariance, a difference of nearly equal numbers, is not positive; Cholesky alone refuses it."""
+    rng = np.random.default_rng(0)
+    x = 1e7 + rng.normal(0, 1e-3, (1, 40, 6))
+    found = moments(x)
+    ridge = ridge_of(found.second_moment(True)) * np.eye(6)
+    with pytest.raises(np.linalg.LinAlgError):
+        np.linalg.cholesky(found.second_moment(True) + ridge)
+    problem = quadratic_of(rng.normal(size=(1, 3, 6)), found, centred=True)
+    assert np.isfinite(problem.factor).all() and (np.linalg.eigvalsh(problem.matrix) > 0).all()
