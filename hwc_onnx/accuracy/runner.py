@@ -141,7 +141,6 @@ def open_session(
 
     count = threads or usable_threads()
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVEL_NAMES[level])
     options.intra_op_num_threads = count if spread == "operators" else 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
@@ -153,14 +152,20 @@ def open_session(
     if level == "fake_quant":
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     where = str(model) if isinstance(model, str | Path) else f"model '{model.graph.name}'"
-    try:
-        source = str(model) if isinstance(model, str | Path) else model.SerializeToString()
-        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise RuntimeFailure(
-            f"{where}: ONNX Runtime {onnxruntime.__version__} cannot open it at level '{level}': {_reason(error)}; "
-            "check that the model runs unmodified, and that this version supports its opset and operators"
-        ) from error
+    source = str(model) if isinstance(model, str | Path) else model.SerializeToString()
+    # a fusion may lose a tensor that is read in the middle of a graph; what is computed does not depend on the level
+    names = (_LEVEL_NAMES[level], "ORT_ENABLE_EXTENDED") if level == "fake_quant" else (_LEVEL_NAMES[level],)
+    for name in names:
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, name)
+        try:
+            session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+            break
+        except Exception as error:
+            if name == names[-1]:
+                raise RuntimeFailure(
+                    f"{where}: ONNX Runtime {onnxruntime.__version__} cannot open it at level '{level}': {_reason(error)}; "
+                    "check that the model runs unmodified, and that this version supports its opset and operators"
+                ) from error
     specs = tuple(
         InputSpec(value.name, _static(value.shape), _numpy_type(value.type)) for value in session.get_inputs()
     )

@@ -81,7 +81,7 @@ def _does_not_open(proto: onnx.ModelProto) -> str | None:
     options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         return f"made a model that ONNX Runtime refuses at {_culprit(proto, str(error))}: {_first_line(error)}"
     return None
