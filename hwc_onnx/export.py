@@ -14,7 +14,18 @@ from pathlib import Path
 import onnx
 
 from hwc_onnx.errors import RuntimeFailure
-from hwc_onnx.files import write_atomic
+from hwc_onnx.files import replacing, write_atomic
+from hwc_onnx.graph.external import (
+    PAGE,
+    any_mapped,
+    declare,
+    is_mapped,
+    outside,
+    stored_blocks,
+    stored_bytes,
+    without_initializers,
+)
+from hwc_onnx.graph.model_view import reads
 from hwc_onnx.rewrite.cleanup import cleanup, set_metadata
 
 PREFIX = "hwc."
@@ -22,6 +33,9 @@ PREFIX = "hwc."
 
 LARGEST = 2**31 - 2**20
 """Protocol buffers carry no message of 2 GiB or more; what is left is room for the nodes."""
+
+OUTSIDE_BYTES = 1 << 16
+"""Where weights lie beside the model, tensors below this size stay in it."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +50,28 @@ class Written:
 def write_model(proto: onnx.ModelProto, path: str | Path, metadata: Mapping[str, str] | None = None) -> Written:
     """Clean up, check and write `proto`, with `metadata` (keys `hwc.*`) added to what it carries.
 
+    Weights that no message holds go to `<name>.data` beside the file; `file_bytes` counts both.
+
     Raises:
         UsageError: the folder does not exist or is not writable.
         RuntimeFailure: the model fails ONNX's checker (our bug), is too large, or the disk is full.
         ValueError: a key of `metadata` does not begin with `hwc.` (our bug).
     """
     target = Path(path)
-    payload = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
-    if payload > LARGEST:
-        raise RuntimeFailure(f"{target}: the weights take {payload} bytes; one ONNX file holds at most {LARGEST}")
-    data = serializable(proto, metadata).SerializeToString(deterministic=True)
+    if any_mapped(proto) or _payload(proto) > LARGEST:
+        return _write_in_two(proto, target, metadata)
+    data = _checked(serializable(proto, metadata), target)
+    write_atomic(target, data)
+    return Written(target, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def _payload(proto: onnx.ModelProto) -> int:
+    return sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+
+
+def _checked(model: onnx.ModelProto, target: Path) -> bytes:
+    """The bytes of a model that passes ONNX's checker."""
+    data = bytes(model.SerializeToString(deterministic=True))
     try:
         onnx.checker.check_model(data)
     except onnx.checker.ValidationError as error:
@@ -53,8 +79,40 @@ def write_model(proto: onnx.ModelProto, path: str | Path, metadata: Mapping[str,
         raise RuntimeFailure(
             f"{target}: the model to be written is not valid ONNX ({reason}); please report this"
         ) from error
-    write_atomic(target, data)
-    return Written(target, hashlib.sha256(data).hexdigest(), len(data))
+    return data
+
+
+def _write_in_two(proto: onnx.ModelProto, target: Path, metadata: Mapping[str, str] | None) -> Written:
+    """Large weights into one file, everything else into another that names it.
+
+    An older model of that name is removed before its weights are replaced: whoever reads meanwhile finds a complete
+    pair or none.
+    """
+    large = [tensor for tensor in proto.graph.initializer if is_mapped(tensor) or len(tensor.raw_data) >= OUTSIDE_BYTES]
+    model = serializable(without_initializers(proto, {tensor.name for tensor in large}), metadata)
+    read = {name for node in model.graph.node for name in reads(node)} | {value.name for value in model.graph.output}
+    large = [tensor for tensor in large if tensor.name in read]
+    checked = onnx.ModelProto.FromString(model.SerializeToString())
+    declare(checked, large)
+    _checked(checked, target)
+    beside = target.with_name(f"{target.name}.data")
+    with replacing(target) as main:
+        with replacing(beside) as file:
+            for tensor in large:
+                file.write(b"\0" * (-file.tell() % PAGE))
+                offset = file.tell()
+                for block in stored_blocks(tensor):
+                    file.write(block)
+                model.graph.initializer.append(outside(tensor, beside.name, offset, file.tell() - offset))
+            size = file.tell()
+            data = bytes(model.SerializeToString(deterministic=True))
+            main.write(data)
+            target.unlink(missing_ok=True)
+    digest = hashlib.sha256(data)
+    for tensor in large:
+        for block in stored_blocks(tensor):
+            digest.update(block)
+    return Written(target, digest.hexdigest(), len(data) + size)
 
 
 def serializable(proto: onnx.ModelProto, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
@@ -72,5 +130,6 @@ def serializable(proto: onnx.ModelProto, metadata: Mapping[str, str] | None = No
 
 
 def file_bytes(proto: onnx.ModelProto) -> int:
-    """Bytes that `write_model` would write for `proto` without further metadata."""
-    return int(serializable(proto).ByteSize())
+    """Bytes that `write_model` would write for `proto` without further metadata (up to padding, where in two files)."""
+    mapped = sum(stored_bytes(tensor) for tensor in proto.graph.initializer if is_mapped(tensor))
+    return int(serializable(proto).ByteSize()) + mapped

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from hwc_onnx.errors import RuntimeFailure, UsageError
 
@@ -35,16 +37,29 @@ def write_atomic(path: Path, data: bytes, option: str = "-o or --run-dir") -> No
         UsageError: the folder does not exist or is not writable.
         RuntimeFailure: the disk is full or failed; the old file is untouched.
     """
+    with replacing(path, option) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path, option: str = "-o or --run-dir") -> Iterator[IO[bytes]]:
+    """A file to write to, which takes the place of `path` once the block ends without an error.
+
+    Raises:
+        UsageError, RuntimeFailure: as `write_atomic`.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError | IsADirectoryError):
             raise UsageError(
                 f"{path}: cannot be written ({error.strerror}); choose a writable place with {option}"

@@ -14,7 +14,7 @@ import onnx
 
 from hwc_onnx.accuracy.types import Evaluation
 from hwc_onnx.cost.types import ModelCost
-from hwc_onnx.files import write_atomic
+from hwc_onnx.export import write_model
 from hwc_onnx.plan import CompressionPlan
 
 PACKAGES = ("hwc-onnx", "onnx", "onnxruntime", "numpy", "scipy", "torch", "optuna")
@@ -97,8 +97,7 @@ class Result:
 
     def save(self, path: str | Path) -> Path:
         """Write the model to another place (UsageError when that fails)."""
-        write_atomic(Path(path), self.proto.SerializeToString(deterministic=True))
-        return Path(path)
+        return write_model(self.proto, path).path
 
 
 def sha256(data: bytes) -> str:

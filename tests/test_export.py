@@ -16,6 +16,7 @@ from onnx import numpy_helper
 from hwc_onnx import export
 from hwc_onnx.errors import RuntimeFailure, UsageError
 from hwc_onnx.export import file_bytes, write_model
+from hwc_onnx.graph.loading import load_model
 from tests.rewrite.quantized_case import QuantizedCase, relative
 
 
@@ -90,10 +91,33 @@ def test_write_model_invalid_model_is_not_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_write_model_too_large_is_refused_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_write_model_larger_than_a_message_lies_in_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = QuantizedCase.of("chain").case.model
     monkeypatch.setattr(export, "LARGEST", 100)
-    with pytest.raises(RuntimeFailure, match="at most 100"):
+    monkeypatch.setattr(export, "OUTSIDE_BYTES", 64)
+    (tmp_path / "m.onnx").write_bytes(b"earlier result")
+    written = write_model(model, tmp_path / "m.onnx", {"hwc.seed": "3"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
+    loaded = load_model(written.path)
+    assert loaded.digest == written.sha256 and loaded.file_bytes <= written.file_bytes
+    feeds = QuantizedCase.of("chain").case.feeds
+    found = onnxruntime.InferenceSession(str(written.path)).run(None, feeds)[0]
+    expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)[0]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_write_model_in_two_on_a_full_disk_leaves_the_old_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "LARGEST", 100)
+    (tmp_path / "m.onnx").write_bytes(b"earlier model")
+    (tmp_path / "m.onnx.data").write_bytes(b"earlier weights")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(export, "stored_blocks", lambda tensor: full(0))
+    monkeypatch.setattr(export, "OUTSIDE_BYTES", 64)
+    with pytest.raises(RuntimeFailure, match="No space left"):
         write_model(QuantizedCase.of("chain").case.model, tmp_path / "m.onnx")
-    assert not list(tmp_path.iterdir())
+    assert (tmp_path / "m.onnx").read_bytes() == b"earlier model"
+    assert (tmp_path / "m.onnx.data").read_bytes() == b"earlier weights"
+    assert len(list(tmp_path.iterdir())) == 2

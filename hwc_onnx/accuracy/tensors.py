@@ -50,7 +50,7 @@ def run_tensors(
         for first in range(0, last, step):
             feed = {spec.name: samples.inputs[spec.name][first : first + step] for spec in session.inputs}
             try:
-                arrays = session.ort.run(group, feed)
+                arrays = session.ort.run(group, {**feed, **session.constants})
             except Exception as error:
                 raise RuntimeFailure(
                     f"calibration: ONNX Runtime failed on samples {first} to {first + step - 1}: {error}; check that "

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +32,9 @@ BLOCK_BYTES = 64 << 20
 SPILL_BYTES = 16 << 20
 """Arrays of a mapped model below this size are kept in the message; larger ones go to the temporary file."""
 
-_PAGE = 4096
+PAGE = 4096
+"""Tensors in a file start at multiples of this, so that they can be mapped."""
+
 _SCRATCH = "scratch"
 _files: dict[str, str | IO[bytes]] = {}
 
@@ -52,12 +54,12 @@ def stored_bytes(tensor: TensorProto) -> int:
     if bits is not None:
         return (count * bits + 7) // 8
     try:
-        size: int = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        width = int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"tensor '{tensor.name}': element type {tensor.data_type} is not one of ONNX; export the model again"
         ) from error
-    return count * size
+    return count * width
 
 
 def _shape(tensor: TensorProto) -> str:
@@ -151,6 +153,7 @@ def tensor_values(tensor: TensorProto) -> NDArray[Any]:
     shape, dtype = tuple(tensor.dims), helper.tensor_dtype_to_np_dtype(tensor.data_type)
     if 0 in shape:
         return np.zeros(shape, dtype)
+    assert tensor.data_type not in PACKED_BITS, f"{tensor.name}: packed elements are never mapped"
     try:
         return np.memmap(source, dtype, "r", int(facts["offset"]), shape)
     except (OSError, ValueError) as error:
@@ -170,25 +173,64 @@ def without_mapped(proto: onnx.ModelProto) -> onnx.ModelProto:
     mapped = [tensor for tensor in proto.graph.initializer if is_mapped(tensor)]
     if not mapped:
         return proto
+    light = without_initializers(proto, {tensor.name for tensor in mapped})
+    declare(light, mapped)
+    return light
+
+
+def without_initializers(proto: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:
+    """A copy that lacks these initializers, whose values are not copied on the way."""
     light = onnx.ModelProto()
-    light.CopyFrom(proto)
-    names = {tensor.name for tensor in mapped}
-    kept = [tensor for tensor in proto.graph.initializer if tensor.name not in names]
-    del light.graph.initializer[:]
-    light.graph.initializer.extend(kept)
-    declared = {value.name for value in light.graph.input}
-    light.graph.input.extend(
+    for field, value in proto.ListFields():
+        if field.name != "graph":
+            _take(light, field.name, value)
+    for field, value in proto.graph.ListFields():
+        kept = [tensor for tensor in value if tensor.name not in names] if field.name == "initializer" else value
+        _take(light.graph, field.name, kept)
+    return light
+
+
+def _take(message: Any, field: str, value: Any) -> None:
+    """Set one field of a message: a number, a text, or a list of messages."""
+    if isinstance(value, int | str):
+        setattr(message, field, value)
+    elif hasattr(value, "__len__"):
+        getattr(message, field).extend(value)
+    else:
+        getattr(message, field).CopyFrom(value)
+
+
+def declare(proto: onnx.ModelProto, tensors: Sequence[TensorProto]) -> None:
+    """Make these tensors inputs of the model, in place."""
+    declared = {value.name for value in proto.graph.input}
+    proto.graph.input.extend(
         helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-        for tensor in mapped
+        for tensor in tensors
         if tensor.name not in declared
     )
-    light.ir_version = max(light.ir_version, 4)
-    return light
+    proto.ir_version = max(proto.ir_version, 4)
+
+
+def stored_blocks(tensor: TensorProto) -> Iterator[Any]:
+    """The stored bytes, in pieces that do not fill the memory."""
+    if not is_mapped(tensor):
+        yield tensor.raw_data
+        return
+    flat = tensor_values(tensor).reshape(-1).view(np.uint8)
+    for start in range(0, flat.size, BLOCK_BYTES):
+        yield np.array(flat[start : start + BLOCK_BYTES]).data
+
+
+def outside(tensor: TensorProto, location: str, offset: int, length: int) -> TensorProto:
+    """The same tensor with its values in a file beside the model."""
+    stored = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, doc_string=tensor.doc_string)
+    _refer(stored, location, offset, length)
+    return stored
 
 
 def spill(name: str, values: NDArray[Any]) -> TensorProto:
     """A mapped tensor with these values, which are written to the temporary file."""
-    values = np.ascontiguousarray(values) if values.ndim else values
+    values = np.asarray(values, order="C")
     flat = values.reshape(-1)
     step = max(1, BLOCK_BYTES // max(values.itemsize, 1))
     blocks = (flat[start : start + step] for start in range(0, flat.size, step))
@@ -204,7 +246,7 @@ def spill_blocks(name: str, shape: tuple[int, ...], data_type: int, blocks: Iter
     tensor = TensorProto(name=name, data_type=data_type, dims=shape)
     file = _scratch()
     try:
-        start = -(-file.seek(0, os.SEEK_END) // _PAGE) * _PAGE
+        start = -(-file.seek(0, os.SEEK_END) // PAGE) * PAGE
         file.seek(start)
         for block in blocks:
             file.write(np.ascontiguousarray(block).view(np.uint8).data)
@@ -224,7 +266,7 @@ def keep(name: str, values: NDArray[Any], large: bool) -> TensorProto:
     """An initializer: in the message, or, for a large array of a `large` model, in the temporary file."""
     if large and values.nbytes >= SPILL_BYTES:
         return spill(name, values)
-    return numpy_helper.from_array(np.ascontiguousarray(values), name)
+    return numpy_helper.from_array(np.asarray(values, order="C"), name)
 
 
 def map_blocks(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +84,7 @@ def _from_memory(source: onnx.ModelProto) -> Loaded:
     for tensor in proto.graph.initializer:
         if external.is_mapped(tensor):
             size += external.stored_bytes(tensor)
-            for block in _blocks(tensor):
+            for block in external.stored_blocks(tensor):
                 digest.update(block)
     return Loaded(proto, None, digest.hexdigest(), size)
 
@@ -158,19 +157,9 @@ def _take_external(proto: onnx.ModelProto, path: Path, digest: Any) -> int:
                     f"{path}: more than 2 GiB in tensors that cannot be mapped (packed integers, control flow, tensors "
                     f"below {external.SPILL_BYTES >> 20} MiB); join small tensors before exporting"
                 )
-        for block in _blocks(tensor):
+        for block in external.stored_blocks(tensor):
             digest.update(block)
     return total
-
-
-def _blocks(tensor: TensorProto) -> Iterator[Any]:
-    """The stored bytes in pieces that do not fill the memory."""
-    if not external.is_mapped(tensor):
-        yield tensor.raw_data
-        return
-    flat = external.tensor_values(tensor).reshape(-1).view(np.uint8)
-    for start in range(0, flat.size, external.BLOCK_BYTES):
-        yield np.ascontiguousarray(flat[start : start + external.BLOCK_BYTES]).data
 
 
 def _looks_like_onnx(data: bytes) -> bool:

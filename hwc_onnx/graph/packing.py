@@ -11,9 +11,10 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
+
+from hwc_onnx.graph.external import tensor_values
 
 CONTAINER_BITS: Mapping[int, int] = MappingProxyType(
     {
@@ -63,7 +64,8 @@ def integer_tensor(name: str, codes: NDArray[np.integer], data_type: int) -> Ten
 
 def integer_values(tensor: TensorProto) -> NDArray[np.int32]:
     """The integers of a quantized initializer of any container, as int32."""
-    return onnx.numpy_helper.to_array(tensor).astype(np.int32)
+    values: NDArray[np.int32] = tensor_values(tensor).astype(np.int32)
+    return values
 
 
 def codes_fit(codes: NDArray[np.integer], bits: int, axis: int | None) -> bool:

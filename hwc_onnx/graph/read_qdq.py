@@ -21,6 +21,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 
+from hwc_onnx.graph.external import any_mapped, keep, tensor_values
 from hwc_onnx.graph.model_view import reads
 from hwc_onnx.graph.packing import CONTAINER_BITS, codes_fit, integer_values
 
@@ -77,6 +78,7 @@ class _Reader:
         inner = (name for node in graph.node for name in reads(node)[len([entry for entry in node.input if entry]) :])
         self.pinned = self.outputs.union(inner)
         self.declared = _declared_bits(proto)
+        self.large = any_mapped(proto)
         self.weights: dict[str, TensorProto] = {}
         self.weight_bits: dict[str, int] = {}
         self.file_bits: dict[str, int] = {}
@@ -127,7 +129,7 @@ class _Reader:
             return
         shifted = codes - _spread(offset, codes.shape, axis, block)
         values = (shifted * _spread(scale, codes.shape, axis, block)).astype(np.float32)
-        self.weights[name] = numpy_helper.from_array(values, name)
+        self.weights[name] = keep(name, values, self.large)
         self.dropped.add(id(node))
         if container <= 8:
             self.file_bits[name] = container
@@ -190,7 +192,7 @@ class _Reader:
         container = self._container(quantize)
         if scale is None or container is None:
             return
-        values = numpy_helper.to_array(self.tensors[quantize.input[0]]).astype(np.float32)
+        values = tensor_values(self.tensors[quantize.input[0]]).astype(np.float32)
         axis, block = _attribute(node, "axis", 1), _attribute(node, "block_size", 0)
         offset = np.zeros((), np.int32) if zero is None else zero
         if not (_matches(scale, values.shape, axis, block) and _matches(offset, values.shape, axis, block)):
@@ -239,7 +241,7 @@ class _Reader:
         tensor = self.tensors[name]
         if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4):
             return integer_values(tensor)
-        return numpy_helper.to_array(tensor)
+        return tensor_values(tensor)
 
     def _assemble(self) -> onnx.ModelProto:
         """The model without what was taken out, constants that nothing reads any more included."""
@@ -296,7 +298,7 @@ class _Reader:
         tensor = self.weights.get(name, self.tensors.get(name))
         if tensor is None or tensor.data_type != TensorProto.FLOAT:
             return None
-        values = numpy_helper.to_array(tensor)
+        values = tensor_values(tensor)
         shape = self.weights[node.input[1]].dims
         if node.op_type == "Gemm":
             expected: tuple[int, ...] = (1, values.size)

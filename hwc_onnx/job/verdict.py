@@ -93,7 +93,7 @@ def write_output(run: Running, verdict: Verdict) -> Written:
     if verdict.candidate is None:
         content = loaded.path.read_bytes() if loaded.path is not None else b""
         if sha256(content) != loaded.digest:  # external data would not be found beside another file
-            content = loaded.proto.SerializeToString(deterministic=True)
+            return write_model(loaded.proto, output)
         write_atomic(output, content)
         return Written(output, sha256(content), len(content))
     candidate, evaluation = verdict.candidate, verdict.look.evaluation

@@ -6,6 +6,7 @@ The converter sees the model without its large constants, which no conversion lo
 from __future__ import annotations
 
 import logging
+import math
 
 import onnx
 
@@ -26,14 +27,23 @@ def raised(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     if opset_of(model) >= LOWEST_OPSET:
         return model
+    result = converted(model, LOWEST_OPSET)
+    if result is None:
+        return model
+    result.ir_version = max(model.ir_version, 7)
+    return result
+
+
+def converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto | None:
+    """The model as ONNX's converter writes it at `opset`, metadata kept; None, with a warning, where it fails."""
     light, large = _without_large(model)
     try:
-        result = onnx.version_converter.convert_version(light, LOWEST_OPSET)
+        result = onnx.version_converter.convert_version(light, opset)
     except (RuntimeError, ValueError, onnx.version_converter.ConvertError) as error:
         logger.warning(
-            "opset %d stays: raising it to %d failed (%s)", opset_of(model), LOWEST_OPSET, " ".join(str(error).split())
+            "opset %d stays: raising it to %d failed (%s)", opset_of(model), opset, " ".join(str(error).split())
         )
-        return model
+        return None
     names = {tensor.name for tensor in large}
     inputs = [value for value in result.graph.input if value.name not in names]
     copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in inputs]
@@ -42,12 +52,11 @@ def raised(model: onnx.ModelProto) -> onnx.ModelProto:
     result.graph.initializer.extend(large)
     del result.metadata_props[:]
     result.metadata_props.extend(model.metadata_props)
-    result.ir_version = max(model.ir_version, 7)
     return result
 
 
 def _without_large(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
-    large = [tensor for tensor in model.graph.initializer if sum(1 for _ in tensor.dims) and _elements(tensor) > SMALL]
+    large = [tensor for tensor in model.graph.initializer if math.prod(tensor.dims) > SMALL]
     names = {tensor.name for tensor in large}
     light = onnx.ModelProto()
     light.CopyFrom(model)
@@ -61,10 +70,3 @@ def _without_large(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.T
         if tensor.name not in declared
     )
     return light, large
-
-
-def _elements(tensor: onnx.TensorProto) -> int:
-    count = 1
-    for size in tensor.dims:
-        count *= size
-    return count

@@ -11,11 +11,12 @@ import logging
 
 import numpy as np
 import onnx
-from onnx import helper, version_converter
+from onnx import helper
 
 from hwc_onnx.errors import ModelError
 from hwc_onnx.graph.infer import input_shapes_of, run_for
 from hwc_onnx.normalize.compare import random_feeds
+from hwc_onnx.normalize.raising import converted
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +42,8 @@ def raise_opset(proto: onnx.ModelProto, opset: int, check: bool = True) -> onnx.
     """
     if model_opset(proto) >= opset:
         return proto
-    try:
-        raised = version_converter.convert_version(proto, opset)
-    except (RuntimeError, ValueError, version_converter.ConvertError) as error:
-        logger.warning(
-            "opset %d stays: raising it to %d failed (%s)", model_opset(proto), opset, " ".join(str(error).split())
-        )
+    raised = converted(proto, opset)
+    if raised is None:
         return None
     _restore_declarations(raised, proto)
     if check and not same_outputs(proto, raised):

@@ -10,7 +10,6 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from hwc_onnx.graph.read_qdq import read_qdq
-from hwc_onnx.rewrite import opset as opset_module
 from hwc_onnx.rewrite.opset import model_opset, raise_opset, same_outputs
 from tests.rewrite.quantized_case import LEVELS, QuantizedCase, relative, run_at
 
@@ -31,7 +30,7 @@ def test_insert_qdq_stays_in_int8_and_says_so_when_the_converter_fails(
     def fail(*_: object) -> None:
         raise RuntimeError("no adapter for this operator")
 
-    monkeypatch.setattr(opset_module.version_converter, "convert_version", fail)
+    monkeypatch.setattr(onnx.version_converter, "convert_version", fail)
     quantized = QuantizedCase.of("chain", opset=17)
     with caplog.at_level(logging.WARNING):
         written = quantized.written(3, 8)
@@ -53,7 +52,7 @@ def test_raise_opset_refuses_a_model_that_computes_something_else(monkeypatch: p
         bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) * np.float32(1.001), "b2"))
         return changed
 
-    monkeypatch.setattr(opset_module.version_converter, "convert_version", corrupt)
+    monkeypatch.setattr(onnx.version_converter, "convert_version", corrupt)
     assert raise_opset(model, 21) is None
     assert raise_opset(model, 21, check=False) is not None
 
