@@ -75,8 +75,10 @@ def memory() -> dict[str, float]:
 
 def child(step: str, path: Path) -> None:
     """Run one step and print its peaks as JSON."""
-    import hwc_onnx.api  # noqa: F401  the imports are not part of the step
+    # what the imports take is not part of the step
     import onnxruntime  # noqa: F401
+
+    import hwc_onnx.api  # noqa: F401
 
     start, peak, done = memory(), memory(), threading.Event()
 

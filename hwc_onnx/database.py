@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.collector import Calibration
 from hwc_onnx.accuracy.runner import usable_threads
+from hwc_onnx.graph.external import tensor_values
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, Layer, LayerGraph
 from hwc_onnx.plan import Achieved, CompressionPlan, LayerConfig, channel_choice, check_plan, group_bits
 from hwc_onnx.pruning.base import CoarseAlgorithm, FineAlgorithm
@@ -317,6 +318,6 @@ def _parameters(layer: Layer, tensors: Mapping[str, onnx.TensorProto]) -> Parame
     assert layer.weight is not None
     bias = None
     if layer.bias is not None and layer.bias in tensors:
-        bias = onnx.numpy_helper.to_array(tensors[layer.bias]).reshape(-1)
+        bias = tensor_values(tensors[layer.bias]).reshape(-1)
     takes_bias = bias is not None or layer.op_type in ("Conv", "ConvTranspose", "Gemm")
-    return Parameters(onnx.numpy_helper.to_array(tensors[layer.weight]), bias, takes_bias)
+    return Parameters(tensor_values(tensors[layer.weight]), bias, takes_bias)

@@ -11,7 +11,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import DataError, RuntimeFailure
+from hwc_onnx.graph.external import mapped_feeds, without_mapped
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -56,7 +57,8 @@ class InputSpec:
 class Session:
     """An open model: ONNX Runtime's session, what it reads and writes, and the settings that its results depend on.
 
-    `spread` says what the threads share: batches that run side by side, or the work inside one operator.
+    `spread` says what the threads share: batches that run side by side, or the work inside one operator. `constants`
+    are weights of a large model, fed from where they are mapped.
     """
 
     ort: onnxruntime.InferenceSession
@@ -65,6 +67,7 @@ class Session:
     threads: int
     level: Level
     spread: Spread = "samples"
+    constants: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
 
     @property
     def fixed_batch(self) -> int | None:
@@ -78,7 +81,7 @@ class Session:
             RuntimeFailure: ONNX Runtime fails; its own reason is quoted.
         """
         try:
-            return list(self.ort.run(None if names is None else list(names), dict(feeds)))
+            return list(self.ort.run(None if names is None else list(names), {**feeds, **self.constants}))
         except Exception as error:
             raise RuntimeFailure(
                 f"running the model failed: {_reason(error)}; check that the original runs on the same samples"
@@ -152,7 +155,7 @@ def open_session(
     if level == "fake_quant":
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     where = str(model) if isinstance(model, str | Path) else f"model '{model.graph.name}'"
-    source = str(model) if isinstance(model, str | Path) else model.SerializeToString()
+    source = str(model) if isinstance(model, str | Path) else without_mapped(model).SerializeToString()
     # a fusion may lose a tensor that is read in the middle of a graph; what is computed does not depend on the level
     names = (_LEVEL_NAMES[level], "ORT_ENABLE_EXTENDED") if level == "fake_quant" else (_LEVEL_NAMES[level],)
     for name in names:
@@ -166,10 +169,14 @@ def open_session(
                     f"{where}: ONNX Runtime {onnxruntime.__version__} cannot open it at level '{level}': {_reason(error)}; "
                     "check that the model runs unmodified, and that this version supports its opset and operators"
                 ) from error
+    constants = {} if isinstance(model, str | Path) else mapped_feeds(model)
     specs = tuple(
-        InputSpec(value.name, _static(value.shape), _numpy_type(value.type)) for value in session.get_inputs()
+        InputSpec(value.name, _static(value.shape), _numpy_type(value.type))
+        for value in session.get_inputs()
+        if value.name not in constants
     )
-    return Session(session, specs, tuple(value.name for value in session.get_outputs()), count, level, spread)
+    outputs = tuple(value.name for value in session.get_outputs())
+    return Session(session, specs, outputs, count, level, spread, constants)
 
 
 def batch_size(session: Session) -> int:
