@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from .options import input_shape_option, model_argument
+from .options import accelerator_option, input_shape_option, model_argument
 from .settings import Settings, shared_options
 
 
 @click.command(short_help="Layers, channel groups, and what is locked.")
 @model_argument
+@accelerator_option
+@click.option("--figure", metavar="FILE.svg", help="Also draw the layers with one colour for each channel group.")
 @input_shape_option
 @shared_options
-def inspect(settings: Settings, model: str, input_shapes: dict[str, tuple[int, ...]] | None) -> None:
+def inspect(
+    settings: Settings,
+    model: str,
+    accelerator: str,
+    figure: str | None,
+    input_shapes: dict[str, tuple[int, ...]] | None,
+) -> None:
     """Layers, channel groups and activation groups of MODEL, with the reason where channels cannot be removed.
 
     \b
@@ -20,11 +30,17 @@ def inspect(settings: Settings, model: str, input_shapes: dict[str, tuple[int, .
       hwc-onnx inspect model.onnx
       hwc-onnx inspect model.onnx --input-shape images:1x3x224x224
       hwc-onnx inspect model.onnx --json
+      hwc-onnx inspect model.onnx --figure groups.svg
     """
     from hwc_onnx import api
+    from hwc_onnx.files import cache_folder
+    from hwc_onnx.report.group_figure import checked_svg, write_group_figure
     from hwc_onnx.report.inspect_table import inspect_tables
     from hwc_onnx.report.payloads import inspect_payload
 
+    page = None if figure is None else checked_svg(figure)
     graph = api.inspect(model, input_shapes=input_shapes)
-    payload = inspect_payload(graph)
+    payload = inspect_payload(graph, api.graph_cost(graph, accelerator, cache_folder()), accelerator)
+    if page is not None:
+        write_group_figure(page, payload, f"Channel groups of {Path(model).name}")
     settings.show(payload, lambda: inspect_tables(payload))

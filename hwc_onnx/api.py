@@ -17,7 +17,7 @@ from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.cost.types import ModelCost
-from hwc_onnx.errors import DataError, UsageError
+from hwc_onnx.errors import DataError, ModelError, UsageError
 from hwc_onnx.events import Listener
 from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.job.applying import Applied, apply_plan
@@ -183,6 +183,16 @@ def profile(
 def inspect(model: Model, *, input_shapes: InputShapes = None) -> LayerGraph:
     """Layers, channel groups, activation groups and what is not modelled."""
     return open_model(model, input_shapes).graph
+
+
+def graph_cost(
+    graph: LayerGraph, accelerator: str | Path = "edge-flex", cache_dir: str | Path | None = None
+) -> ModelCost | None:
+    """The cost of what `inspect` returned, at the widths that it has; None where some layer fits the accelerator in no way."""
+    try:
+        return CostModel(load_profile(accelerator), cache_dir).cost(graph)
+    except ModelError:
+        return None
 
 
 def evaluate(

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from hwc_onnx.report.console import table
-from hwc_onnx.report.quantities import count
+from hwc_onnx.report.quantities import count, percent
 
 
 def inspect_tables(payload: dict[str, Any]) -> list[RenderableType]:
@@ -16,6 +16,7 @@ def inspect_tables(payload: dict[str, Any]) -> list[RenderableType]:
     shown: list[RenderableType] = [
         f"{payload['node_count']} nodes, {len(payload['layers'])} layers, {count(payload['macs'])} MACs, "
         f"{count(payload['params'])} weights, opset {payload['opset']}; input {inputs}",
+        _prunable(payload),
         "",
     ]
     layers = table("Layers", "layer", "op", "weight", "MACs", "weights", left=3)
@@ -23,10 +24,16 @@ def inspect_tables(payload: dict[str, Any]) -> list[RenderableType]:
         shape = "x".join(str(n) for n in layer["weight_shape"]) or "two activations"
         layers.add_row(layer["key"], layer["op_type"], shape, count(layer["macs"]), count(layer["params"]))
     shown.append(layers)
-    groups = table("\nChannel groups", "group", "channels", "made by", "read by")
+    groups = table("\nChannel groups", "group", "channels", "made by", "read by", "weights", "energy")
     for group in payload["groups"]:
-        members = (str(len(group["producers"])), str(len(group["consumers"])))
-        groups.add_row(group["id"], f"{group['channels']}{' locked' if group['locked_because'] else ''}", *members)
+        share = group["prunable"]
+        groups.add_row(
+            group["id"],
+            f"{group['channels']}{' locked' if group['locked_because'] else ''}",
+            str(len(group["producers"])),
+            str(len(group["consumers"])),
+            *("-" if group["locked_because"] or part is None else percent(part) for part in (share["params"], share["energy"])),
+        )
     shown.append(groups)
     shown += [f"locked: {group['locked_because']}" for group in payload["groups"] if group["locked_because"]]
     stored = table("\nActivation groups", "stored tensor", "tensors", "layers that read it")
@@ -39,3 +46,9 @@ def inspect_tables(payload: dict[str, Any]) -> list[RenderableType]:
             unmodelled.add_row(item["key"], item["reason"])
         shown.append(unmodelled)
     return shown
+
+
+def _prunable(payload: dict[str, Any]) -> str:
+    share = payload["prunable"]
+    cost = "" if share["energy"] is None else f", {percent(share['energy'])} of the energy on {payload['accelerator']}"
+    return f"channels can leave {percent(share['params'])} of the weights, {percent(share['macs'])} of the MACs{cost}"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hwc_onnx.accuracy.types import Evaluation
 from hwc_onnx.cost.types import ModelCost
-from hwc_onnx.graph.layer_graph import Layer, LayerGraph
+from hwc_onnx.graph.layer_graph import Layer, LayerGraph, Member
+from hwc_onnx.report.prunable import Share, prunable_share
 
 if TYPE_CHECKING:
     from hwc_onnx.export import Written
@@ -59,8 +60,9 @@ class Applied(Protocol):
         """Whether samples were given."""
 
 
-def inspect_payload(graph: LayerGraph) -> dict[str, Any]:
-    """Layers, channel groups, activation groups and unmodelled nodes of a model."""
+def inspect_payload(graph: LayerGraph, cost: ModelCost | None = None, accelerator: str | None = None) -> dict[str, Any]:
+    """Layers, channel groups, activation groups and unmodelled nodes of a model; with its `cost`, shares of its energy."""
+    energy_of = None if cost is None else {node.key: node.total for node in cost.nodes}
     producers = {key: group.root for group in graph.channel_groups for key in group.producers}
     return {
         "schema": SCHEMA,
@@ -72,6 +74,8 @@ def inspect_payload(graph: LayerGraph) -> dict[str, Any]:
         "op_types": dict(sorted(Counter(node.op_type for node in graph.nodes).items())),
         "macs": sum(layer.macs for layer in graph.layers),
         "params": sum(layer_params(layer) for layer in graph.layers),
+        "prunable": _share(prunable_share(graph, graph.channel_groups, energy_of)),
+        "accelerator": None if cost is None else accelerator,
         "layers": [
             {
                 "key": layer.key,
@@ -91,7 +95,9 @@ def inspect_payload(graph: LayerGraph) -> dict[str, Any]:
             {
                 "id": group.root,
                 "channels": group.channels,
-                "members": [{"tensor": member.tensor, "axis": member.axis} for member in group.members],
+                "parts": list(group.part_sizes),
+                "prunable": _share(prunable_share(graph, [group], energy_of)),
+                "members": [_member(member) for member in group.members],
                 "producers": list(group.producers),
                 "consumers": list(group.consumers),
                 "locked_because": group.locked_because,
@@ -104,6 +110,16 @@ def inspect_payload(graph: LayerGraph) -> dict[str, Any]:
         ],
         "unmodelled": [{"key": key, "reason": reason} for key, reason in graph.unmodelled],
     }
+
+
+def _share(share: Share) -> dict[str, Any]:
+    return {"params": share.params, "macs": share.macs, "energy": share.energy}
+
+
+def _member(member: Member) -> dict[str, Any]:
+    """Where a group lies: from position `offset` on, `positions` of them (not always side by side)."""
+    places = [place for place, channel in enumerate(member.index) if channel >= 0]
+    return {"tensor": member.tensor, "axis": member.axis, "offset": places[0], "positions": len(places)}
 
 
 def layer_params(layer: Layer) -> int:
