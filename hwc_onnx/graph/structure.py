@@ -7,6 +7,7 @@ sizes that would exhaust memory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import onnx
 from onnx import TensorProto
@@ -36,6 +37,7 @@ def check_structure(proto: onnx.ModelProto, where: str) -> None:
             or sizes beyond all reason.
     """
     graph = proto.graph
+    _check_text(proto, where)
     if not graph.node:
         raise ModelError(f"{where}: not an ONNX model, or one without any node; export the model again as .onnx")
     if not graph.output:
@@ -70,6 +72,26 @@ def all_tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
             yield from all_tensors(inner)
 
 
+def _check_text(proto: onnx.ModelProto, where: str) -> None:
+    """Protocol buffers hand out bytes where a text is not UTF-8."""
+    texts: list[Any] = [text for entry in proto.opset_import for text in [entry.domain]]
+    texts += [text for entry in proto.metadata_props for text in (entry.key, entry.value)]
+    texts += [proto.graph.name, *(text for f in proto.functions for text in (f.name, f.domain, *f.input, *f.output))]
+    graphs = [proto.graph]
+    while graphs:
+        graph = graphs.pop()
+        texts += [value.name for value in (*graph.input, *graph.output, *graph.value_info)]
+        texts += [dim.dim_param for value in (*graph.input, *graph.output) for dim in value.type.tensor_type.shape.dim]
+        texts += [tensor.name for tensor in graph.initializer]
+        for node in graph.node:
+            texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
+            texts += [attribute.name for attribute in node.attribute]
+            graphs += subgraphs(node)
+    wrong = next((text for text in texts if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise ModelError(f"{where}: truncated or damaged: {bytes(wrong)[:40]!r} is no UTF-8 text; export the model again")
+
+
 def _check_versions(proto: onnx.ModelProto, where: str) -> None:
     newest = onnx.defs.onnx_opset_version()
     declared = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
@@ -95,6 +117,11 @@ def _check_declarations(graph: onnx.GraphProto, where: str) -> None:
                 "give each input a name of its own"
             )
         names.add(value.name)
+        kind = value.type.tensor_type.elem_type
+        if value.type.HasField("tensor_type") and kind not in TensorProto.DataType.values()[1:]:
+            raise ModelError(
+                f"{where}: input '{value.name}' has element type {kind}, which is not one of ONNX; export the model again"
+            )
         total = 4
         for dim in value.type.tensor_type.shape.dim:
             total *= max(dim.dim_value, 1)

@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
+from hwc_onnx.graph.domains import is_foreign
 from hwc_onnx.graph.external import is_mapped, keep
 from hwc_onnx.graph.model_view import reads, subgraphs
 
@@ -84,7 +85,18 @@ def drop_unused(graph: onnx.GraphProto) -> None:
         copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
         del graph.initializer[:]
         graph.initializer.extend(copies)
+    forget_shapes(graph)
+
+
+def forget_shapes(graph: onnx.GraphProto) -> None:
+    """Drop the declared shapes of inner tensors, which a rewrite may have made wrong.
+
+    What operators of foreign domains make keeps its declaration: nothing else tells its shape.
+    """
+    foreign = {name for node in graph.node if is_foreign(node) for name in node.output}
+    kept = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in graph.value_info if v.name in foreign]
     del graph.value_info[:]
+    graph.value_info.extend(kept)
 
 
 def sort_nodes(proto: onnx.ModelProto) -> None:

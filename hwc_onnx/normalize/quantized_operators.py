@@ -23,13 +23,16 @@ import onnx
 from onnx import helper
 
 from hwc_onnx.graph.model_view import ModelView, opset_of
-from hwc_onnx.normalize.editing import all_names, fresh_name, put_initializer
+from hwc_onnx.normalize.editing import all_names, forget_shapes, fresh_name, put_initializer
 
 BINARY = {"QLinearAdd": "Add", "QLinearMul": "Mul"}
 UNARY = {
     "QLinearSigmoid": "Sigmoid", "QLinearLeakyRelu": "LeakyRelu", "QLinearAveragePool": "AveragePool",
     "QLinearGlobalAveragePool": "GlobalAveragePool", "QLinearReduceMean": "ReduceMean", "QLinearSoftmax": "Softmax",
 }  # fmt: skip
+MOVING = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "MaxPool", "Identity"})
+"""Operators that these models apply to the integers themselves; dequantizing commutes with them."""
+
 INTEGER = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
 OURS = frozenset({"channels_last", "opset"})
 """Attributes that only the quantized operators have."""
@@ -37,12 +40,15 @@ OURS = frozenset({"channels_last", "opset"})
 
 @dataclass
 class _Change:
-    """One rewriting: the view of the old graph, names in use, new nodes so far, dequantized tensors by source."""
+    """One rewriting: the view of the old graph, names in use, new nodes so far, dequantized tensors by source, and the
+    scale and zero point of the integers that were made so far.
+    """
 
     view: ModelView
     taken: set[str]
     nodes: list[onnx.NodeProto]
     dequantized: dict[tuple[str, ...], str]
+    grids: dict[str, tuple[str, str]]
 
     def dequantize(self, source: str, scale: str, zero: str, axis: int | None = None) -> str:
         """The float tensor that the integers `source` stand for."""
@@ -83,7 +89,7 @@ def to_quantizers(proto: onnx.ModelProto) -> bool:
     if not kinds & _TABLE.keys() | INTEGER.keys() or opset_of(proto) < 13:
         return False
     view = ModelView(proto)
-    change = _Change(view, all_names(proto.graph), [], {})
+    change = _Change(view, all_names(proto.graph), [], {}, {})
     skipped: set[int] = set()
     replaced = False
     for node in proto.graph.node:
@@ -93,6 +99,11 @@ def to_quantizers(proto: onnx.ModelProto) -> bool:
             tail = _integer(change, node)
             skipped |= {id(other) for other in tail}
             done = bool(tail)
+        elif node.op_type == "QuantizeLinear" and len(node.input) > 1:
+            change.grids[node.output[0]] = (node.input[1], _input(node, 2))
+            done = False
+        elif node.op_type in MOVING:
+            done = _moved(change, node)
         else:
             done = node.op_type in _TABLE and _channels_first(node) and _TABLE[node.op_type](change, node)
         replaced |= done
@@ -100,7 +111,7 @@ def to_quantizers(proto: onnx.ModelProto) -> bool:
             change.nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
     del proto.graph.node[:]
     proto.graph.node.extend(change.nodes)
-    del proto.graph.value_info[:]
+    forget_shapes(proto.graph)
     return replaced
 
 
@@ -155,6 +166,14 @@ def _unary(change: _Change, node: onnx.NodeProto) -> bool:
     return _finish(change, node, UNARY[node.op_type], [change.dequantize(x, xs, xz)], ys, yz)
 
 
+def _moved(change: _Change, node: onnx.NodeProto) -> bool:
+    grid = change.grids.get(node.input[0])
+    if grid is None or len([name for name in node.output if name]) != 1:
+        return False
+    operands = [change.dequantize(node.input[0], *grid), *node.input[1:]]
+    return _finish(change, node, node.op_type, operands, *grid)
+
+
 def _concat(change: _Change, node: onnx.NodeProto) -> bool:
     parts = [list(node.input[start : start + 3]) for start in range(2, len(node.input), 3)]
     operands = [change.dequantize(*part) for part in parts]
@@ -170,6 +189,7 @@ def _finish(
     change.compute(node, op_type, operands, result)
     inputs = [result, scale, zero] if zero else [result, scale]
     change.nodes.append(helper.make_node("QuantizeLinear", inputs, [output], name=f"{output}_QuantizeLinear"))
+    change.grids[output] = (scale, zero)
     return True
 
 

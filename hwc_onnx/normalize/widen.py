@@ -11,7 +11,7 @@ from onnx import TensorProto, numpy_helper
 
 from hwc_onnx.graph import external
 from hwc_onnx.graph.model_view import subgraphs
-from hwc_onnx.normalize.editing import all_names, fresh_name, rename_reads
+from hwc_onnx.normalize.editing import all_names, forget_shapes, fresh_name, rename_reads
 
 HALF = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 OTHER_FLOATS = HALF | {TensorProto.DOUBLE}
@@ -46,7 +46,7 @@ def widen(proto: onnx.ModelProto) -> bool:
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in (*before, *proto.graph.node, *after)]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
-    del proto.graph.value_info[:]
+    forget_shapes(proto.graph)
     return bool(kinds & HALF)
 
 

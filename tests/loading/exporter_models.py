@@ -283,14 +283,9 @@ def local_function() -> onnx.ModelProto:
     b = Builder(IMAGE)
     t = b.node("Block", "x", b.weight(6, 3, 3, 3), domain="acme.blocks", slope=0.1)
     t = b.node("Block", t, b.weight(6, 6, 3, 3), domain="acme.blocks", slope=0.2)
-    model = head_without_inference(b, t, 6)
+    model = head(b, t, 6)
     model.functions.append(function)
     return model
-
-
-def head_without_inference(b: Builder, x: str, channels: int) -> onnx.ModelProto:
-    """`head`, for graphs that ONNX's shape inference does not know."""
-    return head(b, x, channels)
 
 
 def if_on_data() -> onnx.ModelProto:
@@ -354,9 +349,7 @@ def sparse_weight() -> onnx.ModelProto:
         [12, 8],
     )
     t = b.node("Relu", b.node("MatMul", "x", "w"))
-    graph = helper.make_graph(b.nodes, "g", [b.input], [], b.constants)
     model = b.finish(b.gemm(t, 8, 5), [2, 5])
-    del graph
     model.graph.sparse_initializer.append(sparse)
     return model
 

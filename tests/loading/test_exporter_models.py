@@ -1,0 +1,174 @@
+"""What exporters write is read: the normal form computes the same, has the layers one expects, and takes a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import hwc_onnx
+from hwc_onnx.errors import ModelError, RuntimeFailure
+from hwc_onnx.graph import domains
+from hwc_onnx.graph.infer import input_shapes_of, run_for
+from hwc_onnx.graph.loading import load_model
+from hwc_onnx.graph.model_view import opset_of
+from hwc_onnx.normalize import pipeline, quantized_operators
+from hwc_onnx.normalize.compare import random_feeds, same_values
+from hwc_onnx.normalize.pipeline import normalize
+from tests.loading import exporter_models as models
+
+SHAPES = {"dynamic_sequence": {"x": (1, 7, 8)}, "dynamic_image": {"x": (1, 3, 12, 10)}}
+LAYERS = {
+    **{f"opset{version}": 3 for version in range(7, 27)},
+    "batch_arithmetic": 2, "dynamic_pad": 2, "constant_nodes": 2, "identity_chain": 4, "cast_chain": 3,
+    "unfused_norms": 3, "old_batch_norm": 2, "hard_swish_and_gelu": 5, "training_leftovers": 3,
+    "two_inputs_two_outputs": 4, "token_ids": 2, "local_function": 3, "if_on_data": 3, "loop": 3, "scan": 2,
+    "sequence_outside_layers": 3, "sparse_weight": 2, "optional_inputs": 3, "duplicate_node_names": 2,
+    "clashing_names": 5, "bfloat16_weights": 2, "float16": 3, "double": 3,
+}  # fmt: skip
+
+
+def same_outputs(before: onnx.ModelProto, after: onnx.ModelProto, shapes: dict[str, tuple[int, ...]] | None) -> bool:
+    """Whether both compute the same on new random input."""
+    feeds = random_feeds(before, input_shapes_of(before, shapes, 2), seed=7)
+    names = [value.name for value in before.graph.output]
+    first, second = run_for(before, feeds, names), run_for(after, feeds, names)
+    return (
+        first is not None and second is not None and all(same_values(first[n], second[n], 300.0) for n in names)
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in models.MODELS if name != "double"])
+def test_normal_form_computes_what_the_model_does(name: str) -> None:
+    loaded = load_model(models.MODELS[name]())
+    after = normalize(loaded.proto)
+    onnx.checker.check_model(after)
+    assert same_outputs(loaded.proto, after, None)
+    assert opset_of(after) >= 13
+
+
+@pytest.mark.parametrize("name", list(models.MODELS))
+def test_inspect_finds_every_layer(name: str) -> None:
+    assert len(hwc_onnx.inspect(models.MODELS[name]()).layers) == LAYERS[name]
+
+
+@pytest.mark.parametrize("name", list(SHAPES))
+def test_dynamic_sizes_are_settled_by_input_shape(name: str) -> None:
+    model = getattr(models, name)()
+    with pytest.raises(ModelError, match="--input-shape"):
+        hwc_onnx.inspect(model)
+    after = normalize(load_model(model).proto, SHAPES[name])
+    assert same_outputs(model, after, SHAPES[name])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["opset8", "two_inputs_two_outputs", "token_ids", "local_function", "if_on_data", "loop", "float16",
+     "duplicate_node_names", "clashing_names", "double"],
+)  # fmt: skip
+def test_uniform_plan_gives_a_model_close_to_the_original(name: str, tmp_path: Path) -> None:
+    model = load_model(models.MODELS[name]()).proto
+    feeds = random_feeds(model, input_shapes_of(model, None, 280), seed=3)
+    np.savez(tmp_path / "data.npz", **feeds)
+    plan = hwc_onnx.uniform_plan(model, "w8a8")
+    applied = hwc_onnx.apply_plan(model, plan=plan, data=tmp_path / "data.npz", recovery="ranges")
+    names = [value.name for value in model.graph.output]
+    few = {key: array[:8] for key, array in feeds.items()}
+    expected = run_for(model if name != "double" else normalize(model), few, names)
+    found = run_for(onnx.load(applied.save(tmp_path / "out.onnx").path), few, names)
+    assert expected is not None and found is not None
+    for output in names:
+        error = np.abs(found[output].astype(np.float64) - expected[output]).max()
+        assert error <= 0.05 * np.abs(expected[output]).max()
+
+
+def test_loading_numbers_equal_node_names() -> None:
+    names = [node.name for node in load_model(models.duplicate_node_names()).proto.graph.node]
+    assert len(set(names)) == len(names) and names[0] == "node"
+
+
+@given(st.lists(st.sampled_from(["a", "a_2", "a_3", "b", ""]), min_size=8, max_size=8))
+@settings(max_examples=40, deadline=None)
+def test_node_names_are_unique_after_loading(names: list[str]) -> None:
+    model = models.batch_arithmetic()
+    for node, name in zip(model.graph.node, names, strict=False):
+        node.name = name
+    found = [node.name for node in load_model(model).proto.graph.node if node.name]
+    assert len(set(found)) == len(found)
+
+
+def test_sizes_declared_below_one_count_as_open() -> None:
+    model = models.batch_arithmetic()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    assert not load_model(model).proto.graph.input[0].type.tensor_type.shape.dim[0].HasField("dim_value")
+
+
+@pytest.mark.parametrize("name", ["qoperator_model", "integer_operators", "qdq_model"])
+def test_quantized_models_are_read_back_and_not_quantized_again(name: str) -> None:
+    graph = hwc_onnx.inspect(getattr(models, name)())
+    assert [layer.weight_bits for layer in graph.layers] == [8] * len(graph.layers) != []
+    assert {layer.activation_bits for layer in graph.layers} == {8}
+    with pytest.raises(ModelError, match="already quantized"):
+        hwc_onnx.uniform_plan(getattr(models, name)(), "w4a4")
+
+
+@pytest.mark.parametrize("name", ["qoperator_model", "integer_operators"])
+def test_a_wrong_reading_of_quantized_operators_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = quantized_operators.to_quantizers
+
+    def wrong(proto: onnx.ModelProto) -> bool:
+        result = right(proto)
+        node = next(node for node in proto.graph.node if node.op_type in ("Conv", "MatMul"))
+        scale = next(t for t in proto.graph.initializer if t.name == _scale_of(proto, node.input[1]))
+        scale.CopyFrom(onnx.numpy_helper.from_array(1.3 * onnx.numpy_helper.to_array(scale), scale.name))
+        return result
+
+    monkeypatch.setattr(pipeline, "to_quantizers", wrong)
+    with pytest.raises(RuntimeFailure, match="normalization changed output"):
+        normalize(getattr(models, name)())
+
+
+def _scale_of(proto: onnx.ModelProto, name: str) -> str:
+    """The scale of the DequantizeLinear that makes `name`."""
+    return next(node.input[1] for node in proto.graph.node if name in node.output)
+
+
+def test_foreign_operator_is_left_alone_and_its_channels_are_locked() -> None:
+    model = models.custom_domain()
+    model.graph.value_info.append(models.value("t2", ["batch", 6, 8, 8]))
+    graph = hwc_onnx.inspect(model)
+    assert len(graph.layers) == 4
+    for group in graph.channel_groups:
+        if {"t0"} & set(group.producers):
+            assert group.locked_because is not None
+    with pytest.raises(ModelError, match=r"Whiten.*acme\.vision.*inspect and profile"):
+        hwc_onnx.uniform_plan(model, "w8a8")
+
+
+def test_a_wrong_rewrite_beside_a_foreign_operator_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = models.custom_domain()
+    model.graph.value_info.append(models.value("t2", ["batch", 6, 8, 8]))
+    assert [node.op_type for node in domains.foreign_nodes(normalize(model))] == ["Whiten"]
+
+    def wrong(proto: onnx.ModelProto, *_: object) -> None:
+        node = next(node for node in proto.graph.node if node.op_type == "Relu")
+        node.op_type = "Abs"
+
+    monkeypatch.setattr(pipeline, "merge_affine", wrong)
+    with pytest.raises(RuntimeFailure, match="operand 0 of whiten2"):
+        normalize(model)
+
+
+def test_an_opset_that_the_converter_cannot_raise_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no adapter")
+
+    monkeypatch.setattr(onnx.version_converter, "convert_version", fail)
+    model = models.opset(11)
+    after = normalize(model)
+    assert opset_of(after) == 11
+    assert same_outputs(model, after, None)
