@@ -117,8 +117,9 @@ def _groups(model: _Model, chosen: Mapping[str, int]) -> tuple[tuple[ChannelGrou
     reasons: dict[tuple[str, int], tuple[int, str]] = {}
     for met, (locked, why) in enumerate(graph.locks):
         reasons.setdefault(locked, (met, why))
+    readers = _readers(layers)
     groups = tuple(
-        _group(graph, family, producers, labels, axes[number], reasons, layers)
+        _group(graph, family, producers, labels, axes[number], reasons, layers, readers)
         for number, family in enumerate(families)
     )
     return groups, graph
@@ -186,6 +187,7 @@ def _group(
     axes: Sequence[tuple[str, int]],
     reasons: Mapping[tuple[str, int], tuple[int, str]],
     layers: Sequence[Layer],
+    readers: Mapping[tuple[str, int], Sequence[int]],
 ) -> ChannelGroup:
     # channels are numbered by their first appearance in the producers' outputs
     seen = np.concatenate([labels[graph.vertices(*producers[key])] for key in family])
@@ -212,7 +214,7 @@ def _group(
         channels=len(names),
         members=tuple(members),
         producers=tuple(family),
-        consumers=tuple(_consumers(layers, set(axes))),
+        consumers=tuple(layers[number].key for number in sorted({n for axis in axes for n in readers.get(axis, ())})),
         locked_because=None if reason is None else f"channels of `{root}` {reason}",
         parts=tuple(parts.tolist()) if parts.any() else (),
     )
@@ -227,12 +229,12 @@ def _in_order(parts: Labels) -> Labels:
     return found
 
 
-def _consumers(layers: Sequence[Layer], axes: set[tuple[str, int]]) -> list[str]:
-    found = []
-    for layer in layers:
-        if layer.weight is None:
-            continue
-        grouped = layer.op_type == "Conv" and layer.loop_dims.G > 1
-        if ((layer.inputs[0], 1) if grouped else (layer.weight, layer.input_axis)) in axes:
-            found.append(layer.key)
+def _readers(layers: Sequence[Layer]) -> dict[tuple[str, int], list[int]]:
+    """The layers, by number, that read the channels of each axis."""
+    found: dict[tuple[str, int], list[int]] = {}
+    for number, layer in enumerate(layers):
+        if layer.weight is not None:
+            grouped = layer.op_type == "Conv" and layer.loop_dims.G > 1
+            axis = (layer.inputs[0], 1) if grouped else (layer.weight, layer.input_axis)
+            found.setdefault(axis, []).append(number)
     return found

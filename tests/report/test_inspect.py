@@ -81,7 +81,7 @@ def test_figure_is_an_svg_with_a_block_for_each_layer_and_group() -> None:
 
 
 def test_figure_must_be_an_svg_in_a_folder_that_exists(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="ends in .svg"):
+    with pytest.raises(UsageError, match=r"ends in \.svg"):
         checked_svg(str(tmp_path / "figure.png"))
     with pytest.raises(UsageError, match="does not exist"):
         checked_svg(str(tmp_path / "nowhere" / "figure.svg"))
