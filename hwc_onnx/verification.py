@@ -27,6 +27,7 @@ from hwc_onnx.errors import RuntimeFailure
 from hwc_onnx.export import PREFIX
 from hwc_onnx.graph.infer import input_shapes_of
 from hwc_onnx.graph.loading import Loaded, load_model
+from hwc_onnx.graph.open_sizes import settle_open_sizes
 from hwc_onnx.graph.read_qdq import BITS_KEY, read_qdq
 from hwc_onnx.normalize.compare import random_feeds
 
@@ -120,6 +121,8 @@ def verify(
     """
     ours = load_model(compressed)
     theirs = original if isinstance(original, Loaded) else load_model(original)
+    if not input_shapes:
+        settle_open_sizes(theirs.proto)
     used = samples or _random_samples(theirs.proto, input_shapes)
     checks = [
         _declarations(ours.proto, theirs.proto, "input"),

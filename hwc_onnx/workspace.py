@@ -24,6 +24,7 @@ from hwc_onnx.errors import ModelError, PlanError
 from hwc_onnx.graph.domains import foreign_nodes
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
 from hwc_onnx.graph.loading import Loaded, load_model
+from hwc_onnx.graph.open_sizes import settle_open_sizes
 from hwc_onnx.graph.parse import DENSITY_KEY, PATTERN_KEY, density_of, parse
 from hwc_onnx.graph.read_qdq import BITS_KEY
 from hwc_onnx.graph.structure import label
@@ -71,8 +72,13 @@ class Opened:
 
 
 def open_model(model: Model, input_shapes: InputShapes = None) -> Opened:
-    """Load, normalize and parse (ModelError when any of it is refused)."""
+    """Load, normalize and parse (ModelError when any of it is refused).
+
+    Open sizes that `input_shapes` does not settle are found from the constants where only one fits.
+    """
     loaded = load_model(model)
+    if not input_shapes:
+        settle_open_sizes(loaded.proto)
     proto = normalize(loaded.proto, input_shapes)
     graph = replace(parse(proto, input_shapes), source_digest=loaded.digest)
     return Opened(loaded, proto, graph)

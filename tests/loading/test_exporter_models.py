@@ -16,10 +16,13 @@ from hwc_onnx.graph import domains
 from hwc_onnx.graph.infer import input_shapes_of, run_for
 from hwc_onnx.graph.loading import load_model
 from hwc_onnx.graph.model_view import opset_of
+from hwc_onnx.graph.open_sizes import settle_open_sizes
 from hwc_onnx.normalize import pipeline, quantized_operators
 from hwc_onnx.normalize.compare import random_feeds, same_values
 from hwc_onnx.normalize.pipeline import normalize
+from hwc_onnx.workspace import open_model
 from tests.loading import exporter_models as models
+from tests.tiny_models import Builder
 
 SHAPES = {"dynamic_sequence": {"x": (1, 7, 8)}, "dynamic_image": {"x": (1, 3, 12, 10)}}
 LAYERS = {
@@ -172,3 +175,34 @@ def test_an_opset_that_the_converter_cannot_raise_stays(monkeypatch: pytest.Monk
     after = normalize(model)
     assert opset_of(after) == 11
     assert same_outputs(model, after, None)
+
+
+@pytest.mark.parametrize("size", [9, 10])
+def test_open_size_is_found_where_a_linear_layer_fixes_it(size: int) -> None:
+    """10 rows and 9 rows both give 5 behind a stride of 2; the one that can be halved is meant."""
+    opened = open_model(models.dynamic_image(fixed_by_gemm=True))
+    assert opened.graph.tensors["x"].shape == (1, 3, 10, 10)
+    x = np.zeros((1, 3, size, size), np.float32)
+    assert run_for(models.dynamic_image(fixed_by_gemm=True), {"x": x}, ["y"]) is not None
+
+
+def test_model_with_a_found_size_is_applied_and_verified(tmp_path: Path) -> None:
+    onnx.save(models.dynamic_image(fixed_by_gemm=True), tmp_path / "m.onnx")
+    plan = hwc_onnx.uniform_plan(tmp_path / "m.onnx", "w8a8")
+    written = hwc_onnx.apply_plan(tmp_path / "m.onnx", plan=plan, recovery="none").save(tmp_path / "out.onnx")
+    report = hwc_onnx.verify(written.path, against=tmp_path / "m.onnx", accelerator=None)
+    assert all(check.passed for check in report.checks), report.checks
+
+
+def test_open_length_is_found_from_a_table_of_positions() -> None:
+    b = Builder(["batch", "sequence", 8])
+    table = b.const(b.rng.normal(0, 1, (1, 12, 8)))
+    model = b.finish(b.linear(b.node("Add", "x", table), 8, 5), ["batch", "sequence", 5])
+    assert open_model(model).graph.tensors["x"].shape == (1, 12, 8)
+
+
+@pytest.mark.parametrize("name", list(SHAPES))
+def test_open_sizes_that_nothing_fixes_stay_open(name: str) -> None:
+    model = getattr(models, name)()
+    settle_open_sizes(model)
+    assert model == getattr(models, name)()
