@@ -320,4 +320,7 @@ def _parameters(layer: Layer, tensors: Mapping[str, onnx.TensorProto]) -> Parame
     if layer.bias is not None and layer.bias in tensors:
         bias = tensor_values(tensors[layer.bias]).reshape(-1)
     takes_bias = bias is not None or layer.op_type in ("Conv", "ConvTranspose", "Gemm")
-    return Parameters(tensor_values(tensors[layer.weight]), bias, takes_bias)
+    weight = tensor_values(tensors[layer.weight])
+    if layer.state_weight is not None:
+        weight = np.concatenate([weight, tensor_values(tensors[layer.state_weight])], axis=layer.input_axis)
+    return Parameters(weight, bias, takes_bias)

@@ -133,7 +133,7 @@ class CostModel:
             if layer.weight is not None:
                 stored = stored_bits(layer.weight_bits, dram.granules(weights=True))
                 width = element_bits(stored, layer.weight_density, dram.formats.get("W"), layer.nm_pattern)
-                bits += prod(layer.weight_shape) * width + layer.loop_dims.K * layer.loop_dims.G * CHANNEL_BITS
+                bits += layer.params * width + layer.loop_dims.K * layer.loop_dims.G * CHANNEL_BITS
         return ceil(bits / 8)
 
     def _structure(self, graph: LayerGraph) -> tuple[Schedule, frozenset[str]]:

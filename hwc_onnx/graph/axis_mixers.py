@@ -86,19 +86,11 @@ def instance_norm(graph: AxisGraph, node: Node) -> None:
 
 
 def recurrent(graph: AxisGraph, node: Node) -> None:
-    """LSTM, GRU, RNN: the features of the input can go; what the cell gives out is tied to its gates and stays."""
-    x, weight = node.inputs[0], node.inputs[1]
-    reason = f"are the state of {title(node)}"
-    for name in (*node.inputs[2:], *node.outputs):
+    """LSTM, GRU, RNN: what the cell reads and gives out is tied to its gates and stays."""
+    reason = f"are read or made by the cell of {title(node)}"
+    for name in (*node.inputs, *node.outputs):
         for axis in range(len(graph.shapes.get(name, ()))):
             graph.lock((name, axis), reason)
-    for axis in (0, 1):
-        graph.lock((x, axis), reason)
-        graph.lock((weight, axis), reason)
-    if weight in graph.constants:
-        graph.link((x, 2), (weight, 2))
-    else:
-        graph.lock((x, 2), f"reach {title(node)}, whose weights are not constant")
 
 
 def einsum(graph: AxisGraph, node: Node) -> None:

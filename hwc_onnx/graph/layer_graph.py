@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import Any
 
 from hwc_onnx.graph.loop_dims import LoopDims
@@ -53,6 +54,8 @@ class Layer:
     `weight` is the initializer's name, None for a MatMul of two activations (then `weight_bits` is the second
     operand's width). `inputs` are its activation operands (without weight and bias), `bias` the bias initializer.
     `weight_shape` is the ONNX layout; `output_axis`/`input_axis` are the weight's axes of output and input channels.
+    A recurrent layer's `weight` [directions, gates x hidden, inputs] is read with `state_weight` [directions, gates x hidden,
+    hidden] beside it, as one matrix of inputs + hidden columns; both have one width and one scale for each row.
     `nm_pattern` is (N, M) when the zeros follow an N:M pattern, `weight_sum` the largest sum of magnitudes of the integers
     that one output adds (None where the file's weights are not integers; no plan foretells it, so it does not compare).
     """
@@ -75,7 +78,17 @@ class Layer:
     activation_density: float = 1.0
     nm_pattern: tuple[int, int] | None = None
     algorithm: str = "none"
+    state_weight: str | None = None
     weight_sum: int | None = field(default=None, compare=False)
+
+    @property
+    def params(self) -> int:
+        """Weights; none for a product of two activations."""
+        if self.weight is None:
+            return 0
+        if self.state_weight is None:
+            return prod(self.weight_shape)
+        return prod((*self.weight_shape[:-1], self.loop_dims.C))
 
     @property
     def macs(self) -> int:

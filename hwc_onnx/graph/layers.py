@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 from hwc_onnx.graph.layer_graph import Layer, Node
 from hwc_onnx.graph.loop_dims import LoopDims
+from hwc_onnx.graph.op_kinds import GATES
 
 Shape = tuple[int, ...]
 
@@ -31,6 +33,8 @@ def layer_of(node: Node, shapes: Mapping[str, Shape], constants: Mapping[str, An
         if node.inputs[1] in constants:
             return _layer(node, shapes, node.inputs[:1], node.inputs[1], bias, int(not flipped), int(flipped))
         return _layer(node, shapes, node.inputs[:2], None, bias, int(not flipped), int(flipped))
+    if node.op_type in GATES:
+        return _recurrent(node, shapes, constants)
     if node.op_type == "MatMul":
         left, right = node.inputs
         if left in constants and right in constants:
@@ -71,10 +75,26 @@ def _layer(
     )
 
 
+def _recurrent(node: Node, shapes: Mapping[str, Shape], constants: Mapping[str, Any]) -> Layer | None:
+    """A recurrent layer with constant weights, time along the first axis."""
+    x, weight, state = node.inputs[:3]
+    if weight not in constants or state not in constants or node.attributes.get("layout", 0):
+        return None
+    found = _layer(node, shapes, (x,), weight, None, 1, 2)
+    return replace(found, state_weight=state)
+
+
 def loop_dims_of(node: Node, first: Shape, second: Shape, output: Shape) -> LoopDims:
     """Loop dimensions from the shapes of a layer's first and second operand (as the node lists them) and its output."""
     if node.op_type in ("Conv", "ConvTranspose"):
         return _convolution(node, first, second, output)
+    if node.op_type in GATES:
+        # [x, h] times the matrices of all gates, at each step of time
+        steps, batch, inputs = first
+        directions, rows, _ = second
+        return LoopDims(
+            B=batch, K=directions * rows, C=inputs + rows // GATES[node.op_type], OY=steps, input_size=(steps, 1)
+        )
     if node.op_type == "Gemm":
         rows = first[1] if node.attributes.get("transA", 0) else first[0]
         inner = second[1] if node.attributes.get("transB", 0) else second[0]

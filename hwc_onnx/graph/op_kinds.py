@@ -5,7 +5,10 @@ from __future__ import annotations
 LAYER_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators that multiply and accumulate and that are modelled as a `Layer`."""
 
-OTHER_MAC_OPS = frozenset({"LSTM", "GRU", "RNN", "Einsum", "DeformConv", "Attention", "MultiHeadAttention"})
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+"""Recurrent operators, and how many matrices each direction has side by side in its weight."""
+
+OTHER_MAC_OPS = frozenset({"Einsum", "DeformConv", "Attention", "MultiHeadAttention"})
 """Operators that multiply and accumulate but have no loop nest here; a graph lists them as unmodelled."""
 
 UNARY = frozenset(

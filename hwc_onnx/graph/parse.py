@@ -24,7 +24,7 @@ from hwc_onnx.graph.infer import infer_shapes
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, ActivationGroup, Layer, LayerGraph, Node, TensorInfo
 from hwc_onnx.graph.layers import layer_of
 from hwc_onnx.graph.model_view import ModelView, attributes, reads, subgraphs
-from hwc_onnx.graph.op_kinds import LAYER_OPS, OTHER_MAC_OPS, REDUCTIONS
+from hwc_onnx.graph.op_kinds import GATES, LAYER_OPS, OTHER_MAC_OPS, REDUCTIONS
 
 DENSITY_KEY = "hwc.activation_density"
 """Metadata: JSON {tensor: share of elements that are not the zero point}."""
@@ -67,7 +67,7 @@ def parse(
     layers, unmodelled = _layers(view, nodes, shapes, constants)
     if not any(layer.weight is not None for layer in layers):
         raise ModelError(
-            f"model: none of its {len(nodes)} nodes is a layer with constant weights ({', '.join(sorted(LAYER_OPS))}); "
+            f"model: none of its {len(nodes)} nodes is a layer with constant weights ({', '.join(sorted((*LAYER_OPS, *GATES)))}); "
             "there is nothing to compress"
         )
     names = frozenset(constants)
@@ -169,7 +169,7 @@ def _layers(
             unmodelled.append((node.key, f"{node.op_type}: the shape of its result is not known"))
         elif node.op_type in OTHER_MAC_OPS or (node.op_type not in LAYER_OPS and any(subgraphs(protos[node.key]))):
             unmodelled.append((node.key, f"{node.op_type}: its work is not modelled"))
-        elif node.op_type in LAYER_OPS and node.domain == "":
+        elif node.op_type in (*LAYER_OPS, *GATES) and node.domain == "":
             layer = layer_of(node, shapes, constants, _bias(view, node, shapes, constants))
             if layer is not None:
                 layers.append(layer)
@@ -182,6 +182,8 @@ def _bias(
     view: ModelView, node: Node, shapes: Mapping[str, tuple[int, ...]], constants: Mapping[str, Any]
 ) -> str | None:
     """The constant added per output channel: a third input, or the only reader of a MatMul being such an Add."""
+    if node.op_type in GATES:
+        return None
     if node.op_type != "MatMul":
         return node.inputs[2] if len(node.inputs) > 2 and node.inputs[2] in constants else None
     add = view.only_consumer(node.outputs[0])
@@ -263,19 +265,26 @@ def _weights(
     found = {}
     for layer in layers:
         if layer.weight is not None:
-            density = widths.weight_density.get(layer.weight)
-            if density is None:
-                values = view.array(layer.weight)
-                density = float(np.count_nonzero(values)) / max(values.size, 1)
-            bits = widths.weight_bits.get(layer.weight, FLOAT_BITS)
-            found[layer.weight] = replace(tensors[layer.weight], bits=bits, density=density)
+            names = [name for name in (layer.weight, layer.state_weight) if name is not None]
+            counts = [_nonzero(view, name, widths) for name in names]
+            density = sum(some for some, _ in counts) / max(sum(size for _, size in counts), 1)
+            bits = max(widths.weight_bits.get(name, FLOAT_BITS) for name in names)
+            for name in names:
+                found[name] = replace(tensors[name], bits=bits, density=density)
     return found
+
+
+def _nonzero(view: ModelView, name: str, widths: _Widths) -> tuple[float, int]:
+    """How many weights of an initializer are not zero, and how many there are."""
+    size = int(np.prod(view.initializers[name].dims, dtype=np.int64))
+    density = widths.weight_density.get(name)
+    return (float(np.count_nonzero(view.array(name))), size) if density is None else (density * size, size)
 
 
 def _weight_sum(view: ModelView, layer: Layer, scales: Mapping[str, NDArray[Any]]) -> int | None:
     """The largest sum of |q| over the weights that one output adds; None where the weights are not integers."""
     scale = None if layer.weight is None else scales.get(layer.weight)
-    if layer.weight is None or scale is None:
+    if layer.weight is None or scale is None or layer.state_weight is not None:
         return None
     values = np.abs(view.array(layer.weight).astype(np.float64))
     codes = np.rint(np.divide(values, scale, out=np.zeros_like(values), where=scale > 0))

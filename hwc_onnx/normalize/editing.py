@@ -71,6 +71,17 @@ def fresh_name(taken: set[str], base: str) -> str:
     return name
 
 
+def name_first_outputs(graph: onnx.GraphProto) -> None:
+    """Give a name to every first result that is left out (an LSTM of which only the last state is read), in place.
+
+    The first result's name is a node's key.
+    """
+    taken = all_names(graph)
+    for node in graph.node:
+        if node.output and not node.output[0]:
+            node.output[0] = fresh_name(taken, f"{_first(node.output)}_of_all")
+
+
 def drop_unused(graph: onnx.GraphProto) -> None:
     """Remove nodes that no output depends on, initializers nobody reads, and stale shape records."""
     needed = {value.name for value in graph.output}

@@ -17,11 +17,12 @@ from hwc_onnx.graph.domains import foreign_nodes
 from hwc_onnx.graph.infer import infer_shapes, input_shapes_of
 from hwc_onnx.normalize.branches import take_branches
 from hwc_onnx.normalize.compare import compare
-from hwc_onnx.normalize.editing import drop_unused, sort_nodes
+from hwc_onnx.normalize.editing import drop_unused, name_first_outputs, sort_nodes
 from hwc_onnx.normalize.eliminate import eliminate
 from hwc_onnx.normalize.fold import fold_constants
 from hwc_onnx.normalize.functions import inline_functions
 from hwc_onnx.normalize.merge import constants_per_node, merge_affine, merge_pads, plain_gemm
+from hwc_onnx.normalize.products import plain_products
 from hwc_onnx.normalize.quantized_operators import to_quantizers
 from hwc_onnx.normalize.raising import raised
 from hwc_onnx.normalize.shuffle import gather_shuffles
@@ -46,6 +47,7 @@ def normalize(proto: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] 
     model = onnx.ModelProto()
     model.CopyFrom(inline_functions(proto))
     sort_nodes(model)
+    name_first_outputs(model.graph)
     _name_foreign(model)
     before = onnx.ModelProto()
     before.CopyFrom(model)
@@ -62,6 +64,10 @@ def normalize(proto: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] 
     plain_gemm(model)
     drop_unused(model.graph)
     shapes = infer_shapes(model, input_shapes)
+    if plain_products(model, shapes):
+        fold_constants(model, input_shapes)
+        drop_unused(model.graph)
+        shapes = infer_shapes(model, input_shapes)
     gather_shuffles(model, shapes)
     merge_affine(model, shapes)
     constants_per_node(model)

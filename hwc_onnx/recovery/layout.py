@@ -92,6 +92,8 @@ def layout_of(layer: Layer) -> RowLayout:
         groups = layer.loop_dims.G
         return RowLayout(shape, 0, groups, shape[0] // groups, shape[1], _taps(shape), False)
     outputs = shape[layer.output_axis]
+    if layer.state_weight is not None:
+        shape = (*shape[:2], layer.loop_dims.C)
     channels = shape[layer.input_axis] if len(shape) > 1 else 1
     return RowLayout(shape, layer.output_axis, 1, outputs, channels, 1, False, int(np.prod(shape)) // (outputs * channels))
 

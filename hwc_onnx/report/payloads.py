@@ -124,7 +124,7 @@ def _member(member: Member) -> dict[str, Any]:
 
 def layer_params(layer: Layer) -> int:
     """Weights of a layer; a product of two activations has none."""
-    return math.prod(layer.weight_shape) if layer.weight is not None else 0
+    return layer.params
 
 
 def reduction(value: float, reference: float) -> float:

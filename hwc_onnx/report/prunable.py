@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -34,7 +33,7 @@ def prunable_share(
     }
     layers = [layer for layer in graph.layers if layer.weight is not None]
     share = {layer.key: _share(layer, free) for layer in layers}
-    params = {layer.key: float(math.prod(layer.weight_shape)) for layer in layers}
+    params = {layer.key: float(layer.params) for layer in layers}
     macs = {layer.key: float(layer.macs) for layer in graph.layers}
     return Share(
         _weighted(share, params),

@@ -92,7 +92,7 @@ def insert_qdq(
             stored = write_layer(builder, copy, layers[key], weights[key], scale, types, restored)
             params = weights[key].params
             if params is not None and params.bits < CONTAINER_BITS[types[params.bits]]:
-                bits[stored] = params.bits
+                bits.update(dict.fromkeys(stored, params.bits))
         else:
             builder.nodes.append(copy)
         for name in node.output:

@@ -40,8 +40,8 @@ def write_layer(
     input_scale: float | None,
     types: Mapping[int, int],
     restored: bool = False,
-) -> str:
-    """Append `node`, which the builder keeps, with its new weight and bias; returns the weight's name in the new model.
+) -> tuple[str, ...]:
+    """Append `node`, which the builder keeps, with its new weight and bias; returns the weight's names in the new model.
 
     Args:
         builder: the model being assembled.
@@ -53,13 +53,14 @@ def write_layer(
         restored: store the weight as the real values that its integers stand for.
     """
     assert layer.weight is not None
-    name = builder.own(layer.weight)
-    node.input[list(node.input).index(layer.weight)] = name
     stored = _stored(layer, weight, input_scale, types)
+    if layer.state_weight is not None:
+        return _write_recurrent(builder, node, layer, weight, stored, restored)
+    name = _own(builder, node, layer.weight)
     if stored is None:
         builder.add_float(name, np.asarray(weight.codes, np.float32))
         _write_bias(builder, node, layer, weight.bias)
-        return name
+        return (name,)
     codes, scale, axis, data_type = stored
     bias, separate = weight.bias, False
     if bias is not None and input_scale is not None:
@@ -80,7 +81,38 @@ def write_layer(
         _separate_bias(builder, node, layer, bias)
     else:
         _write_bias(builder, node, layer, bias)
+    return (name,)
+
+
+def _own(builder: ModelBuilder, node: NodeProto, weight: str) -> str:
+    """The name under which the node reads its new weight."""
+    name = builder.own(weight)
+    node.input[list(node.input).index(weight)] = name
     return name
+
+
+def _write_recurrent(
+    builder: ModelBuilder,
+    node: NodeProto,
+    layer: Layer,
+    weight: QuantizedWeight,
+    stored: tuple[NDArray[np.integer], NDArray[np.float32], int | None, int] | None,
+    restored: bool,
+) -> tuple[str, ...]:
+    """The matrices for the input and for the state, which lie side by side in `weight`, with one scale for each row."""
+    inputs = layer.weight_shape[-1]
+    names = tuple(_own(builder, node, name) for name in (layer.weight, layer.state_weight) if name is not None)
+    for name, part in zip(names, (slice(None, inputs), slice(inputs, None)), strict=True):
+        if stored is None:
+            builder.add_float(name, np.asarray(weight.codes[..., part], np.float32))
+            continue
+        codes, scale, axis, data_type = stored
+        if restored:
+            builder.add_float(name, codes[..., part] * _along(scale, axis, codes.ndim))
+        else:
+            _write_codes(builder, name, np.ascontiguousarray(codes[..., part]), scale, axis, data_type)
+    builder.nodes.append(node)
+    return names
 
 
 def _stored(
