@@ -81,7 +81,7 @@ def apply(
     notes: list[str] = []
     chosen: Any = plan
     if uniform is not None:
-        chosen = api.uniform_plan(model, uniform, input_shapes=input_shapes, note=notes.append)
+        chosen = api.uniform_plan(model, uniform, input_shapes=input_shapes, data=data, note=notes.append)
     applied = api.apply_plan(
         model,
         plan=chosen,

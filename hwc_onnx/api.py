@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hwc_onnx.accuracy.data_shapes import shapes_from_data
 from hwc_onnx.accuracy.measure import measure_against, measure_alone
 from hwc_onnx.accuracy.splits import make_splits
 from hwc_onnx.accuracy.types import Evaluation, Samples
@@ -150,6 +151,7 @@ def profile(
         plan: cost the model as this plan would leave it, without building it.
         cache_dir: where searched mappings are kept for the next call.
     """
+    input_shapes = shapes_from_data(model, data, input_shapes)
     opened = open_model(model, input_shapes)
     started = time.perf_counter()
     loaded_profile = load_profile(accelerator)
@@ -216,6 +218,7 @@ def evaluate(
     """
     if data is None:
         raise DataError("evaluate: no samples; give them with --data")
+    input_shapes = shapes_from_data(model, data, input_shapes)
     opened = open_model(model, input_shapes)
     loaded = load_samples(data, opened.loaded.proto, preset, input_shapes, opened.preprocess)
     samples = loaded.holdout.samples() if loaded.holdout is not None else loaded.pool.samples()
@@ -233,11 +236,15 @@ def uniform_plan(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     input_shapes: InputShapes = None,
+    data: Any = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> CompressionPlan:
-    """One setting for every layer that can take it, such as "w4a8,fine=magnitude:0.5"; `note` hears what was left out."""
+    """One setting for every layer that can take it, such as "w4a8,fine=magnitude:0.5"; `note` hears what was left out.
+
+    Sizes that the model leaves open come from `input_shapes`, else from the arrays in `data`.
+    """
     config = parse_spec(spec)
-    opened = open_float_model(model, input_shapes)
+    opened = open_float_model(model, shapes_from_data(model, data, input_shapes))
     return uniform(
         opened.graph, config, first_last=first_last, include=tuple(include), exclude=tuple(exclude), note=note
     )
@@ -255,6 +262,7 @@ def verify(
     """Check a written file against its original with ONNX Runtime; failed checks are in the report."""
     samples: Samples | None = None
     if data is not None:
+        input_shapes = shapes_from_data(compressed, data, input_shapes)
         opened = open_model(compressed, input_shapes)
         loaded = load_samples(data, opened.loaded.proto, preset, input_shapes, opened.preprocess)
         pool = loaded.holdout if loaded.holdout is not None else loaded.pool

@@ -82,7 +82,7 @@ def _settle(name: str, declared: list[int | None], asked: Sequence[int] | None, 
             )
             raise ModelError(
                 f"input '{name}': shape {text} leaves axis {open_axes[0]} open; only the first axis (batch) may stay dynamic. "
-                f"Settle it with --input-shape {name}:{example}"
+                f"Settle it with --input-shape {name}:{example}, or with --data FILE.npz of that size"
             )
         return tuple(batch if size is None else size for size in declared)
     if len(asked) != len(declared):

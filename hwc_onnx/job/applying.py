@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 
+from hwc_onnx.accuracy.data_shapes import shapes_from_data
 from hwc_onnx.accuracy.measure import measure
 from hwc_onnx.accuracy.reference import make_reference, with_baseline
 from hwc_onnx.accuracy.splits import calibration_size, make_splits
@@ -96,6 +97,7 @@ def apply_plan(
     recovery = recovery or chosen.calibration.recovery
     if recovery not in RECOVERIES:
         raise UsageError(f"recovery: '{recovery}'; choose {', '.join(RECOVERIES)}")
+    input_shapes = shapes_from_data(model, data, input_shapes)
     opened = open_float_model(model, input_shapes)
     if output is not None:
         check_output(Path(output), opened.loaded.path)

@@ -7,8 +7,10 @@ is a journal, and only the final gate writes the output.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
+from hwc_onnx.accuracy.data_shapes import shapes_from_data
 from hwc_onnx.accuracy.datasets import load_data
 from hwc_onnx.accuracy.pool import Data
 from hwc_onnx.accuracy.runner import input_specs
@@ -44,7 +46,8 @@ class Compression:
         resume: bool | None = None,
         on_event: Listener | None = None,
     ) -> None:
-        self.options = options
+        shapes = shapes_from_data(model, options.data, options.input_shapes)
+        self.options = options = replace(options, input_shapes=shapes)
         self.notes: list[str] = []
         self._listener = on_event
         self.tell(Phase("load", "load, normalize and parse the model"))

@@ -94,6 +94,13 @@ def test_dynamic_shape_that_nothing_settles(case: Case, tmp_path: Path) -> None:
     def dynamic(proto: onnx.ModelProto) -> None:
         shape = proto.graph.input[0].type.tensor_type.shape
         shape.dim[2].dim_param, shape.dim[3].dim_param = "height", "width"
+        # a pool over all positions takes any size, where Flatten would leave only one
+        flatten = next(node for node in proto.graph.node if node.op_type == "Flatten")
+        proto.graph.node.insert(4, helper.make_node("GlobalAveragePool", [flatten.input[0]], ["pooled"]))
+        flatten = next(node for node in proto.graph.node if node.op_type == "Flatten")
+        flatten.input[0] = "pooled"
+        weight = next(tensor for tensor in proto.graph.initializer if tensor.name == "w3")
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight)[:, :8], "w3"))
 
     refused(hwc("inspect", model_with(case, tmp_path, dynamic)), 4, "x", "--input-shape")
 

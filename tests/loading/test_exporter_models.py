@@ -186,6 +186,17 @@ def test_open_size_is_found_where_a_linear_layer_fixes_it(size: int) -> None:
     assert run_for(models.dynamic_image(fixed_by_gemm=True), {"x": x}, ["y"]) is not None
 
 
+@pytest.mark.parametrize("name", list(SHAPES))
+def test_open_sizes_come_from_the_data(name: str, tmp_path: Path) -> None:
+    model = getattr(models, name)()
+    x = np.random.default_rng(0).standard_normal((280, *SHAPES[name]["x"][1:])).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x)
+    plan = hwc_onnx.uniform_plan(model, "w8a8", data=tmp_path / "data.npz")
+    applied = hwc_onnx.apply_plan(model, plan=plan, data=tmp_path / "data.npz", recovery="ranges")
+    assert list(applied.proto.graph.input) == list(model.graph.input)
+    assert hwc_onnx.profile(model, data={"x": x}).graph.tensors["x"].shape == SHAPES[name]["x"]
+
+
 def test_model_with_a_found_size_is_applied_and_verified(tmp_path: Path) -> None:
     onnx.save(models.dynamic_image(fixed_by_gemm=True), tmp_path / "m.onnx")
     plan = hwc_onnx.uniform_plan(tmp_path / "m.onnx", "w8a8")
