@@ -125,6 +125,16 @@ class Drawn(Builder):
         turned = self.node("Transpose", cut, perm=[0, 1, 4, 2, 5, 3])
         return self.node("Reshape", turned, self.const([0, 3, SIZE, SIZE], np.int64)), 3
 
+    def step_pad(self, x: str, c: int) -> tuple[str, int]:
+        pads = self.const([0, self.some(0, 1), 0, 0, 0, self.some(1, 2), 0, 0], np.int64)
+        padded = self.node("Pad", x, pads)
+        before, after = (int(n) for n in np.frombuffer(self.constants[-1].raw_data, np.int64)[[1, 5]])
+        return padded, c + before + after
+
+    def step_image(self, x: str, c: int) -> tuple[str, int]:
+        """The image itself beside the channels: three of them cannot go."""
+        return self.node("Concat", x, "x", axis=1), c + 3
+
     def step_prelu(self, x: str, c: int) -> tuple[str, int]:
         return self.node("PRelu", x, self.weight(c, 1, 1)), c
 

@@ -147,10 +147,17 @@ def _keep_channels(graph: AxisGraph, node: Node) -> None:
 
 
 def _pad(graph: AxisGraph, node: Node) -> None:
+    """What is put in front and behind is new; constants can be fewer, copies of what is there cannot."""
     x, y = node.inputs[0], node.outputs[0]
-    for axis in range(len(graph.shapes[x])):
-        if graph.shapes[x][axis] == graph.shapes[y][axis]:
+    pads = graph.integers(node, 1, "pads")
+    rank = len(graph.shapes[x])
+    plain = pads is not None and len(node.inputs) < 4 and node.attributes.get("mode", "constant") == "constant"
+    for axis in range(rank):
+        size = graph.shapes[x][axis]
+        if size == graph.shapes[y][axis]:
             graph.link((x, axis), (y, axis))
+        elif plain and pads is not None and min(pads[axis], pads[axis + rank]) >= 0:
+            graph.link((x, axis), (y, axis), None, np.arange(pads[axis], pads[axis] + size))
         else:
             graph.lock((x, axis), f"are padded by {title(node)}")
             graph.lock((y, axis), f"are padded by {title(node)}")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hwc_onnx.graph.axis_graph import AxisGraph
 from hwc_onnx.graph.axis_rules import add_node
-from hwc_onnx.graph.layer_graph import ChannelGroup, Layer, Member, Node
+from hwc_onnx.graph.layer_graph import FIXED, ChannelGroup, Layer, Member, Node
 
 Labels = NDArray[np.int64]
 
@@ -115,11 +115,15 @@ def _groups(model: _Model, chosen: Mapping[str, int]) -> tuple[tuple[ChannelGrou
     group_of_label, families = _families(graph, producers, labels)
     axes = _axes_by_group(graph, labels, group_of_label, len(families))
     reasons: dict[tuple[str, int], tuple[int, str]] = {}
-    for met, (locked, why) in enumerate(graph.locks):
-        reasons.setdefault(locked, (met, why))
+    for met, (place, why) in enumerate(graph.locks):
+        reasons.setdefault(place, (met, why))
     readers = _readers(layers)
+    # a channel is held by a lock on any axis that carries it; others of its group may go
+    locked = np.zeros(graph.size, dtype=np.bool_)
+    for place in reasons:
+        locked[labels[graph.vertices(*place)]] = True
     groups = tuple(
-        _group(graph, family, producers, labels, axes[number], reasons, layers, readers)
+        _group(graph, family, producers, labels, axes[number], reasons, layers, readers, locked)
         for number, family in enumerate(families)
     )
     return groups, graph
@@ -188,6 +192,7 @@ def _group(
     reasons: Mapping[tuple[str, int], tuple[int, str]],
     layers: Sequence[Layer],
     readers: Mapping[tuple[str, int], Sequence[int]],
+    locked: NDArray[np.bool_],
 ) -> ChannelGroup:
     # channels are numbered by their first appearance in the producers' outputs
     seen = np.concatenate([labels[graph.vertices(*producers[key])] for key in family])
@@ -202,12 +207,19 @@ def _group(
         index = np.where(names[by_name][place] == here, by_name[place], -1)
         members.append(Member(tensor, axis, tuple(index.tolist())))
         counts.append(np.bincount(index[index >= 0], minlength=len(names)))
-    _, parts = np.unique(np.stack(counts), axis=1, return_inverse=True)
-    parts = _in_order(parts.reshape(-1))
-    # of several reasons, the one that was met first
-    reason = min((reasons[axis] for axis in axes if axis in reasons), default=(0, None))[1]
-    if reason is None and parts.max() + 1 == len(names):
-        reason = "are all needed: each is used in its own way" if len(names) > 1 else "are one and cannot be fewer"
+    free = ~locked[names]
+    reason = None
+    if not free.any():
+        # of several reasons, the one that was met first
+        reason = min((reasons[axis] for axis in axes if axis in reasons), default=(0, None))[1]
+    parts = np.full(len(names), FIXED)
+    if free.any():
+        _, found = np.unique(np.stack(counts)[:, free], axis=1, return_inverse=True)
+        parts[free] = _in_order(found.reshape(-1))
+        if parts.max() + 1 == free.sum():
+            reason = "are all needed: each is used in its own way" if len(names) > 1 else "are one and cannot be fewer"
+    elif reason is None:
+        reason = "cannot be followed"
     root = family[0]
     return ChannelGroup(
         root=root,
@@ -216,7 +228,7 @@ def _group(
         producers=tuple(family),
         consumers=tuple(layers[number].key for number in sorted({n for axis in axes for n in readers.get(axis, ())})),
         locked_because=None if reason is None else f"channels of `{root}` {reason}",
-        parts=tuple(parts.tolist()) if parts.any() else (),
+        parts=() if reason is not None or not parts.any() else tuple(parts.tolist()),
     )
 
 

@@ -109,6 +109,10 @@ class Member:
     index: tuple[int, ...]
 
 
+FIXED = -1
+"""The part of channels that always stay."""
+
+
 @dataclass(frozen=True)
 class ChannelGroup:
     """All (tensor, axis, index) that must lose the same channels together.
@@ -116,7 +120,7 @@ class ChannelGroup:
     `producers` are the layer keys whose output channels the group is, `consumers` those whose input channels it is.
     A group with `locked_because` cannot lose channels; the text says why, in words a user understands.
     `parts[c]` is the part that channel c belongs to: all tensors treat the channels of a part alike, and each part keeps
-    its share (empty when there is one part only).
+    its share (empty when there is one part only). Channels of part FIXED always stay (they are those of an input, say).
     """
 
     root: str
@@ -129,19 +133,26 @@ class ChannelGroup:
 
     @cached_property
     def part_sizes(self) -> tuple[int, ...]:
-        """Channels of each part."""
+        """Channels of each part; fixed ones are in none."""
         sizes = [0] * (max(self.parts, default=0) + 1)
         for part in self.parts or (0,) * self.channels:
-            sizes[part] += 1
+            if part != FIXED:
+                sizes[part] += 1
         return tuple(sizes)
 
-    def kept_of_parts(self, kept: int) -> tuple[int, ...]:
-        """How many channels of each part stay when `kept` do: shares by largest remainder, at least one of each.
+    @cached_property
+    def fixed(self) -> int:
+        """Channels that always stay."""
+        return self.channels - sum(self.part_sizes)
 
-        `kept` is at least the number of parts; ties go to the earlier part.
+    def kept_of_parts(self, kept: int) -> tuple[int, ...]:
+        """How many channels of each part stay when `kept` do in all: shares by largest remainder, at least one of each.
+
+        `kept` is at least `least_kept()`; ties go to the earlier part.
         """
         sizes = self.part_sizes
-        shares = [max(1.0, kept * size / self.channels) for size in sizes]
+        kept -= self.fixed
+        shares = [max(1.0, kept * size / sum(sizes)) for size in sizes]
         found = [min(size, int(share)) for size, share in zip(sizes, shares, strict=True)]
         while sum(found) != kept:
             step = 1 if sum(found) < kept else -1
@@ -154,7 +165,7 @@ class ChannelGroup:
 
     def least_kept(self) -> int:
         """The fewest channels that can stay."""
-        return len(self.part_sizes)
+        return self.fixed + len(self.part_sizes)
 
 
 @dataclass(frozen=True)

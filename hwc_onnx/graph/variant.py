@@ -13,7 +13,7 @@ from operator import mul
 from typing import Any, NamedTuple
 
 from hwc_onnx.graph.fusion import stored_output
-from hwc_onnx.graph.layer_graph import ChannelGroup, Layer, LayerGraph, Member, Node, TensorInfo
+from hwc_onnx.graph.layer_graph import FIXED, ChannelGroup, Layer, LayerGraph, Member, Node, TensorInfo
 from hwc_onnx.graph.layers import loop_dims_of
 from hwc_onnx.graph.parse import density_of, operand_facts
 
@@ -45,8 +45,9 @@ def _times(member: Member, group: ChannelGroup) -> tuple[int, ...]:
     """How often a member carries one channel of each part."""
     counts = [0] * len(group.part_sizes)
     for channel in member.index:
-        if channel >= 0:
-            counts[group.parts[channel] if group.parts else 0] += 1
+        part = FIXED if channel < 0 else group.parts[channel] if group.parts else 0
+        if part != FIXED:
+            counts[part] += 1
     return tuple(count // size for count, size in zip(counts, group.part_sizes, strict=True))
 
 

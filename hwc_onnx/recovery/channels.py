@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hwc_onnx.graph.layer_graph import ChannelGroup, Layer, LayerGraph
+from hwc_onnx.graph.layer_graph import FIXED, ChannelGroup, Layer, LayerGraph
 from hwc_onnx.plan import kept_of
 from hwc_onnx.pruning.base import CoarseAlgorithm, Consumer
 from hwc_onnx.recovery.layout import RowLayout
@@ -110,6 +110,7 @@ def _best_of_parts(group: ChannelGroup, scores: F64, kept: int) -> Index:
     part_of = np.asarray(group.parts or (0,) * group.channels)
     order = np.argsort(-scores, kind="stable")
     stays = [order[part_of[order] == part][:count] for part, count in enumerate(group.kept_of_parts(kept))]
+    stays.append(np.flatnonzero(part_of == FIXED))
     return np.sort(np.concatenate(stays)).astype(np.int64)
 
 

@@ -96,6 +96,7 @@ def inspect_payload(graph: LayerGraph, cost: ModelCost | None = None, accelerato
                 "id": group.root,
                 "channels": group.channels,
                 "parts": list(group.part_sizes),
+                "fixed": group.fixed if group.locked_because is None else group.channels,
                 "prunable": _share(prunable_share(graph, [group], energy_of)),
                 "members": [_member(member) for member in group.members],
                 "producers": list(group.producers),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from hwc_onnx.graph.layer_graph import ChannelGroup, Layer, LayerGraph
+from hwc_onnx.graph.layer_graph import FIXED, ChannelGroup, Layer, LayerGraph
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def prunable_share(
     same share counts. `energy_of` is energy by node key, layers or not.
     """
     free = {
-        (member.tensor, member.axis): sum(place >= 0 for place in member.index) / max(len(member.index), 1)
+        (member.tensor, member.axis): sum(_free(group, channel) for channel in member.index) / max(len(member.index), 1)
         for group in groups
         if group.locked_because is None
         for member in group.members
@@ -40,6 +40,10 @@ def prunable_share(
         _weighted(share, macs),
         None if energy_of is None else _weighted(share, energy_of),
     )
+
+
+def _free(group: ChannelGroup, channel: int) -> bool:
+    return channel >= 0 and (not group.parts or group.parts[channel] != FIXED)
 
 
 def _share(layer: Layer, free: Mapping[tuple[str, int], float]) -> float:

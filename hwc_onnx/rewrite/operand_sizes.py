@@ -45,6 +45,8 @@ class OperandSizes:
                 self._split(node, read)
             elif node.op_type == "Slice" and read:
                 self._slice(node, read)
+            elif node.op_type == "Pad" and made:
+                self._pads(node, made)
             elif node.op_type == "Gather" and read:
                 self._gather(node, read, made)
             elif node.op_type in ("Conv", "ConvTranspose") and (read or made):
@@ -102,6 +104,19 @@ class OperandSizes:
         places = np.where(places < 0, places + len(mask), places)
         left = places[made[axis]] if axis in made else places
         self._put(node, 1, (np.cumsum(mask) - 1)[left].astype(np.int64))
+
+    def _pads(self, node: onnx.NodeProto, made: Masks) -> None:
+        """As many constants in front and behind as positions that stay there."""
+        pads = self._operand(node, 1)
+        shape = self.graph.tensors[node.input[0]].shape
+        if pads is None or len(node.input) > 3:
+            return
+        for axis, mask in made.items():
+            before, after = int(pads[axis]), int(pads[axis + len(shape)])
+            if before or after:
+                pads[axis] = int(mask[:before].sum())
+                pads[axis + len(shape)] = int(mask[before + shape[axis] :].sum())
+        self._put(node, 1, pads)
 
     def _groups(self, node: onnx.NodeProto) -> None:
         """As many groups as there are channels left for places in a group, on the side where groups lie one after another."""

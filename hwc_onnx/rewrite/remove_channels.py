@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from hwc_onnx.errors import PlanError
-from hwc_onnx.graph.layer_graph import ChannelGroup, LayerGraph, Member
+from hwc_onnx.graph.layer_graph import FIXED, ChannelGroup, LayerGraph, Member
 from hwc_onnx.rewrite.operand_sizes import OperandSizes
 
 Keep = Mapping[str, NDArray[np.int64]]
@@ -76,11 +76,11 @@ def _member_masks(
             f"plan: group '{root}' is to keep channels {channels.tolist()}; they must be sorted, different, between 0 and "
             f"{group.channels - 1}, and at least one"
         )
-    left = {group.parts[channel] for channel in channels.tolist()} if group.parts else {0}
-    if len(left) < group.least_kept():
+    left = [group.parts[channel] for channel in channels.tolist()] if group.parts else [0]
+    if set(left) - {FIXED} != set(range(len(group.part_sizes))) or left.count(FIXED) != group.fixed:
         raise PlanError(
-            f"plan: group '{root}' is to keep channels {channels.tolist()}, none of one of its {group.least_kept()} parts; "
-            "at least one of each must stay"
+            f"plan: group '{root}' is to keep channels {channels.tolist()}; at least one of each of its "
+            f"{len(group.part_sizes)} parts must stay, and all of the {group.fixed} that are fixed"
         )
     # one entry more, so that index -1 (a position of another group) finds "stays"
     wanted = np.zeros(group.channels + 1, dtype=np.bool_)

@@ -161,6 +161,25 @@ def test_group_parts_keep_their_shares() -> None:
         assert sum(found) == kept and all(1 <= left <= size for left, size in zip(found, (6, 3, 1), strict=True))
 
 
+def test_group_with_channels_of_the_input_keeps_those() -> None:
+    b = Builder(["batch", 3, 6, 6])
+    first = b.node("Concat", b.conv("x", 3, 5), "x", axis=1)
+    model = tiny_models.head(b, b.conv(b.node("Add", first, b.conv(first, 8, 8)), 8, 4), 4)
+    group = group_of(model, "t0")
+    assert group.locked_because is None and group.channels == 8
+    assert group.fixed == 3 and group.part_sizes == (5,) and group.least_kept() == 4
+    assert group.kept_of_parts(6) == (3,)
+
+
+def test_group_padded_with_zero_channels() -> None:
+    b = Builder(["batch", 3, 6, 6])
+    first = b.conv("x", 3, 4)
+    wider = b.node("Pad", first, b.const([0, 1, 0, 0, 0, 2, 0, 0], np.int64))
+    group = group_of(tiny_models.head(b, b.node("Add", wider, b.conv(first, 4, 7)), 7), "t0")
+    assert group.locked_because is None and group.channels == 7 and group.part_sizes == (4, 3)
+    assert indices(group)["t0", 1] == [0, 1, 2, 3] and indices(group)["t1", 1][1:5] == [0, 1, 2, 3]
+
+
 def image_of_blocks(mode: str) -> onnx.ModelProto:
     b = Builder(["batch", 3, 6, 6])
     image = b.node("DepthToSpace", b.conv("x", 3, 8), blocksize=2, mode=mode)

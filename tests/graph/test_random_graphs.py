@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hwc_onnx.graph.layer_graph import FLOAT_BITS, ChannelGroup, LayerGraph
+from hwc_onnx.graph.layer_graph import FIXED, FLOAT_BITS, ChannelGroup, LayerGraph
 from hwc_onnx.graph.parse import parse
 from hwc_onnx.graph.variant import Setting, variant
 from hwc_onnx.normalize.pipeline import normalize
@@ -30,7 +29,7 @@ def drawn_channels(group: ChannelGroup, rng: np.random.Generator) -> NDArray[np.
     chosen = [
         rng.choice(np.flatnonzero(part_of == part), count, replace=False) for part, count in enumerate(counts)
     ]
-    return np.sort(np.concatenate(chosen))
+    return np.sort(np.concatenate([*chosen, np.flatnonzero(part_of == FIXED)]))
 
 
 def drawn(seed: int) -> tuple[onnx.ModelProto, LayerGraph, Keep]:
@@ -82,9 +81,14 @@ def shifted(graph: LayerGraph, tensor: str) -> LayerGraph:
     return replace(graph, channel_groups=tuple(groups))
 
 
-@pytest.mark.parametrize("seed", range(1, 13))
-def test_an_index_map_that_is_off_by_one_is_caught(seed: int) -> None:
-    """The broken twin: in each of these networks, some weight whose map is shifted changes the result or does not fit."""
+def test_an_index_map_that_is_off_by_one_is_caught() -> None:
+    """The broken twin: in every network that loses channels of a weight, a shifted map changes the result or does not fit."""
+    losing = [found for seed in range(30) if (found := _shift_is_caught(seed)) is not None]
+    assert len(losing) >= 15 and all(losing)
+
+
+def _shift_is_caught(seed: int) -> bool | None:
+    """Whether some shifted map of a weight that loses channels is caught; None if none loses any."""
     proto, graph, keep = drawn(seed)
     masked = outputs(mask_channels(proto, graph, keep))
     weights = {layer.weight for layer in graph.layers}
@@ -95,7 +99,6 @@ def test_an_index_map_that_is_off_by_one_is_caught(seed: int) -> None:
         for m in group.members
         if m.tensor in weights
     }
-    assert lost
 
     def caught(tensor: str) -> bool:
         try:
@@ -103,4 +106,4 @@ def test_an_index_map_that_is_off_by_one_is_caught(seed: int) -> None:
         except Exception:  # ONNX Runtime refuses the model
             return True
 
-    assert any(caught(tensor) for tensor in sorted(lost))
+    return any(caught(tensor) for tensor in sorted(lost)) if lost else None
