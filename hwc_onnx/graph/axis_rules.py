@@ -37,10 +37,6 @@ from hwc_onnx.graph.axis_moves import (
 from hwc_onnx.graph.layer_graph import Node
 from hwc_onnx.graph.op_kinds import BINARY, POOLS, REDUCTIONS, SOFTMAXES, UNARY
 
-WITHIN_GROUPS = 1
-"""The second way of a grouped convolution: each group loses the same places, instead of whole groups going."""
-
-
 def add_node(graph: AxisGraph, node: Node) -> None:
     """Add the links and locks of one node."""
     known = all(name in graph.shapes for name in (*node.inputs, *node.outputs) if name)
@@ -74,7 +70,7 @@ def _convolution(graph: AxisGraph, node: Node) -> None:
 
 
 def _grouped(graph: AxisGraph, node: Node, transposed: bool) -> None:
-    """Groups must stay equally large: whole ones can go, or the same places in each.
+    """Groups must stay equally large: whole ones can go, or the same places in each; first what leaves more channels.
 
     Whole groups: all inputs, all outputs and all rows of one group stand for one channel, so that a depthwise layer (one
     input per group) ties its outputs to its inputs one by one.
@@ -86,7 +82,8 @@ def _grouped(graph: AxisGraph, node: Node, transposed: bool) -> None:
     whole, other = ((x, 1), (y, 1)) if transposed else ((y, 1), (x, 1))
     # the weight's first axis goes over all groups, its second one over the places in each
     graph.link(whole, (weight, 0))
-    if graph.choose(node.key, (x, 1), 2 if of_input > 1 else 1) == WITHIN_GROUPS:
+    second = bool(graph.choose(node.key, (x, 1), 2 if of_input > 1 else 1))
+    if second == (groups >= of_input):
         for axis, size, places in (((x, 1), inputs, of_input), ((y, 1), outputs, of_output)):
             graph.link(axis, axis, np.arange(size) % places)
         places = graph.shapes[weight][1]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hwc_onnx.graph.domains import behind_foreign, is_foreign
 from hwc_onnx.graph.infer import Shapes, infer_shapes, input_shapes_of, run_for, zero_feeds
 from hwc_onnx.graph.model_view import ModelView, attributes, reads, subgraphs
+from hwc_onnx.graph.op_kinds import GATES, LAYER_OPS
 from hwc_onnx.normalize.editing import (
     all_names,
     drop_unused,
@@ -29,7 +30,7 @@ from hwc_onnx.normalize.editing import (
 
 BATCHES = (2, 3)
 MAX_GROWTH_BYTES = 1 << 20
-"""A folded result larger than this must not be larger than what it was computed from."""
+"""A folded result larger than this must not be larger than what it was computed from, unless a layer is made of it."""
 
 _NEVER = frozenset(
     {
@@ -130,6 +131,10 @@ def _agree(values: Sequence[Any]) -> bool:
 
 
 def _small(view: ModelView, name: str, value: NDArray[Any]) -> bool:
+    """Whether a folded result may be stored: small, no larger than its sources, or a layer's parameter whatever its size."""
+    for reader in view.consumers.get(name, []):
+        if reader.op_type in (*LAYER_OPS, *GATES) and name in list(reader.input)[1:]:
+            return True
     sources = sum(view.array(source).nbytes for source in reads(view.producer[name]) if source in view.initializers)
     return value.nbytes <= max(MAX_GROWTH_BYTES, sources)
 

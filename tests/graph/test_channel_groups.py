@@ -95,12 +95,23 @@ def test_group_gate_ties_the_gated_layer() -> None:
     assert group.producers == ("t0", "t6") and group.consumers == ("t4", "t9")
 
 
-def test_group_grouped_convolution_loses_whole_groups() -> None:
-    group = group_of(tiny_models.grouped(), "t0")
-    assert (group.channels, group.producers, group.consumers) == (2, ("t0", "t2"), ("t2", "t4"))
-    assert indices(group)["t0", 1] == [0] * 4 + [1] * 4
-    assert indices(group)["t2", 1] == indices(group)["c2", 0] == [0] * 6 + [1] * 6
-    assert ("c2", 1) not in indices(group) and group.locked_because is None
+def test_group_of_few_large_groups_loses_the_same_places_in_each() -> None:
+    graph = graph_of(tiny_models.grouped())
+    read, made = graph.group_of("t0"), graph.group_of("t2")
+    assert read is not None and made is not None and read is not made
+    assert (read.channels, read.consumers, read.locked_because) == (4, ("t2",), None)
+    assert indices(read)["t0", 1] == [0, 1, 2, 3] * 2 and indices(read)["c2", 1] == [0, 1, 2, 3]
+    assert (made.channels, made.locked_because) == (6, None)
+    assert indices(made)["t2", 1] == indices(made)["c2", 0] == list(range(6)) * 2
+
+
+def test_group_of_many_small_groups_loses_whole_ones() -> None:
+    b = Builder(["batch", 3, 6, 6])
+    model = tiny_models.head(b, b.conv(b.conv("x", 3, 8), 8, 12, group=4), 12)
+    group = group_of(model, "t0")
+    assert (group.channels, group.producers, group.locked_because) == (4, ("t0", "t1"), None)
+    assert indices(group)["t0", 1] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert indices(group)["t1", 1] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
 
 
 def grouped_transposed() -> onnx.ModelProto:
