@@ -82,7 +82,9 @@ def schedule(graph: LayerGraph) -> Schedule:
             for name in graph.nodes[i].outputs:
                 if name and name not in graph.fused and original.get(name, name) == name:
                     first_use[name] = position
-    names = [n for n in first_use if n in last_use and n not in outside and graph.tensors[n].kind == "activation"]
+    # a tensor of unknown size (of a sequence, say) is no tensor of the graph, and nothing is counted for it
+    stored = {name for name, info in graph.tensors.items() if info.kind == "activation"}
+    names = [name for name in first_use if name in last_use and name not in outside and name in stored]
     number = {name: i for i, name in enumerate(names)}
     steps = []
     for position, cluster in enumerate(ordered):

@@ -12,9 +12,15 @@ RUNTIME_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.
 
 def is_foreign(node: onnx.NodeProto) -> bool:
     """Whether a node, or one in its subgraphs, belongs to a domain that ONNX Runtime does not implement."""
+    return bool(foreign_domain(node))
+
+
+def foreign_domain(node: onnx.NodeProto) -> str:
+    """The foreign domain of a node, or of the first node inside that has one (empty: none)."""
     if node.domain not in RUNTIME_DOMAINS:
-        return True
-    return any(is_foreign(inner) for graph in subgraphs(node) for inner in graph.node)
+        return str(node.domain)
+    inside = (foreign_domain(inner) for graph in subgraphs(node) for inner in graph.node)
+    return next((domain for domain in inside if domain), "")
 
 
 def foreign_nodes(proto: onnx.ModelProto) -> list[onnx.NodeProto]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hwc_onnx.errors import ModelError
 from hwc_onnx.graph.activation_groups import activation_groups, joins
 from hwc_onnx.graph.channel_groups import channel_groups
+from hwc_onnx.graph.domains import foreign_domain, is_foreign
 from hwc_onnx.graph.fusion import fused_tensors, stored_output
 from hwc_onnx.graph.infer import infer_shapes
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, ActivationGroup, Layer, LayerGraph, Node, TensorInfo
@@ -165,7 +166,10 @@ def _layers(
     unmodelled: list[tuple[str, str]] = []
     protos = {node.output[0]: node for node in view.graph.node}
     for node in nodes:
-        if any(name and name not in shapes for name in node.outputs):
+        if is_foreign(protos[node.key]):
+            whose = foreign_domain(protos[node.key])
+            unmodelled.append((node.key, f"{node.op_type}: domain '{whose}' is foreign, so its work is not known"))
+        elif any(name and name not in shapes for name in node.outputs):
             unmodelled.append((node.key, f"{node.op_type}: the shape of its result is not known"))
         elif node.op_type in OTHER_MAC_OPS or (node.op_type not in LAYER_OPS and any(subgraphs(protos[node.key]))):
             unmodelled.append((node.key, f"{node.op_type}: its work is not modelled"))

@@ -6,12 +6,11 @@ import json
 import math
 from typing import Any
 
-import onnx
-
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import AcceleratorProfile
 from hwc_onnx.events import Note
 from hwc_onnx.export import Written, file_bytes
+from hwc_onnx.graph.loading import load_model
 from hwc_onnx.job.running import Running
 from hwc_onnx.job.verdict import Verdict
 from hwc_onnx.plan import CompressionPlan
@@ -63,7 +62,7 @@ def record(run: Running, verdict: Verdict, written: Written, found: SearchResult
     rows = _points(found)
     head = ("energy_vs_int8", "drop_points", "accepted", "origin")
     run.folder.write("pareto.csv", "\n".join(",".join(row) for row in (head, *rows)) + "\n")
-    proto = run.opened.loaded.proto if verdict.candidate is None else onnx.load(str(written.path))
+    proto = run.opened.loaded.proto if verdict.candidate is None else load_model(written.path).proto
     return Result(
         proto=proto,
         plan=verdict.plan,

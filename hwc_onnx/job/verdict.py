@@ -6,14 +6,13 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-import onnx
-
 from hwc_onnx.accuracy.reference import make_reference, with_baseline
 from hwc_onnx.candidate import Candidate
 from hwc_onnx.errors import VerifyError
 from hwc_onnx.events import Note, Phase
 from hwc_onnx.export import Written, write_model
 from hwc_onnx.files import write_atomic
+from hwc_onnx.graph.loading import load_model
 from hwc_onnx.graph.parse import parse
 from hwc_onnx.job.running import Running
 from hwc_onnx.plan import CompressionPlan, with_plan
@@ -109,7 +108,7 @@ def write_output(run: Running, verdict: Verdict) -> Written:
         raise VerifyError(
             f"{output}: {failed[0].name}: {failed[0].found}; the best file of the search is kept in {run.folder.path}"
         )
-    again = run.cost_model.cost(parse(onnx.load(str(output)), run.options.input_shapes)).total
+    again = run.cost_model.cost(parse(load_model(output).proto, run.options.input_shapes)).total
     if abs(again - cost.total) > ENERGY_TOLERANCE * cost.total:
         raise VerifyError(
             f"{output}: the file costs {again:.9g}, its plan {cost.total:.9g} {cost.energy_unit}; please report this, the "

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from hwc_onnx.errors import PlanError
+from hwc_onnx.graph import external
 from hwc_onnx.graph.layer_graph import FIXED, ChannelGroup, LayerGraph, Member
 from hwc_onnx.rewrite.operand_sizes import OperandSizes
 
@@ -35,13 +35,14 @@ def remove_channels(proto: onnx.ModelProto, graph: LayerGraph, keep: Keep) -> on
     model.CopyFrom(proto)
     if not stays:
         return model
+    large = external.any_mapped(proto)
     for tensor in model.graph.initializer:
         masks = stays.get(tensor.name)
         if masks:
-            values = numpy_helper.to_array(tensor)
+            values = external.tensor_values(tensor)
             for axis, mask in masks.items():
                 values = np.compress(mask, values, axis=axis)
-            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), tensor.name))
+            tensor.CopyFrom(external.keep(tensor.name, values, large))
     del model.graph.value_info[:]
     OperandSizes(model.graph, graph, stays).follow()
     return model

@@ -87,3 +87,31 @@ def test_body_of_a_loop_is_listed_not_skipped():
     cost = MODEL.cost(parse(normalize(proto)))
     assert any("loop" in reason.lower() for _, reason in cost.unmodelled)
     assert cost.coverage_macs < 1.0
+
+
+def test_foreign_operator_whose_shape_is_declared_is_listed_and_the_rest_is_costed():
+    b = Builder([1, 3, 8, 8])
+    whitened = b.node("Whiten", b.conv("x", 3, 4), domain="acme.vision")
+    proto = b.finish(b.conv(b.node("Relu", whitened), 4, 2), [1, 2, 8, 8])
+    open_graph = parse(normalize(proto))
+    proto.graph.value_info.append(helper.make_tensor_value_info(whitened, TensorProto.FLOAT, [1, 4, 8, 8]))
+    declared_graph = parse(normalize(proto))
+    for graph in (open_graph, declared_graph):
+        ((key, reason),) = graph.unmodelled[:1]
+        assert key == whitened and "acme.vision" in reason and "Whiten" in reason
+    undeclared, declared = MODEL.cost(open_graph), MODEL.cost(declared_graph)
+    assert [key for key, _ in declared.unmodelled] == [whitened]
+    assert declared.macs == 64 * 9 * (3 * 4 + 4 * 2) and declared.coverage_macs < 1.0
+    assert undeclared.macs == 64 * 9 * 3 * 4 and undeclared.coverage_traffic < 1.0
+    first = [next(node.total for node in cost.nodes if node.op_type == "Conv") for cost in (undeclared, declared)]
+    assert first[0] == first[1] > 0
+
+
+def test_sequence_is_listed_and_the_rest_is_costed():
+    b = Builder([1, 3, 8, 8])
+    made = b.node("SequenceConstruct", b.conv("x", 3, 4))
+    taken = b.node("SequenceAt", made, b.const(0, np.int64))
+    cost = MODEL.cost(parse(normalize(b.finish(b.conv(taken, 4, 2), [1, 2, 8, 8]))))
+    assert {key for key, _ in cost.unmodelled} == {made, taken}
+    assert cost.coverage_traffic == 3 / 4
+    assert cost.macs == 64 * 9 * (3 * 4 + 4 * 2)

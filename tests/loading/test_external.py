@@ -18,6 +18,10 @@ from hwc_onnx.graph import external, loading
 from hwc_onnx.graph.loading import load_model
 from hwc_onnx.normalize import merge
 from hwc_onnx.normalize.pipeline import normalize
+from hwc_onnx.rewrite.passes import Pass
+from hwc_onnx.rewrite.passes import run as run_passes
+from hwc_onnx.rewrite.remove_channels import remove_channels
+from hwc_onnx.workspace import open_model
 from tests import tiny_models
 from tests.loading import exporter_models as models
 
@@ -126,6 +130,40 @@ def test_mapped_model_is_profiled_applied_and_written(tmp_path: Path) -> None:
     found = onnxruntime.InferenceSession(str(written.path)).run(None, {"x": x[:4]})[0]
     expected = onnxruntime.InferenceSession(str(tmp_path / "m.onnx")).run(None, {"x": x[:4]})[0]
     assert np.abs(found - expected).max() <= 0.05 * np.abs(expected).max()
+
+
+@pytest.mark.usefixtures("mapped")
+def test_channels_of_a_mapped_model_are_removed_as_of_any_other(tmp_path: Path) -> None:
+    model = models.batch_arithmetic()
+    copied = onnx.ModelProto.FromString(model.SerializeToString())
+    onnx.save(copied, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    plan = hwc_onnx.uniform_plan(model, "w8a8,coarse=l1:0.3")
+    x = np.random.default_rng(0).standard_normal((280, 3, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x)
+    whole, mapped = (
+        hwc_onnx.apply_plan(source, plan=plan, data=tmp_path / "data.npz", recovery="none")
+        for source in (model, tmp_path / "m.onnx")
+    )
+    assert external.any_mapped(mapped.proto) and not external.any_mapped(whole.proto)
+    found = {tensor.name: external.tensor_values(tensor) for tensor in mapped.proto.graph.initializer}
+    expected = {tensor.name: external.tensor_values(tensor) for tensor in whole.proto.graph.initializer}
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+    assert any(record.kept_channels for record in mapped.plan.achieved.values())
+    before = open_model(tmp_path / "m.onnx")
+    keep = {group.root: np.arange(1) for group in before.graph.channel_groups if group.locked_because is None}
+    removal = Pass("remove channels", lambda proto: remove_channels(proto, before.graph, keep))
+    removed = run_passes(before.proto, [removal])
+    assert external.any_mapped(removed)
+    damage = Pass("lose a node", lambda proto: without_first_node(remove_channels(proto, before.graph, keep)))
+    with pytest.raises(RuntimeFailure, match="lose a node"):
+        run_passes(before.proto, [damage])
+
+
+def without_first_node(proto: onnx.ModelProto) -> onnx.ModelProto:
+    del proto.graph.node[0]
+    return proto
 
 
 def test_a_model_in_memory_that_no_message_holds_is_spilled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
