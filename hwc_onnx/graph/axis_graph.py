@@ -36,10 +36,12 @@ class AxisGraph:
         constants: Mapping[str, Any],
         layers: Mapping[str, Layer],
         chosen: Mapping[str, int] | None = None,
+        nodes: Iterable[Node] = (),
     ) -> None:
         self.shapes = shapes
         self.constants = constants
         self.layers = layers
+        self.made = {name: node for node in nodes for name in node.outputs}
         self.chosen = chosen or {}
         self.options: dict[str, int] = {}
         self.chosen_at: list[tuple[Axis, str]] = []
@@ -137,6 +139,16 @@ class AxisGraph:
                 if taken not in factors:
                     self.lock((tensor, axis), f"are merged or split with other axes by {regroup.title}")
                     ties.lock((tensor, axis))
+
+    def sizes(self, name: str) -> list[int | None]:
+        """The entries of a list of sizes, None where one is computed: a constant, or several joined."""
+        found = self.constants.get(name)
+        if found is not None:
+            return [int(item) for item in np.atleast_1d(found).ravel()]
+        maker = self.made.get(name)
+        if maker is not None and maker.op_type == "Concat":
+            return [entry for part in maker.inputs for entry in self.sizes(part)]
+        return [None] * int(np.prod(self.shapes.get(name, (1,)), dtype=np.int64))
 
     def integers(self, node: Node, index: int, attribute: str) -> tuple[int, ...] | None:
         """Integers from an attribute (older opsets) or a constant operand; None when absent or computed."""

@@ -145,15 +145,24 @@ def _pick(graph: AxisGraph, x: str, y: str, along: int, positions: Positions) ->
 
 
 def expand(graph: AxisGraph, node: Node) -> None:
-    """Repeats axes of size 1; those repeated are new, the others go through."""
+    """Repeats axes of size 1; those repeated are new, the others go through.
+
+    Where sizes are joined from several, only a 1 says nothing of the channels; a whole constant is written anew.
+    """
     x, y = node.inputs[0], node.outputs[0]
-    if graph.integers(node, 1, "shape") is None:
-        graph.lock_all(node, f"are repeated by {title(node)}, whose sizes are computed")
-        return
-    shift = len(graph.shapes[y]) - len(graph.shapes[x])
-    for axis, size in enumerate(graph.shapes[x]):
-        if size == graph.shapes[y][axis + shift]:
-            graph.link((x, axis), (y, axis + shift))
+    before, after = graph.shapes[x], graph.shapes[y]
+    constant = graph.constants.get(node.inputs[1]) is not None
+    sizes = graph.sizes(node.inputs[1])
+    for place, size in enumerate(after):
+        axis = place - (len(after) - len(before))
+        entry = sizes[place - (len(after) - len(sizes))] if place >= len(after) - len(sizes) else 1
+        if not constant and size > 1 and entry != 1:
+            reason = f"are repeated by {title(node)}, whose sizes are computed"
+            graph.lock((y, place), reason)
+            if axis >= 0:
+                graph.lock((x, axis), reason)
+        elif axis >= 0 and before[axis] == size:
+            graph.link((x, axis), (y, place))
 
 
 def tile(graph: AxisGraph, node: Node) -> None:

@@ -94,7 +94,7 @@ def _free(model: _Model, groups: Sequence[ChannelGroup]) -> int:
 
 def _groups(model: _Model, chosen: Mapping[str, int]) -> tuple[tuple[ChannelGroup, ...], AxisGraph]:
     shapes, layers = model.shapes, model.layers
-    graph = AxisGraph(shapes, model.constants, {layer.key: layer for layer in layers}, chosen)
+    graph = AxisGraph(shapes, model.constants, {layer.key: layer for layer in layers}, chosen, model.nodes)
     for node in model.nodes:
         add_node(graph, node)
     for name in model.outputs:

@@ -191,6 +191,17 @@ def test_group_padded_with_zero_channels() -> None:
     assert indices(group)["t0", 1] == [0, 1, 2, 3] and indices(group)["t1", 1][1:5] == [0, 1, 2, 3]
 
 
+def test_group_beside_a_token_that_is_repeated_for_each_image() -> None:
+    """The batch is computed, the channels are not named: a token joined to features loses channels with them."""
+    b = Builder(["batch", 5, 8])
+    batch = b.node("Shape", "x", start=0, end=1)
+    one = b.const([1], np.int64)
+    token = b.node("Expand", b.weight(1, 1, 6), b.node("Concat", batch, one, one, axis=0))
+    joined = b.node("Concat", token, b.linear("x", 8, 6), axis=1)
+    graph = graph_of(b.finish(b.linear(joined, 6, 4)))
+    assert [group.locked_because is None for group in graph.channel_groups] == [True, False]
+
+
 def image_of_blocks(mode: str) -> onnx.ModelProto:
     b = Builder(["batch", 3, 6, 6])
     image = b.node("DepthToSpace", b.conv("x", 3, 8), blocksize=2, mode=mode)
