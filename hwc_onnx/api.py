@@ -244,7 +244,7 @@ def uniform_plan(
     Sizes that the model leaves open come from `input_shapes`, else from the arrays in `data`.
     """
     config = parse_spec(spec)
-    opened = open_float_model(model, shapes_from_data(model, data, input_shapes))
+    opened = open_float_model(model, shapes_from_data(model, data, input_shapes), to_run=False)
     return uniform(
         opened.graph, config, first_last=first_last, include=tuple(include), exclude=tuple(exclude), note=note
     )

@@ -21,13 +21,12 @@ from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.types import ModelCost
 from hwc_onnx.database import LayerDatabase
 from hwc_onnx.errors import ModelError, PlanError
-from hwc_onnx.graph.domains import foreign_nodes
+from hwc_onnx.graph.domains import obstacle_to_running
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
 from hwc_onnx.graph.loading import Loaded, load_model
 from hwc_onnx.graph.open_sizes import settle_open_sizes
 from hwc_onnx.graph.parse import DENSITY_KEY, PATTERN_KEY, density_of, parse
 from hwc_onnx.graph.read_qdq import BITS_KEY
-from hwc_onnx.graph.structure import label
 from hwc_onnx.normalize.pipeline import normalize
 from hwc_onnx.plan import CompressionPlan, LayerConfig, with_plan
 from hwc_onnx.pruning.table import PATTERNS
@@ -84,20 +83,20 @@ def open_model(model: Model, input_shapes: InputShapes = None) -> Opened:
     return Opened(loaded, proto, graph)
 
 
-def open_float_model(model: Model, input_shapes: InputShapes = None) -> Opened:
+def open_float_model(model: Model, input_shapes: InputShapes = None, *, to_run: bool = True) -> Opened:
     """As `open_model`, for a model that is to be compressed.
 
     Raises:
-        ModelError: the file is already quantized, so its weights have lost what recovery needs, or it has operators of a
-            domain that ONNX Runtime does not implement, so that it cannot be calibrated.
+        ModelError: the file is already quantized, so its weights have lost what recovery needs, or, where it is `to_run`,
+            it has operators of a domain that ONNX Runtime does not implement, so that it cannot be calibrated.
     """
     opened = open_model(model, input_shapes)
-    foreign = foreign_nodes(opened.proto)
-    if foreign:
+    obstacle = obstacle_to_running(opened.proto)
+    if to_run and obstacle is not None:
         raise ModelError(
-            f"{opened.loaded.path or 'model'}: {label(foreign[0])} belongs to domain '{foreign[0].domain}', which ONNX "
-            "Runtime does not implement, so the model cannot be run to calibrate it (inspect and profile take it as it is); "
-            "cut the model around this operator, or give the operator as a local function"
+            f"{opened.loaded.path or 'model'}: {obstacle}, so the model cannot be run to calibrate it (inspect and profile "
+            "take it as it is, apply can round its weights); cut the model around this operator, or give the operator as a "
+            "local function"
         )
     if opened.quantized:
         tool = any(entry.key == BITS_KEY for entry in opened.loaded.proto.metadata_props)

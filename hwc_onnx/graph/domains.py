@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 
 from hwc_onnx.graph.model_view import reads, subgraphs
+from hwc_onnx.graph.structure import label
 
 RUNTIME_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
 """Operator domains that ONNX Runtime's CPU provider implements."""
@@ -35,3 +36,13 @@ def behind_foreign(proto: onnx.ModelProto) -> set[str]:
         if is_foreign(node) or not tainted.isdisjoint(reads(node)):
             tainted.update(name for name in node.output if name)
     return tainted
+
+
+def obstacle_to_running(proto: onnx.ModelProto) -> str | None:
+    """Which operator ONNX Runtime does not implement, None where it can run the model; functions must be inlined."""
+    foreign = foreign_nodes(proto)
+    if not foreign:
+        return None
+    return (
+        f"{label(foreign[0])} belongs to domain '{foreign_domain(foreign[0])}', which ONNX Runtime does not implement"
+    )

@@ -20,13 +20,17 @@ from hwc_onnx.cost.types import ModelCost
 from hwc_onnx.errors import UsageError
 from hwc_onnx.export import Written, serializable, write_model
 from hwc_onnx.files import write_atomic
+from hwc_onnx.graph.domains import obstacle_to_running
 from hwc_onnx.job.compression import check_output
-from hwc_onnx.plan import RECOVERIES, CalibrationRecord, CompressionPlan, check_plan
+from hwc_onnx.job.unrunnable import with_weights_rounded
+from hwc_onnx.plan import RECOVERIES, CalibrationRecord, CompressionPlan, LayerConfig, check_plan, with_plan
 from hwc_onnx.rebuild import rebuild
 from hwc_onnx.result import versions
+from hwc_onnx.uniform import uniform
 from hwc_onnx.workspace import (
     InputShapes,
     Model,
+    Opened,
     calibrate,
     costs,
     load_samples,
@@ -86,7 +90,8 @@ def apply_plan(
         plan: a CompressionPlan or a plan file.
         data: samples for ranges and recovery (synthetic inputs when None); its holdout measures the drop.
         recovery: "none" (rounding only), "ranges", "full" (each layer by itself) or "sequential" (each layer after those
-            before it); default: the plan's own.
+            before it); default: the plan's own. A model with operators of foreign domains takes "none" only, and 16-bit
+            activations: it is neither calibrated nor measured.
         metric, task, preset: as for `compress`; an INT8 baseline that the metric needs is built with the same repairs.
         accelerator: where the energy is computed.
         input_shapes: sizes of dynamic inputs.
@@ -98,13 +103,16 @@ def apply_plan(
     if recovery not in RECOVERIES:
         raise UsageError(f"recovery: '{recovery}'; choose {', '.join(RECOVERIES)}")
     input_shapes = shapes_from_data(model, data, input_shapes)
-    opened = open_float_model(model, input_shapes)
+    opened = open_float_model(model, input_shapes, to_run=False)
     if output is not None:
         check_output(Path(output), opened.loaded.path)
     notes: list[str] = []
     check_plan(opened.graph, chosen)
     if chosen.source_digest and chosen.source_digest != opened.loaded.digest:
         notes.append("the plan was made for another file; it fits this model's layers and is applied as it is")
+    obstacle = obstacle_to_running(opened.proto)
+    if obstacle is not None:
+        return _without_running(opened, chosen, recovery, accelerator, notes, obstacle)
     seed = chosen.calibration.split_seed if split_seed is None else split_seed
     loaded = load_samples("synthetic" if data is None else data, opened.proto, preset, input_shapes, seed=seed)
     splits = make_splits(loaded, seed, calibration_size(loaded, chosen.calibration.samples))
@@ -169,4 +177,40 @@ def apply_plan(
         opened.loaded.file_bytes,
         splits.real,
         original,
+    )
+
+
+def _without_running(
+    opened: Opened, plan: CompressionPlan, recovery: str, accelerator: str | Path, notes: list[str], obstacle: str
+) -> Applied:
+    """The weights of a model that ONNX Runtime cannot run, rounded; there is no drop, and activations count as dense."""
+    where = f"{opened.loaded.path or 'model'}: {obstacle}"
+    version = versions().get("hwc-onnx", "")
+    complete = plan.model_copy(
+        update={
+            "source_digest": opened.loaded.digest,
+            "achieved": {},
+            "activation_density": {},
+            "calibration": CalibrationRecord(recovery="none"),
+            "preprocess": {},
+            "code_version": version,
+        }
+    )
+    candidate = with_weights_rounded(opened, complete, recovery, where)
+    cost_model = CostModel(load_profile(accelerator))
+    int8 = uniform(opened.graph, LayerConfig())
+    baseline, cost = (cost_model.cost(with_plan(opened.graph, which)) for which in (int8, candidate.plan))
+    return Applied(
+        serializable(candidate.proto, metadata_of(candidate.plan, opened, {}, {"hwc.version": version})),
+        candidate.plan,
+        cost,
+        baseline,
+        cost_model.cost(opened.graph),
+        None,
+        (*notes, f"{obstacle}: weights are rounded, nothing is calibrated, and neither drop nor file is checked by a run"),
+        opened.name,
+        cost_model.profile.name,
+        opened.loaded.file_bytes,
+        False,
+        opened.loaded.path,
     )

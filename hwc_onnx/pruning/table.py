@@ -26,6 +26,9 @@ COARSE: dict[str, str] = {
     "gram": "hwc_onnx.pruning.gram:ALGORITHM",
 }
 
+WEIGHTS_ALONE = frozenset({NONE, "magnitude", "sensitivity", "l1", "l2", "fpgm", "bernoulli"})
+"""Names whose choice does not depend on the layers' inputs: they need no calibration."""
+
 PATTERNS: dict[str, tuple[int, int]] = {"nm24": (2, 4), "nm48": (4, 8)}
 
 

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 import hwc_onnx
 from hwc_onnx.errors import ModelError, RuntimeFailure
 from hwc_onnx.graph import domains
+from hwc_onnx.graph.external import tensor_values
 from hwc_onnx.graph.infer import input_shapes_of, run_for
 from hwc_onnx.graph.loading import load_model
 from hwc_onnx.graph.model_view import opset_of
 from hwc_onnx.graph.open_sizes import settle_open_sizes
+from hwc_onnx.graph.read_qdq import read_qdq
 from hwc_onnx.normalize import pipeline, quantized_operators
 from hwc_onnx.normalize.compare import random_feeds, same_values
 from hwc_onnx.normalize.pipeline import normalize
@@ -140,21 +142,67 @@ def _scale_of(proto: onnx.ModelProto, name: str) -> str:
     return next(node.input[1] for node in proto.graph.node if name in node.output)
 
 
-def test_foreign_operator_is_left_alone_and_its_channels_are_locked() -> None:
+def custom_domain() -> onnx.ModelProto:
     model = models.custom_domain()
     model.graph.value_info.append(models.value("t2", ["batch", 6, 8, 8]))
-    graph = hwc_onnx.inspect(model)
+    return model
+
+
+def test_foreign_operator_is_left_alone_and_its_channels_are_locked() -> None:
+    graph = hwc_onnx.inspect(custom_domain())
     assert len(graph.layers) == 4
+    assert [key for key, _ in graph.unmodelled] == ["t2"]
     for group in graph.channel_groups:
         if {"t0"} & set(group.producers):
             assert group.locked_because is not None
     with pytest.raises(ModelError, match=r"Whiten.*acme\.vision.*inspect and profile"):
-        hwc_onnx.uniform_plan(model, "w8a8")
+        hwc_onnx.compress(custom_domain())
+
+
+def test_weights_beside_a_foreign_operator_are_rounded_without_a_run(tmp_path: Path) -> None:
+    model = custom_domain()
+    applied = hwc_onnx.apply_plan(model, plan=hwc_onnx.uniform_plan(model, "w4a16,fine=magnitude:0.5"), recovery="none")
+    written = applied.save(tmp_path / "m.onnx")
+    assert applied.evaluation is None and any("Whiten" in note for note in applied.notes)
+    before, after = open_model(model), open_model(written.path)
+    assert {layer.weight_bits for layer in after.graph.layers} == {4}
+    assert {info.bits for info in after.graph.tensors.values() if info.kind == "activation"} == {16}
+    assert [node.op_type for node in after.loaded.proto.graph.node].count("Whiten") == 1
+    wholes, parts = ({layer.key: layer for layer in opened.graph.layers} for opened in (before, after))
+    for key, layer in wholes.items():
+        assert layer.weight is not None and parts[key].weight is not None
+        weight = weight_of(before.proto, layer.weight)
+        axes = tuple(axis for axis in range(weight.ndim) if axis != layer.output_axis)
+        found = weight_of(read_qdq(after.loaded.proto).proto, parts[key].weight)
+        step = np.abs(weight).max(axis=axes, keepdims=True) / 7
+        kept = found != 0
+        assert (np.abs(found - weight)[kept] <= np.broadcast_to(0.5 * step, weight.shape)[kept] * (1 + 1e-5)).all()
+        assert 0.5 <= 1 - kept.mean() < 0.75
+    cost = hwc_onnx.profile(written.path).cost
+    assert cost.total == pytest.approx(applied.cost.total, rel=1e-9)
+    assert [key for key, _ in cost.unmodelled] == ["t2"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "recovery", "words"),
+    [
+        ("w8a8", "none", "activations below 16 bits; round the weights alone"),
+        ("w8a16", "full", "recovery 'full'; round the weights alone"),
+        ("w8a16,fine=wanda:0.5", "none", "algorithm 'wanda'; round"),
+    ],
+)
+def test_what_needs_a_run_is_refused_beside_a_foreign_operator(spec: str, recovery: str, words: str) -> None:
+    plan = hwc_onnx.uniform_plan(custom_domain(), spec)
+    with pytest.raises(ModelError, match=f"Whiten.*acme.vision.*{words}"):
+        hwc_onnx.apply_plan(custom_domain(), plan=plan, recovery=recovery)
+
+
+def weight_of(proto: onnx.ModelProto, name: str) -> np.ndarray:
+    return next(tensor_values(tensor) for tensor in proto.graph.initializer if tensor.name == name)
 
 
 def test_a_wrong_rewrite_beside_a_foreign_operator_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = models.custom_domain()
-    model.graph.value_info.append(models.value("t2", ["batch", 6, 8, 8]))
+    model = custom_domain()
     assert [node.op_type for node in domains.foreign_nodes(normalize(model))] == ["Whiten"]
 
     def wrong(proto: onnx.ModelProto, *_: object) -> None:
