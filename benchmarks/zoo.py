@@ -40,12 +40,14 @@ def models(folder: Path, only: str) -> list[Path]:
     return [path for path in found if fnmatchcase(path.stem, only)]
 
 
-def check(path: Path, seconds: float) -> Row:
+def check(path: Path, seconds: float, until: str) -> Row:
     """Run one model in its own process and gather what it printed before it ended."""
     row: Row = {"steps": {}}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         environment = dict(os.environ) | {"PYTHONPATH": str(CHECK.parents[2])}
-        process = subprocess.Popen([sys.executable, str(CHECK), str(path)], stdout=out, stderr=err, env=environment)
+        process = subprocess.Popen(
+            [sys.executable, str(CHECK), str(path), until], stdout=out, stderr=err, env=environment
+        )
         ending = None
         try:
             process.wait(seconds)
@@ -63,7 +65,7 @@ def check(path: Path, seconds: float) -> Row:
             err.seek(0)
             last = (err.read().strip().splitlines() or [""])[-1]
             ending = f"Crash: exit {process.returncode}: {last[:300]}"
-    missing = [step for step in STEPS if step not in row["steps"]]
+    missing = [step for step in STEPS[: STEPS.index(until) + 1] if step not in row["steps"]]
     if ending and missing:
         row["steps"][missing[0]] = {"seconds": 0.0, "error": ending, "where": None}
     return row
@@ -140,6 +142,7 @@ def main() -> None:
     parser.add_argument("--only", default="*", help="names to run, as a glob")
     parser.add_argument("--missing", action="store_true", help="leave out models whose recorded steps all passed")
     parser.add_argument("--table", action="store_true", help="print recorded results, run nothing")
+    parser.add_argument("--until", choices=STEPS, default=STEPS[-1], help="last step to run")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds for one model")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the output between the marks of this page")
     args = parser.parse_args()
@@ -153,12 +156,12 @@ def main() -> None:
         printed.append(text)
 
     show(HEAD)
-    chosen = models(args.folder, args.only)
+    chosen, wanted = models(args.folder, args.only), STEPS[: STEPS.index(args.until) + 1]
     for path in chosen:
         name = path.stem
-        done = name in rows and (args.table or (args.missing and all(_passed(rows[name], step) for step in STEPS)))
+        done = name in rows and (args.table or (args.missing and all(_passed(rows[name], step) for step in wanted)))
         if not done and not args.table:
-            rows[name] = check(path, args.timeout)
+            rows[name] = check(path, args.timeout, args.until)
             record.write_text(json.dumps(rows, indent=1))
         if name in rows:
             show(line(name, rows[name], torch.get(name)))

@@ -1,6 +1,6 @@
 """One model of the zoo through inspect, profile, channel removal and QDQ; called by `benchmarks/zoo.py`.
 
-    python benchmarks/zoo/check.py MODEL
+    python benchmarks/zoo/check.py MODEL [LAST_STEP]
 
 Prints one JSON object per line: {"step": name, "seconds": s, "error": text or null} as each step ends, and the counts of
 the layer graph after `inspect`. A step that fails does not stop the others, except where nothing can be read.
@@ -23,7 +23,7 @@ from share import prunable_share
 
 import hwc_onnx
 from hwc_onnx.accuracy.runner import open_session, run
-from hwc_onnx.graph.layer_graph import ChannelGroup, LayerGraph
+from hwc_onnx.graph.layer_graph import FIXED, ChannelGroup, LayerGraph
 from hwc_onnx.plan import CompressionPlan, LayerConfig, kept_of, width_fields
 from hwc_onnx.rewrite.mask_channels import mask_channels
 from hwc_onnx.rewrite.remove_channels import remove_channels
@@ -59,6 +59,7 @@ def some(group: ChannelGroup, rng: np.random.Generator) -> NDArray[np.int64]:
     parts = np.asarray(group.parts or (0,) * group.channels)
     counts = group.kept_of_parts(kept_of(group, RATIO))
     chosen = [rng.choice(np.flatnonzero(parts == part), count, replace=False) for part, count in enumerate(counts)]
+    chosen.append(np.flatnonzero(parts == FIXED))
     return np.sort(np.concatenate(chosen))
 
 
@@ -138,13 +139,18 @@ def main() -> None:
         "unmodelled": [list(entry) for entry in graph.unmodelled],
     }
     print(json.dumps(counts | prunable_share(graph)), flush=True)
-    steps("profile", lambda: hwc_onnx.profile(path))
-    steps("masked", lambda: compare_masked(path))
     removed = hwc_onnx.uniform_plan(path, REMOVED)
-    steps("remove", lambda: apply(path, removed, quantized=False))
     plain = CompressionPlan(source_digest=graph.source_digest, layers={key: LayerConfig() for key in removed.layers})
-    steps("qdq", lambda: apply(path, mixed(graph, plain), quantized=True))
-    steps("both", lambda: apply(path, mixed(graph, removed), quantized=True))
+    for step, do in {
+        "profile": lambda: hwc_onnx.profile(path),
+        "masked": lambda: compare_masked(path),
+        "remove": lambda: apply(path, removed, quantized=False),
+        "qdq": lambda: apply(path, mixed(graph, plain), quantized=True),
+        "both": lambda: apply(path, mixed(graph, removed), quantized=True),
+    }.items():
+        steps(step, do)
+        if sys.argv[2:] == [step]:
+            break
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import time
 import warnings
 from fnmatch import fnmatchcase
@@ -21,6 +22,7 @@ from architectures import Architecture, architectures
 
 RESULTS = Path(__file__).parent / "results" / "torch_pruning.json"
 LARGEST_BYTES = 400_000_000
+PRUNING_SECONDS = 150
 
 
 def export(architecture: Architecture, path: Path) -> None:
@@ -50,14 +52,26 @@ def pruning(architecture: Architecture) -> dict[str, Any]:
     from torch_share import torch_pruning_share
 
     found: dict[str, Any] = {"version": torch_pruning.__version__}
+    signal.signal(signal.SIGALRM, _out_of_time)
+    signal.alarm(PRUNING_SECONDS)
     try:
         found |= torch_pruning_share(*architecture.build())
-    except Exception as error:  # recorded: a tool that fails prunes nothing
+    except (Exception, OutOfTime) as error:  # recorded: a tool that fails prunes nothing
         found |= {"share": 0.0, "error": _said(error)}
+    finally:
+        signal.alarm(0)
     return found
 
 
-def _said(error: Exception) -> str:
+class OutOfTime(BaseException):
+    """Not an Exception, so that nothing on the way takes it for a failure of its own."""
+
+
+def _out_of_time(*_: object) -> None:
+    raise OutOfTime(f"not done after {PRUNING_SECONDS} s")
+
+
+def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
