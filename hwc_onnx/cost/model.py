@@ -1,7 +1,8 @@
 """Energy of a whole layer graph on one accelerator: every node, every stored tensor, nothing twice.
 
 The energy is a pure function of the graph and the profile. Layers are mapped (`query`), everything else is counted in
-the post-processing unit, and a pass over tensor lifetimes decides what stays on chip (`residency`).
+the post-processing unit, and a pass over tensor lifetimes decides what stays on chip (`residency`). Bodies of control
+flow are graphs of their own (`bodies`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.cost.account import Situation, account
+from hwc_onnx.cost.bodies import BodyCosts, owner_cost, weight_bits
 from hwc_onnx.cost.facts import StepFacts, one_step_facts, step_facts
 from hwc_onnx.cost.formats import element_bits
 from hwc_onnx.cost.laws import stored_bits
@@ -30,11 +32,12 @@ STRUCTURES = 64
 
 @dataclass(frozen=True)
 class Settled:
-    """One graph's steps, the names of its biases, and what stays on chip during each step."""
+    """One graph's steps, the names of its biases, what stays on chip during each step, and the energy of its bodies."""
 
     steps: tuple[Step, ...]
     biases: frozenset[str]
     situations: tuple[Situation, ...]
+    inside: tuple[float, ...]
 
 
 class CostModel:
@@ -46,6 +49,7 @@ class CostModel:
     def __init__(self, profile: AcceleratorProfile, cache_dir: str | Path | None = None) -> None:
         self.profile = profile
         self.energies = StepEnergies(profile, None if cache_dir is None else Path(cache_dir))
+        self.bodies = BodyCosts(self._cost)
         self._schedules: dict[int, tuple[object, int, Schedule, frozenset[str]]] = {}
         home = profile.home
         stay = profile.residency.activations == "auto"
@@ -57,27 +61,36 @@ class CostModel:
         Raises:
             ModelError: some layer fits the accelerator's memories in no way.
         """
+        return self._cost(graph)
+
+    def _cost(self, graph: LayerGraph, kept_inside: bool | None = None) -> ModelCost:
+        """As `cost`; of a body, `kept_inside` says whether its weights stay on chip for ever."""
         plan, biases = self._structure(graph)
         facts = step_facts(graph, plan, biases)
-        kept = self._kept_weights(facts)
+        kept = self._kept_weights(graph, plan, facts) if kept_inside is None else [kept_inside] * len(facts)
         chosen = self._residency(graph, plan, facts, kept)
         nodes: dict[int, NodeCost] = {}
         for index, step in enumerate(plan.steps):
             situation = Situation(chosen.staying[index], chosen.free[index], kept[index])
             nodes.update(account(self.energies, graph, step, facts[index], situation, biases))
+            for i in step.nodes:
+                if graph.nodes[i].key in graph.bodies:
+                    inside = self.bodies.of(graph, graph.nodes[i].key, kept[index])
+                    nodes[i] = owner_cost(graph.nodes[i], inside)
         made = tuple(nodes[i] for i in range(len(graph.nodes)))
-        unmodelled = _unmodelled(graph)
+        macs, traffic = sum(node.macs for node in made), _traffic(graph)
+        unknown = self._unknown_macs(graph, plan, kept)
         return ModelCost(
             nodes=made,
             energy={name: sum(node.energy.get(name, 0.0) for node in made) for name in COMPONENTS},
             energy_unit=self.profile.unit,
             cycles=sum(node.cycles for node in made),
             latency_s=sum(node.latency_s for node in made),
-            coverage_macs=_mac_share(graph, unmodelled),
-            coverage_traffic=_traffic_share(graph),
+            coverage_macs=macs / (macs + unknown) if macs + unknown else 1.0,
+            coverage_traffic=traffic[0] / traffic[1] if traffic[1] else 1.0,
             accelerator_bytes=self.accelerator_bytes(graph),
-            macs=sum(layer.macs for layer in graph.layers),
-            unmodelled=unmodelled,
+            macs=macs,
+            unmodelled=_unmodelled(graph),
             reference_mac_pj=self.profile.reference_mac_pj,
         )
 
@@ -85,16 +98,16 @@ class CostModel:
         """`cost(graph).total`, fast: what a search asks for. Infinite where `cost` would refuse."""
         plan, biases = self._structure(graph)
         facts = step_facts(graph, plan, biases)
-        return self._residency(graph, plan, facts, self._kept_weights(facts)).energy
+        return self._residency(graph, plan, facts, self._kept_weights(graph, plan, facts)).energy
 
     def settle(self, graph: LayerGraph) -> Settled:
         """The steps of a graph with what stays on chip in it, for `step_energy` of its variants."""
         plan, biases = self._structure(graph)
         facts = step_facts(graph, plan, biases)
-        kept = self._kept_weights(facts)
+        kept = self._kept_weights(graph, plan, facts)
         chosen = self._residency(graph, plan, facts, kept)
         situations = (Situation(chosen.staying[i], chosen.free[i], kept[i]) for i in range(len(facts)))
-        return Settled(tuple(plan.steps), biases, tuple(situations))
+        return Settled(plan.steps, biases, tuple(situations), tuple(self._inside(graph, plan, kept)))
 
     def step_energy(self, graph: LayerGraph, settled: Settled, index: int) -> float:
         """Energy of one step of a variant of the settled graph, what stays on chip being as settled: for tables.
@@ -102,7 +115,7 @@ class CostModel:
         The steps add up to `cost_total` wherever the variant's own best choice of what stays is the settled one.
         """
         facts = one_step_facts(graph, settled.steps[index], settled.biases)
-        return self.energies.energy(facts, *settled.situations[index])
+        return self.energies.energy(facts, *settled.situations[index]) + settled.inside[index]
 
     def baseline(self, graph: LayerGraph, plan: CompressionPlan | None = None) -> ModelCost:
         """The INT8 baseline: all layers W8A8, nothing pruned; `plan` may carry the baseline's own densities."""
@@ -134,7 +147,8 @@ class CostModel:
                 stored = stored_bits(layer.weight_bits, dram.granules(weights=True))
                 width = element_bits(stored, layer.weight_density, dram.formats.get("W"), layer.nm_pattern)
                 bits += layer.params * width + layer.loop_dims.K * layer.loop_dims.G * CHANNEL_BITS
-        return ceil(bits / 8)
+        inside = (body.graph for bodies in graph.bodies.values() for body in bodies)
+        return ceil(bits / 8) + sum(self.accelerator_bytes(body) for body in inside)
 
     def _structure(self, graph: LayerGraph) -> tuple[Schedule, frozenset[str]]:
         """Schedule and bias names; remembered for the variants of a graph, which share its `fused` mapping."""
@@ -149,17 +163,44 @@ class CostModel:
         self._schedules[id(graph.fused)] = (graph.fused, len(graph.nodes), made, biases)
         return made, biases
 
-    def _kept_weights(self, facts: list[StepFacts]) -> list[bool]:
+    def _inside(self, graph: LayerGraph, plan: Schedule, kept: list[bool]) -> list[float]:
+        """Energy of the bodies of each step."""
+        if not graph.bodies:
+            return [0.0] * len(plan.steps)
+        return [
+            sum(self.bodies.of(graph, key, stay).total for i in step.nodes if (key := graph.nodes[i].key) in graph.bodies)
+            for step, stay in zip(plan.steps, kept, strict=True)
+        ]
+
+    def _unknown_macs(self, graph: LayerGraph, plan: Schedule, kept: list[bool]) -> int:
+        """Multiply-accumulates that are not modelled: a node of unknown work counts one per output element."""
+        keys = {key for key, _ in _unmodelled_here(graph)}
+        found = sum(
+            prod(graph.tensors[name].shape)
+            for node in graph.nodes
+            if node.key in keys
+            for name in node.outputs
+            if name in graph.tensors
+        )
+        for step, stay in zip(plan.steps, kept, strict=True):
+            for key in (graph.nodes[i].key for i in step.nodes if graph.nodes[i].key in graph.bodies):
+                body = self.bodies.of(graph, key, stay).body
+                inner, _ = self._structure(body.graph)
+                found += body.trips * self._unknown_macs(body.graph, inner, [stay] * len(inner.steps))
+        return found
+
+    def _kept_weights(self, graph: LayerGraph, plan: Schedule, facts: list[StepFacts]) -> list[bool]:
         """Whether the weights of each step stay on chip for ever: the first ones that fit `residency.weights_bytes`."""
         budget = self.profile.residency.weights_bytes * 8
         if budget == 0:
             return [False] * len(facts)
         kept, used = [], 0
-        for step in facts:
-            for setting, _, _ in step.layers:
+        for step, fact in zip(plan.steps, facts, strict=True):
+            for setting, _, _ in fact.layers:
                 if setting.weighted:
                     dims = setting.dims
                     used += setting.weight_bits * dims.G * dims.K * dims.C * dims.FY * dims.FX
+            used += sum(weight_bits(body) for i in step.nodes for body in graph.bodies.get(graph.nodes[i].key, ()))
             kept.append(used <= budget)
         return kept
 
@@ -170,15 +211,28 @@ class CostModel:
         for name in plan.storages:
             info = graph.tensors[name]
             sizes.append(0 if home is None else prod(info.shape) * stored_bits(info.bits, home.pack))
-        ask = self.energies.energy
+        ask, inside = self.energies.energy, self._inside(graph, plan, kept)
         return choose(
-            plan, sizes, self._capacity, lambda index, staying, free: ask(facts[index], staying, free, kept[index])
+            plan,
+            sizes,
+            self._capacity,
+            lambda index, staying, free: ask(facts[index], staying, free, kept[index]) + inside[index],
         )
 
 
 def _unmodelled(graph: LayerGraph) -> tuple[tuple[str, str], ...]:
-    """Nodes whose work is not known, with the reason."""
-    listed = {key for key, _ in graph.unmodelled}
+    """Nodes whose work is not known, with the reason; those in the body of a node as "node/inner node"."""
+    inside = (
+        (f"{owner}/{key}", reason)
+        for owner, bodies in graph.bodies.items()
+        for body in bodies
+        for key, reason in _unmodelled(body.graph)
+    )
+    return (*_unmodelled_here(graph), *inside)
+
+
+def _unmodelled_here(graph: LayerGraph) -> tuple[tuple[str, str], ...]:
+    listed = {key for key, _ in graph.unmodelled} | set(graph.bodies)
     mapped = {layer.key for layer in graph.layers}
     return graph.unmodelled + tuple(
         (node.key, f"no work is known for operator {node.op_type}; its traffic is counted")
@@ -187,21 +241,12 @@ def _unmodelled(graph: LayerGraph) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _mac_share(graph: LayerGraph, unmodelled: tuple[tuple[str, str], ...]) -> float:
-    """Share of the multiply-accumulates that is modelled; a node of unknown work counts one per output element."""
-    keys = {key for key, _ in unmodelled}
-    missing = sum(
-        prod(graph.tensors[name].shape)
-        for node in graph.nodes
-        if node.key in keys
-        for name in node.outputs
-        if name in graph.tensors
-    )
-    known = sum(layer.macs for layer in graph.layers)
-    return known / (known + missing) if known + missing else 1.0
-
-
-def _traffic_share(graph: LayerGraph) -> float:
-    """Share of the nodes' results whose shape is known."""
+def _traffic(graph: LayerGraph) -> tuple[int, int]:
+    """How many nodes' results have a known shape, and how many results there are, those in bodies included."""
     names = [name for node in graph.nodes for name in node.outputs if name]
-    return sum(name in graph.tensors for name in names) / len(names) if names else 1.0
+    known, total = sum(name in graph.tensors for name in names), len(names)
+    for bodies in graph.bodies.values():
+        for body in bodies:
+            more, all_of_them = _traffic(body.graph)
+            known, total = known + more, total + all_of_them
+    return known, total

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hwc_onnx.cost.vector import FREE_OPS, NOTHING_OPS
-from hwc_onnx.graph.layer_graph import LayerGraph
+from hwc_onnx.graph.layer_graph import LayerGraph, Node
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,9 @@ def schedule(graph: LayerGraph) -> Schedule:
     ordered = sorted(clusters.values(), key=max)
     shown = {name for name, first in original.items() if name in graph.outputs} | set(graph.outputs)
     outside = {original.get(name, name) for name in shown} | set(graph.inputs)
+    # what goes into a body and comes out of it travels through DRAM, as the inputs and outputs of a graph do
+    owners = [node for node in graph.nodes if node.key in graph.bodies]
+    outside |= {original.get(name, name) for node in owners for name in (*node.inputs, *node.outputs)}
     first_use: dict[str, int] = {}
     last_use: dict[str, int] = {}
     for position, cluster in enumerate(ordered):
@@ -113,13 +116,13 @@ def _step(
         if layer is not None:
             operands = [number.get(original.get(name, name), -1) for name in graph.layers[layer].inputs]
             inputs.append((operands[0], operands[1] if len(operands) > 1 else -1))
-        elif node.op_type not in FREE_OPS and node.op_type not in NOTHING_OPS:
+        elif not _moves_nothing(graph, node):
             for name in dict.fromkeys(node.inputs):
                 if not name or name in graph.fused or name in seen or name not in graph.tensors:
                     continue
                 seen.add(name)
                 reads.append((i, name, number.get(original.get(name, name), -1)))
-        if node.op_type in FREE_OPS or node.op_type in NOTHING_OPS:
+        if _moves_nothing(graph, node):
             continue
         for name in node.outputs:
             if name and name not in graph.fused and name in graph.tensors:
@@ -129,6 +132,11 @@ def _step(
     dies = tuple(number[n] for n, at in last_use.items() if at == position and n in number)
     layer_nodes = frozenset(i for i in cluster if graph.nodes[i].key in layer_index)
     return Step(tuple(cluster), layers, layer_nodes, tuple(reads), tuple(writes), tuple(inputs), born, dies)
+
+
+def _moves_nothing(graph: LayerGraph, node: Node) -> bool:
+    """Whether a node has no traffic of its own; what a body moves is counted with the body."""
+    return node.op_type in FREE_OPS or node.op_type in NOTHING_OPS or node.key in graph.bodies
 
 
 def _renamed(graph: LayerGraph) -> dict[str, str]:

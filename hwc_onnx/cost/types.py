@@ -53,7 +53,8 @@ class Accumulator:
 class NodeCost:
     """One node: energy by component (keys of COMPONENTS), cycles, latency in seconds and how it was costed.
 
-    `method` is "mapped" (a MAC layer with a searched mapping), "vector", "fused", "free" or "unmodelled".
+    `method` is "mapped" (a MAC layer with a searched mapping), "vector", "fused", "free", "unmodelled", or, for a node with
+    a body, which one runs and how often, such as "body x 3".
     `accesses` is {memory: {operand: {"read": n, "write": n}}} in words, with "read_done" and "write_done" where zeros
     spare some of them; `mapping` names the spatial unroll, the nest and the tile that each memory holds; `utilisation`
     is the share of the array's multiplications in these cycles that are done; `bound_by` names what sets the time:

@@ -181,12 +181,22 @@ class ActivationGroup:
 
 
 @dataclass(frozen=True)
+class Body:
+    """A graph that a node runs `trips` times: `name` is "body" (Loop, Scan), "then_branch" or "else_branch" (If)."""
+
+    name: str
+    graph: LayerGraph
+    trips: int
+
+
+@dataclass(frozen=True)
 class LayerGraph:
     """A parsed model. `nodes` are in topological order; `unmodelled` are (node key, reason).
 
     `fused` maps a tensor that is never stored to the key of the node that consumes it on the fly: the output of a
     convolution that goes straight into a Relu, or the branch of a residual Add that is finished last. Everything else
-    that is not a constant is stored, belongs to exactly one activation group, and costs memory traffic.
+    that is not a constant is stored, belongs to exactly one activation group, and costs memory traffic. `bodies` are those of
+    a node with control flow, by its key (of an If both, of which one runs).
     """
 
     layers: tuple[Layer, ...]
@@ -200,6 +210,7 @@ class LayerGraph:
     activation_groups: tuple[ActivationGroup, ...] = ()
     fused: Mapping[str, str] = field(default_factory=dict)
     unmodelled: tuple[tuple[str, str], ...] = ()
+    bodies: Mapping[str, tuple[Body, ...]] = field(default_factory=dict)
 
     def layer(self, key: str) -> Layer:
         """The layer with this key (KeyError if there is none)."""

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from hwc_onnx.errors import ModelError
 from hwc_onnx.graph.activation_groups import activation_groups, joins
+from hwc_onnx.graph.bodies import Unreadable, bodies_of
 from hwc_onnx.graph.channel_groups import channel_groups
 from hwc_onnx.graph.domains import foreign_domain, is_foreign
 from hwc_onnx.graph.fusion import fused_tensors, stored_output
-from hwc_onnx.graph.infer import infer_shapes
-from hwc_onnx.graph.layer_graph import FLOAT_BITS, ActivationGroup, Layer, LayerGraph, Node, TensorInfo
+from hwc_onnx.graph.infer import Shapes, infer_shapes
+from hwc_onnx.graph.layer_graph import FLOAT_BITS, ActivationGroup, Body, Layer, LayerGraph, Node, TensorInfo
 from hwc_onnx.graph.layers import layer_of
 from hwc_onnx.graph.model_view import ModelView, attributes, reads, subgraphs
 from hwc_onnx.graph.op_kinds import GATES, LAYER_OPS, OTHER_MAC_OPS, REDUCTIONS
@@ -56,6 +57,21 @@ def parse(
     Raises:
         ModelError: an open input shape, contradictory shapes, or no layer with weights.
     """
+    graph = _layer_graph(proto, input_shapes, densities)
+    if not any(layer.weight is not None for layer in graph.layers):
+        raise ModelError(
+            f"model: none of its {len(graph.nodes)} nodes is a layer with constant weights "
+            f"({', '.join(sorted((*LAYER_OPS, *GATES)))}); there is nothing to compress"
+        )
+    return graph
+
+
+def _layer_graph(
+    proto: onnx.ModelProto,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    densities: Mapping[str, float] | None = None,
+) -> LayerGraph:
+    """As `parse`, for a model or the body of a node, which need not have layers."""
     logical, widths = _logical(proto)
     view = ModelView(logical)
     found = infer_shapes(logical, input_shapes)
@@ -66,11 +82,8 @@ def parse(
         name: view.array(name) if np.prod(tensor.dims) <= 4096 else None for name, tensor in view.initializers.items()
     }
     layers, unmodelled = _layers(view, nodes, shapes, constants)
-    if not any(layer.weight is not None for layer in layers):
-        raise ModelError(
-            f"model: none of its {len(nodes)} nodes is a layer with constant weights ({', '.join(sorted((*LAYER_OPS, *GATES)))}); "
-            "there is nothing to compress"
-        )
+    bodies, unreadable = _bodies(view, found)
+    unmodelled += unreadable
     names = frozenset(constants)
     fused = fused_tensors(nodes, {layer.key for layer in layers}, shapes, names, view.outputs)
     groups = activation_groups(nodes, layers, dtypes, fused, constants, view.inputs, view.outputs)
@@ -92,6 +105,7 @@ def parse(
         activation_groups=groups,
         fused=fused,
         unmodelled=unmodelled,
+        bodies=bodies,
     )
     output_of = {node.key: node.outputs[0] for node in nodes}
     patterns = _record(metadata, PATTERN_KEY)
@@ -171,7 +185,7 @@ def _layers(
             unmodelled.append((node.key, f"{node.op_type}: domain '{whose}' is foreign, so its work is not known"))
         elif any(name and name not in shapes for name in node.outputs):
             unmodelled.append((node.key, f"{node.op_type}: the shape of its result is not known"))
-        elif node.op_type in OTHER_MAC_OPS or (node.op_type not in LAYER_OPS and any(subgraphs(protos[node.key]))):
+        elif node.op_type in OTHER_MAC_OPS:
             unmodelled.append((node.key, f"{node.op_type}: its work is not modelled"))
         elif node.op_type in (*LAYER_OPS, *GATES) and node.domain == "":
             layer = layer_of(node, shapes, constants, _bias(view, node, shapes, constants))
@@ -180,6 +194,19 @@ def _layers(
             else:
                 unmodelled.append((node.key, f"{node.op_type}: its weights are computed, not constant"))
     return layers, tuple(unmodelled)
+
+
+def _bodies(view: ModelView, found: Shapes) -> tuple[dict[str, tuple[Body, ...]], tuple[tuple[str, str], ...]]:
+    """The bodies of nodes with control flow, by key, and why others have none."""
+    bodies: dict[str, tuple[Body, ...]] = {}
+    unreadable: list[tuple[str, str]] = []
+    for node in view.graph.node:
+        if any(subgraphs(node)) and not is_foreign(node) and all(name in found for name in node.output if name):
+            try:
+                bodies[node.output[0]] = bodies_of(node, view, found, _layer_graph)
+            except Unreadable as error:
+                unreadable.append((node.output[0], f"{node.op_type}: {error}"))
+    return bodies, tuple(unreadable)
 
 
 def _bias(

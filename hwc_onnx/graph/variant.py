@@ -182,6 +182,7 @@ class _Maker:
             activation_groups=self.graph.activation_groups,
             fused=self.graph.fused,
             unmodelled=self.graph.unmodelled,
+            bodies=self.graph.bodies,
         )
 
     def _shapes(self, kept: Mapping[str, int]) -> dict[str, Shape]:

@@ -58,6 +58,9 @@ def _facts(node: Node, payload: Payload) -> Iterator[str]:
             f"{exact(node['macs'])} MACs in {exact(node['cycles'])} cycles ({latency(node['latency_s'])}), "
             f"{percent(node['utilisation'])} of the array used, bound by {node['bound_by']}"
         )
+    elif " x " in node["method"]:
+        cycles = f"{exact(node['cycles'])} cycles ({latency(node['latency_s'])})"
+        yield f"runs {node['method']}, {exact(node['macs'])} MACs, {cycles}"
     elif node["cycles"]:
         yield f"{exact(node['cycles'])} cycles ({latency(node['latency_s'])}), bound by {node['bound_by']}"
     elif node["method"] == "fused":

@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 
-from hwc_onnx.graph.external import PACKED_BITS, SPILL_BYTES, any_mapped, keep, spill_blocks
+from hwc_onnx.graph import external
 from hwc_onnx.graph.model_view import reads
 from hwc_onnx.graph.packing import integer_tensor
 from hwc_onnx.rewrite.opset import ensure_ir_version
@@ -48,7 +48,7 @@ class ModelBuilder:
         self._replaced: set[str] = set()
         self._added: list[TensorProto] = []
         self._scalars: dict[tuple[int, bool], str] = {}
-        self._large = any_mapped(source)
+        self._large = external.any_mapped(source)
 
     def made(self) -> set[str]:
         """Every tensor of the old model that is fed or computed."""
@@ -78,14 +78,14 @@ class ModelBuilder:
 
     def add_float(self, name: str, values: NDArray[np.float32]) -> None:
         """Add a float32 initializer."""
-        self._added.append(keep(name, np.asarray(values, np.float32), self._large))
+        self._added.append(external.keep(name, np.asarray(values, np.float32), self._large))
 
     def add_integers(self, name: str, codes: NDArray[np.integer], data_type: int) -> None:
         """Add an integer initializer of the given ONNX type, packed."""
         tensor = integer_tensor(name, codes, data_type)
-        if self._large and data_type not in PACKED_BITS and len(tensor.raw_data) >= SPILL_BYTES:
+        if self._large and data_type not in external.PACKED_BITS and len(tensor.raw_data) >= external.SPILL_BYTES:
             stored = np.frombuffer(tensor.raw_data, np.uint8)
-            tensor = spill_blocks(name, tuple(tensor.dims), data_type, iter([stored]))
+            tensor = external.spill_blocks(name, tuple(tensor.dims), data_type, iter([stored]))
         self._added.append(tensor)
 
     def integer_scalar(self, value: int, signed: bool) -> str:

@@ -62,10 +62,10 @@ def test_operator_of_an_unknown_domain_is_listed_even_if_its_name_is_known():
     assert [key for key, _ in cost.unmodelled] == [node.key for node in foreign if node.op_type == "Tanh"]
 
 
-def test_body_of_a_loop_is_listed_not_skipped():
+def test_body_of_a_loop_of_unknown_length_is_listed_not_skipped():
     body = helper.make_graph(
         [
-            helper.make_node("Identity", ["go"], ["still"]),
+            helper.make_node("Not", ["go"], ["still"]),
             helper.make_node("Relu", ["state"], ["next"]),
         ],
         "body",
