@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import replace
 from typing import NamedTuple
 
 from hwc_onnx.cost.accumulator import accumulator_of
@@ -44,12 +45,14 @@ def account(
         ops, lookups = node_work(graph, step, i)
         what = "requantize outputs" if i in step.layer_nodes else f"operations of {graph.nodes[i].op_type}"
         accounts[i].add({"vector": energies.vector(ops, lookups)}, work_terms(energies.profile, what, ops, lookups))
-        if not step.layers:
-            cycles = energies.vector_cycles(ops, lookups)
+    times = dict(zip(step.nodes, energies.own_cycles(facts, situation.staying), strict=True))
+    for i, (cycles, _) in times.items():
+        if cycles:
             leakage = {"leakage": cycles * energies.query.leakage_pj_per_cycle}
             accounts[i].add(leakage, leakage_terms(energies.query, cycles))
-    for i, name, storage in step.reads:
-        read = read_facts(graph, name, storage, biases)
+    for asked in step.reads:
+        i, name, storage = asked
+        read = read_facts(graph, step, asked, biases)
         if read is not None:
             accounts[i].stored(name, read, storage in situation.staying, False)
     for (i, name, storage), write in zip(step.writes[1 if step.layers else 0 :], facts.writes, strict=True):
@@ -59,14 +62,17 @@ def account(
     for i in step.nodes:
         number = which.get(graph.nodes[i].key)
         if number is None:
-            made[i] = _vector_node(graph, step, i, accounts[i])
+            made[i] = _vector_node(graph, step, i, accounts[i], times[i])
         else:
             place = energies.place(facts, number, situation.staying, situation.free, situation.kept)
-            made[i] = _layer_node(graph, i, facts.layers[number][0], place, accounts[i])
+            cost = _layer_node(graph, i, facts.layers[number][0], place, accounts[i])
+            made[i] = _longer(cost, times[i][0], energies)
     return made
 
 
-def _vector_node(graph: LayerGraph, step: Step, i: int, ledger: Ledger) -> NodeCost:
+def _vector_node(
+    graph: LayerGraph, step: Step, i: int, ledger: Ledger, time: tuple[float, str]
+) -> NodeCost:  # fmt: skip
     node, energies = graph.nodes[i], ledger.energies
     if node.op_type in FREE_OPS or node.op_type in NOTHING_OPS:
         method = "free"
@@ -74,7 +80,7 @@ def _vector_node(graph: LayerGraph, step: Step, i: int, ledger: Ledger) -> NodeC
         method = "unmodelled"
     else:
         method = "fused" if step.layers else "vector"
-    cycles = 0.0 if step.layers else energies.vector_cycles(*node_work(graph, step, i))
+    cycles, bound_by = time
     return NodeCost(
         node.key,
         node.op_type,
@@ -84,9 +90,18 @@ def _vector_node(graph: LayerGraph, step: Step, i: int, ledger: Ledger) -> NodeC
         seconds(energies.profile, cycles),
         method,
         accesses=ledger.accesses,
-        bound_by="vector" if cycles else "",
+        bound_by=bound_by if cycles else "",
         terms=tuple(ordered(ledger.terms)),
     )
+
+
+def _longer(cost: NodeCost, cycles: float, energies: StepEnergies) -> NodeCost:
+    """A layer that stores further results takes the time of these besides."""
+    if not cycles:
+        return cost
+    taken = cost.cycles + cycles
+    utilisation = cost.utilisation * cost.cycles / taken
+    return replace(cost, cycles=taken, latency_s=seconds(energies.profile, taken), utilisation=utilisation)
 
 
 def _layer_node(graph: LayerGraph, i: int, setting: LayerSetting, place: Place, ledger: Ledger) -> NodeCost:

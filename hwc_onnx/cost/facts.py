@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from hwc_onnx.cost.schedule import Schedule, Step
 from hwc_onnx.cost.setting import LayerSetting
-from hwc_onnx.cost.vector import work
+from hwc_onnx.cost.vector import picks_rows, taken, work
 from hwc_onnx.graph.layer_graph import Layer, LayerGraph, TensorInfo
 
 IMMEDIATE_WORDS = 8
@@ -19,26 +19,32 @@ IMMEDIATE_WORDS = 8
 
 
 class Stored(NamedTuple):
-    """A stored tensor: elements, width in bits, density, storage number (-1: DRAM), True for constants and inputs."""
+    """What a node reads or writes of a stored tensor: elements, width in bits, density, storage number (-1: DRAM).
+
+    A `table` is a constant of which only some rows are read: these go straight from DRAM to the unit that asks for them.
+    `node` is the place in its step of the node that moves it.
+    """
 
     words: int
     bits: int
     density: float
     storage: int
-    constant: bool
+    table: bool
+    node: int
 
 
 class StepFacts(NamedTuple):
     """One step: its layers with the storages of their operands, vector work, stored reads and writes.
 
     With a layer, what the step stores first is part of the layer's setting and `output` is its storage (-1: DRAM);
-    `writes` are the others.
+    `writes` are the others. `work` is, for each node, how many operations and look-ups no layer hides.
     """
 
     layers: tuple[tuple[LayerSetting, int, int], ...]
     output: int
     ops: float
     lookups: float
+    work: tuple[float, ...]
     reads: tuple[Stored, ...]
     writes: tuple[Stored, ...]
 
@@ -48,15 +54,19 @@ def step_facts(graph: LayerGraph, plan: Schedule, biases: frozenset[str]) -> lis
     return [one_step_facts(graph, step, biases) for step in plan.steps]
 
 
-def read_facts(graph: LayerGraph, name: str, storage: int, biases: frozenset[str]) -> Stored | None:
-    """What reading tensor `name` moves; None for biases (counted with their layer) and immediate constants."""
-    info = graph.tensors[name]
+def read_facts(
+    graph: LayerGraph, step: Step, read: tuple[int, str, int], biases: frozenset[str]
+) -> Stored | None:  # fmt: skip
+    """What one of a step's reads moves; None for biases (counted with their layer) and immediate constants."""
+    i, name, storage = read
+    info, node = graph.tensors[name], graph.nodes[i]
+    place, table = step.nodes.index(i), False
     if info.kind == "constant":
-        words = prod(info.shape)
-        if name in biases or words <= IMMEDIATE_WORDS or info.dtype.startswith(("int", "uint", "bool")):
+        size = prod(info.shape)
+        if name in biases or size <= IMMEDIATE_WORDS or info.dtype.startswith(("int", "uint", "bool")):
             return None
-        return Stored(words, info.bits, info.density, -1, True)
-    return Stored(prod(info.shape), info.bits, info.density, storage, False)
+        storage, table = -1, picks_rows(node, name)
+    return Stored(taken(node, name, graph.tensors), info.bits, info.density, storage, table, place)
 
 
 def node_work(graph: LayerGraph, step: Step, i: int) -> tuple[float, float]:
@@ -86,13 +96,15 @@ def one_step_facts(graph: LayerGraph, step: Step, biases: frozenset[str]) -> Ste
     """Facts of one step of the schedule."""
     tensors = graph.tensors
     ops = lookups = 0.0
+    own: list[float] = []
     for i in step.nodes:
         more_ops, more_lookups = node_work(graph, step, i)
         ops += more_ops
         lookups += more_lookups
+        own.append(0.0 if step.layers else more_ops + more_lookups)
     reads = []
-    for _, name, storage in step.reads:
-        found = read_facts(graph, name, storage, biases)
+    for read in step.reads:
+        found = read_facts(graph, step, read, biases)
         if found is not None:
             reads.append(found)
     layers = []
@@ -106,7 +118,8 @@ def one_step_facts(graph: LayerGraph, step: Step, biases: frozenset[str]) -> Ste
         extra = step.writes[1:]
     else:
         extra = step.writes
-    for _, name, storage in extra:
+    for i, name, storage in extra:
         info = tensors[name]
-        writes.append(Stored(prod(info.shape), info.bits, info.density, storage, False))
-    return StepFacts(tuple(layers), output, ops, lookups, tuple(reads), tuple(writes))
+        place = step.nodes.index(i)
+        writes.append(Stored(prod(info.shape), info.bits, info.density, storage, False, place))
+    return StepFacts(tuple(layers), output, ops, lookups, tuple(own), tuple(reads), tuple(writes))

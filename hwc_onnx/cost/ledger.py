@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hwc_onnx.cost.facts import Stored
-from hwc_onnx.cost.steps import StepEnergies
+from hwc_onnx.cost.steps import StepEnergies, passed
 from hwc_onnx.cost.terms import stored_terms
 from hwc_onnx.cost.types import Term
 
@@ -35,14 +35,10 @@ class Ledger:
         counts[direction] += words
 
     def stored(self, name: str, tensor: Stored, stays: bool, write: bool) -> None:
-        """A whole tensor read or written by the post-processing unit."""
+        """What the post-processing unit reads or writes of a tensor."""
         profile = self.energies.profile
         self.add(self.energies.moved(tensor, stays, write), stored_terms(profile, name, tensor, stays, write))
-        operand, words = "O" if write else "I", float(tensor.words)
-        home, dram = profile.home, profile.memories[-1]
-        if not stays:
-            self.count(dram.name, operand, "write" if write else "read", words)
-        if home is not None:
-            for direction in ("read", "write"):
-                if not stays or (direction == "write") == write:
-                    self.count(home.name, operand, direction, words)
+        operand = "O" if write else "W" if tensor.table else "I"
+        for memory, directions in reversed(passed(profile, tensor, stays, write)):
+            for direction in directions:
+                self.count(memory.name, operand, direction, float(tensor.words))

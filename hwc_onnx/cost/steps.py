@@ -6,7 +6,7 @@ from collections.abc import Set
 from math import inf
 from pathlib import Path
 
-from hwc_onnx.cost.accelerator import AcceleratorProfile
+from hwc_onnx.cost.accelerator import AcceleratorProfile, Memory
 from hwc_onnx.cost.cache import TableCache
 from hwc_onnx.cost.facts import StepFacts, Stored
 from hwc_onnx.cost.formats import element_bits
@@ -79,26 +79,33 @@ class StepEnergies:
         """Energy of element operations and table look-ups."""
         return ops * self.profile.vector.op_pj + lookups * self.profile.vector.lookup_pj
 
-    def vector_cycles(self, ops: float, lookups: float) -> float:
-        """Cycles of work that no layer hides."""
-        return (ops + lookups) / self.profile.vector.lanes
-
     def moved(self, tensor: Stored, stays: bool, write: bool) -> dict[str, float]:
-        """Energy by component of reading or writing a whole tensor from the post-processing unit.
-
-        A tensor that does not stay passes through the home memory on its way from or to DRAM.
-        """
-        dram, home = self.profile.memories[-1], self.profile.home
+        """Energy by component of what the post-processing unit reads or writes of a tensor."""
         found: dict[str, float] = {}
-        if home is not None:
-            width = element_bits(stored_bits(tensor.bits, home.pack), tensor.density, home.formats.get("A"))
-            access = home.write_pj_per_bit if write else home.read_pj_per_bit
-            if not stays:
-                access = home.write_pj_per_bit + home.read_pj_per_bit
-            found[home.kind] = tensor.words * width * access
-        if not stays:
-            width = element_bits(stored_bits(tensor.bits, dram.pack), tensor.density, dram.formats.get("A"))
-            found["dram"] = tensor.words * width * (dram.write_pj_per_bit if write else dram.read_pj_per_bit)
+        for memory, directions in passed(self.profile, tensor, stays, write):
+            access = sum(memory.write_pj_per_bit if to == "write" else memory.read_pj_per_bit for to in directions)
+            component = "dram" if memory is self.profile.memories[-1] else memory.kind
+            found[component] = tensor.words * word_bits(memory, tensor) * access
+        return found
+
+    def own_cycles(self, step: StepFacts, staying: Set[int]) -> list[tuple[float, str]]:
+        """Cycles of each node of a step beside those of its layers, and what sets them: "vector" or a memory.
+
+        A node takes its operations over the unit's lanes, unless a layer hides them, or, where this is longer, the bits it
+        moves at a memory over that memory's bandwidth.
+        """
+        found = [(work / self.profile.vector.lanes, "vector") for work in step.work]
+        moved: dict[tuple[int, str], float] = {}
+        for tensors, write in ((step.reads, False), (step.writes, True)):
+            for tensor in tensors:
+                for memory, directions in passed(self.profile, tensor, tensor.storage in staying, write):
+                    if memory.bits_per_cycle is not None:
+                        cycles = len(directions) * tensor.words * word_bits(memory, tensor) / memory.bits_per_cycle
+                        key = (tensor.node, memory.name)
+                        moved[key] = moved.get(key, 0.0) + cycles
+        for (node, name), cycles in moved.items():
+            if cycles > found[node][0]:
+                found[node] = (cycles, name)
         return found
 
     def place(self, step: StepFacts, which: int, staying: Set[int], free: int, kept: bool) -> Place:
@@ -109,8 +116,8 @@ class StepEnergies:
 
     def _energy(self, step: StepFacts, staying: Set[int], free: int, kept: bool) -> float:
         total = self.vector(step.ops, step.lookups)
-        if not step.layers:
-            total += self.vector_cycles(step.ops, step.lookups) * self.query.leakage_pj_per_cycle
+        if self.query.leakage_pj_per_cycle:
+            total += sum(cycles for cycles, _ in self.own_cycles(step, staying)) * self.query.leakage_pj_per_cycle
         for which, (setting, _, _) in enumerate(step.layers):
             total += self.best(setting, self.place(step, which, staying, free, kept)).energy
         for read in step.reads:
@@ -118,6 +125,30 @@ class StepEnergies:
         for write in step.writes:
             total += sum(self.moved(write, write.storage in staying, True).values())
         return total
+
+
+def passed(
+    profile: AcceleratorProfile, tensor: Stored, stays: bool, write: bool
+) -> list[tuple[Memory, tuple[str, ...]]]:  # fmt: skip
+    """The memories that meet a tensor of the post-processing unit, each with the directions its words go there.
+
+    A tensor that does not stay passes through the home memory on its way from or to DRAM; rows of a table do not.
+    """
+    dram, home = profile.memories[-1], profile.home
+    own = "write" if write else "read"
+    found: list[tuple[Memory, tuple[str, ...]]] = []
+    if home is not None and not tensor.table:
+        found.append((home, (own,) if stays else ("read", "write")))
+    if not stays:
+        found.append((dram, (own,)))
+    return found
+
+
+def word_bits(memory: Memory, tensor: Stored) -> float:
+    """Bits of one word of a tensor of the post-processing unit at a memory."""
+    return element_bits(
+        stored_bits(tensor.bits, memory.granules(tensor.table)), tensor.density, memory.formats.get("W" if tensor.table else "A")
+    )
 
 
 def flags(step: StepFacts, staying: Set[int], kept: bool) -> tuple[bool, ...]:

@@ -57,15 +57,20 @@ def work_terms(profile: AcceleratorProfile, what: str, ops: float, lookups: floa
 
 
 def stored_terms(profile: AcceleratorProfile, name: str, tensor: Stored, stays: bool, write: bool) -> list[Term]:
-    """Terms of reading or writing a whole tensor from the post-processing unit; they add up to `StepEnergies.moved`."""
+    """Terms of what the post-processing unit reads or writes of a tensor; they add up to `StepEnergies.moved`."""
     dram, home = profile.memories[-1], profile.home
     found = []
     for memory in (home, dram):
-        if memory is None or (memory is dram and stays):
+        if memory is None or (memory is dram and stays) or (memory is home and tensor.table):
             continue
-        stored, storage = stored_bits(tensor.bits, memory.pack), memory.formats.get("A")
+        pack, storage = (memory.pack, memory.formats.get("A"))
+        why: tuple[str, ...] = ()
+        if tensor.table:
+            pack, storage = (memory.granules(weights=True), memory.formats.get("W"))
+            why = ("of a table of weights, only the rows that are asked for",)
+        stored = stored_bits(tensor.bits, pack)
         bits = element_bits(stored, tensor.density, storage)
-        why = width_words(tensor.bits, stored, tensor.density, storage, None)
+        why += width_words(tensor.bits, stored, tensor.density, storage, None)
         for direction in ("read", "write"):
             if (direction == "write") == write or (memory is home and not stays):
                 constant = memory.write_pj_per_bit if direction == "write" else memory.read_pj_per_bit

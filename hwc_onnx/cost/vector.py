@@ -56,6 +56,15 @@ EFFORTS: Mapping[str, Effort] = {
 
 WINDOW_OPS = frozenset({"MaxPool", "AveragePool", "LpPool"})
 
+PICKING_OPS = frozenset({"Gather", "GatherElements", "GatherND", "Slice", "Split", "Compress"})
+"""Operators that take some elements of their first operand, each of them once for each place it goes to."""
+
+CROPPING_OPS = frozenset({"Pad", "Resize", "Upsample"})
+"""Operators that leave elements of their first operand out where the result is smaller along an axis."""
+
+REPLACING_OPS = frozenset({"ScatterND", "ScatterElements"})
+"""Operators that copy their first operand but for the elements that the third one replaces."""
+
 
 def effort(node: Node) -> Effort | None:
     """Work of one node, or None when the operator is not known (its traffic is still counted)."""
@@ -75,6 +84,34 @@ def effort(node: Node) -> Effort | None:
 def elements(info: TensorInfo) -> int:
     """Elements of a tensor."""
     return math.prod(info.shape)
+
+
+def taken(node: Node, name: str, tensors: Mapping[str, TensorInfo]) -> int:
+    """Elements of its operand `name` that a node reads: all of them, unless the operator picks some."""
+    every = elements(tensors[name])
+    results = [tensors[output] for output in node.outputs if output in tensors]
+    if name != node.inputs[0] or name in node.inputs[1:] or not results:
+        return every
+    if node.op_type in PICKING_OPS:
+        return sum(elements(result) for result in results)
+    if node.op_type in REPLACING_OPS:
+        kept = node.attributes.get("reduction", "none") in ("none", b"none")
+        updates = tensors.get(node.inputs[2])
+        return max(0, every - elements(updates)) if kept and updates is not None else every
+    if crops(node) and len(results[0].shape) == len(tensors[name].shape):
+        return math.prod(min(pair) for pair in zip(tensors[name].shape, results[0].shape, strict=True))
+    return every
+
+
+def crops(node: Node) -> bool:
+    """Whether a node leaves elements out where its result is smaller; an interpolation reads them all."""
+    found = effort(node)
+    return node.op_type in CROPPING_OPS and found is not None and not found.ops
+
+
+def picks_rows(node: Node, name: str) -> bool:
+    """Whether `name` is what a Gather takes its rows from: a constant there is a table of weights."""
+    return node.op_type in PICKING_OPS and name == node.inputs[0] and name not in node.inputs[1:]
 
 
 def work(node: Node, tensors: Mapping[str, TensorInfo]) -> tuple[float, float]:

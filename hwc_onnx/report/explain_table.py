@@ -61,18 +61,27 @@ def _facts(node: Node, payload: Payload) -> Iterator[str]:
     elif " x " in node["method"]:
         cycles = f"{exact(node['cycles'])} cycles ({latency(node['latency_s'])})"
         yield f"runs {node['method']}, {exact(node['macs'])} MACs, {cycles}"
-    elif node["cycles"]:
-        yield f"{exact(node['cycles'])} cycles ({latency(node['latency_s'])}), bound by {node['bound_by']}"
-    elif node["method"] == "fused":
-        yield "runs with the layer before it: no time of its own"
-    elif node["method"] == "unmodelled":
-        yield "its work is not modelled, only what it reads and writes"
+    else:
+        yield from _time(node)
     found = node["accumulator"]
     if found is not None:
         bits = payload["accumulators"]["bits"]
         how = "going by its weights" if found["bound"] == "weights" else "at most, going by its widths"
         verdict = "can overflow" if found["needed_bits"] > bits else "hold them"
         yield f"sums need {found['needed_bits']} bits {how}; accumulators of {bits} bits {verdict}"
+
+
+def _time(node: Node) -> Iterator[str]:
+    """How long a node that is no layer takes, and why."""
+    time = f"{exact(node['cycles'])} cycles ({latency(node['latency_s'])}), bound by {node['bound_by']}"
+    if node["method"] == "fused":
+        yield "runs with the layer before it: " + (
+            f"its words take {time}" if node["cycles"] else "no time of its own"
+        )
+    elif node["method"] == "unmodelled":
+        yield "its work is not modelled, only what it reads and writes" + (f": {time}" if node["cycles"] else "")
+    elif node["cycles"]:
+        yield time
 
 
 def _terms(node: Node, unit: str) -> Iterator[RenderableType]:
