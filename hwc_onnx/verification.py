@@ -3,10 +3,6 @@
 It must open at all four optimisation levels, compute (nearly) the same at each, declare the same inputs, outputs and
 foreign metadata as the original, hold integers that fit the widths it declares, and, when it names its source, name
 this original. Widths, zeros, bytes and energy are counted again from the file.
-
-Rounding flips make the levels differ a little: fused integer kernels add in another order, and a value within an ulp of
-a rounding boundary then lands one step away. `LEVEL_TOLERANCE` bounds the relative error of the outputs that this may
-cause; anything systematic (a lost bias, a wrong zero point, saturating products) is far above it.
 """
 
 from __future__ import annotations
@@ -15,20 +11,27 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
-from hwc_onnx.accuracy.runner import LEVELS, Level, cpu_features, open_session, run
+from hwc_onnx.accuracy.runner import LEVELS, cpu_features, open_session, run
 from hwc_onnx.accuracy.types import Samples
-from hwc_onnx.errors import RuntimeFailure
 from hwc_onnx.export import PREFIX
 from hwc_onnx.graph.infer import input_shapes_of
 from hwc_onnx.graph.loading import Loaded, load_model
 from hwc_onnx.graph.open_sizes import settle_open_sizes
 from hwc_onnx.graph.read_qdq import BITS_KEY, read_qdq
+from hwc_onnx.level_agreement import (
+    Check,
+    LevelResult,
+    levels_agree,
+    relative_error,
+    run_levels,
+    same_largest,
+    sensitivity,
+)
 from hwc_onnx.normalize.compare import random_feeds
 
 if TYPE_CHECKING:
@@ -38,33 +41,7 @@ if TYPE_CHECKING:
 SOURCE_KEY = "hwc.source"
 """Metadata: SHA-256 of the original's file."""
 
-LEVEL_TOLERANCE = 0.1
-"""Largest root-mean-square difference from DISABLE_ALL, relative to the outputs' own root mean square."""
-
-LEVEL_DISAGREEMENT = 0.02
-"""Largest share of samples whose largest output is another one than at DISABLE_ALL (one sample is always allowed)."""
-
 RANDOM_SAMPLES = 16
-
-
-@dataclass(frozen=True)
-class Check:
-    """One question: its short name, whether the answer is good, and what was found."""
-
-    name: str
-    passed: bool
-    found: str
-
-
-@dataclass(frozen=True)
-class LevelResult:
-    """One optimisation level against DISABLE_ALL: relative error of the outputs, share of equal largest outputs."""
-
-    level: str
-    opens: bool
-    relative_error: float
-    agreement: float
-    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,7 +108,7 @@ def verify(
         _declared_widths(ours.proto),
         _source(ours.proto, theirs),
     ]
-    levels, reference = _run_levels(ours.proto, used, threads)
+    levels, reference = run_levels(ours.proto, used, threads)
     failed = [result for result in levels if not result.opens]
     checks.append(
         Check(
@@ -140,11 +117,11 @@ def verify(
             "; ".join(f"{result.level}: {result.message}" for result in failed) or ", ".join(LEVELS),
         )
     )
-    checks.append(_levels_agree(levels, len(used)))
+    checks.append(levels_agree(levels, len(used), lambda: sensitivity(ours.proto, used, threads)))
     agreement, error = 0.0, float("inf")
     if reference is not None:
         expected = run(open_session(theirs.proto, threads, "all"), used)
-        agreement, error = _agreement(expected, reference), _relative_error(expected, reference)
+        agreement, error = same_largest(expected, reference), relative_error(expected, reference)
         finite = all(bool(np.isfinite(value).all()) for value in reference.values() if value.dtype.kind == "f")
         checks.append(Check("outputs are finite", finite, "all finite" if finite else "NaN or infinity in the outputs"))
     logical = read_qdq(ours.proto)
@@ -226,65 +203,6 @@ def _source(ours: onnx.ModelProto, theirs: Loaded) -> Check:
     good = named == theirs.digest
     found = f"{named[:12]}…" if good else f"the file names {named[:12]}…, the original is {theirs.digest[:12]}…"
     return Check("made from this original", good, found)
-
-
-def _run_levels(
-    proto: onnx.ModelProto, samples: Samples, threads: int | None
-) -> tuple[tuple[LevelResult, ...], dict[str, NDArray[Any]] | None]:
-    """Each level against the first that opens (DISABLE_ALL, unless it fails)."""
-    reference: dict[str, NDArray[Any]] | None = None
-    results = []
-    for level in LEVELS:
-        try:
-            outputs = _outputs(proto, samples, threads, level)
-        except RuntimeFailure as error:
-            results.append(LevelResult(level, False, float("inf"), 0.0, str(error)))
-            continue
-        reference = outputs if reference is None else reference
-        results.append(LevelResult(level, True, _relative_error(reference, outputs), _agreement(reference, outputs)))
-    return tuple(results), reference
-
-
-def _outputs(proto: onnx.ModelProto, samples: Samples, threads: int | None, level: Level) -> dict[str, NDArray[Any]]:
-    return dict(run(open_session(proto, threads, level), samples))
-
-
-def _levels_agree(levels: tuple[LevelResult, ...], count: int) -> Check:
-    opened = [result for result in levels if result.opens]
-    allowed = max(LEVEL_DISAGREEMENT, 1 / count) + 1e-9
-    bad = [result for result in opened if result.relative_error > LEVEL_TOLERANCE or 1 - result.agreement > allowed]
-    shown = ", ".join(f"{result.level} {result.relative_error:.2g}" for result in bad or opened)
-    return Check(
-        "levels compute the same", bool(opened) and not bad, f"relative difference: {shown}" if shown else "none opens"
-    )
-
-
-def _relative_error(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]) -> float:
-    """Root-mean-square difference over root mean square, the worst of all float outputs; infinite for other outputs."""
-    if set(expected) != set(found):
-        return float("inf")
-    worst = 0.0
-    for name, values in expected.items():
-        if values.dtype.kind == "f":
-            with np.errstate(invalid="ignore"):
-                difference = np.asarray(found[name], np.float64) - values
-            scale = float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))) or 1.0
-            worst = max(worst, float(np.sqrt(np.mean(np.square(difference)))) / scale)
-        elif not np.array_equal(values, found[name]):
-            worst = max(worst, float(np.mean(values != found[name])))
-    return worst
-
-
-def _agreement(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]) -> float:
-    """Share of samples with the same largest element in every float output of rank 2 (1.0 when there is none)."""
-    if set(expected) != set(found):
-        return 0.0
-    shares = [
-        float(np.mean(np.argmax(values, axis=1) == np.argmax(found[name], axis=1)))
-        for name, values in expected.items()
-        if values.dtype.kind == "f" and values.ndim == 2 and values.shape[1] > 1
-    ]
-    return min(shares, default=1.0)
 
 
 def _random_samples(proto: onnx.ModelProto, wanted: Mapping[str, Sequence[int]] | None) -> Samples:

@@ -37,6 +37,7 @@ from hwc_onnx.graph.axis_moves import (
 from hwc_onnx.graph.layer_graph import Node
 from hwc_onnx.graph.op_kinds import BINARY, POOLS, REDUCTIONS, SOFTMAXES, UNARY
 
+
 def add_node(graph: AxisGraph, node: Node) -> None:
     """Add the links and locks of one node."""
     known = all(name in graph.shapes for name in (*node.inputs, *node.outputs) if name)
