@@ -27,7 +27,7 @@ from hwc_onnx.graph.loop_dims import LoopDims
 
 _log = logging.getLogger(__name__)
 
-VERSION = 8
+VERSION = 9
 """Raised when counting or search change, so that older files are not used."""
 
 

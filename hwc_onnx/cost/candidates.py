@@ -1,6 +1,7 @@
 """Temporal loop nests worth evaluating.
 
-Each operand ignores one block of dimensions: inputs ignore {K}, weights {OX, OY}, outputs {FX, FY, C}. What an operand
+Each operand ignores one block of dimensions: inputs ignore {K}, weights {OX, OY}, outputs {FX, FY, C}; of a transposed
+convolution, whose outputs are the window, inputs ignore {FX, FY, K} and outputs {C}. What an operand
 costs at a memory depends on how far its own block has grown inside its placement, and what room it takes on how far
 the two other blocks have. So for each order in which the operands' tiles in the PEs follow each other,
 
@@ -11,7 +12,7 @@ the two other blocks have. So for each order in which the operands' tiles in the
 
 and outside of the PEs, for each order of the blocks,
 
-    one block, another, the third in full, the rest of the first and of the second; then G and B.
+    one block, another, the third in full, the rest of the first and of the second; then G.
 """
 
 from __future__ import annotations
@@ -27,16 +28,19 @@ from hwc_onnx.cost.operands import DIMS, FX, FY, OX, OY, B, C, G, K, Nest
 
 Ints = NDArray[np.int64]
 
-BLOCKS: dict[str, tuple[int, ...]] = {"I": (K,), "W": (OX, OY), "O": (FX, FY, C)}
-"""The dimensions that each operand ignores, in the order in which they grow."""
+BLOCKS: dict[bool, dict[str, tuple[int, ...]]] = {
+    False: {"I": (K,), "W": (OX, OY, B), "O": (FX, FY, C)},
+    True: {"I": (FX, FY, K), "W": (OX, OY, B), "O": (C,)},
+}
+"""By whether the layer is transposed: the dimensions that each operand ignores, in the order in which they grow."""
 
 UNLIMITED = 1 << 40
 
 SHARES = (1.0, 0.5, 0.75, 0.25, 0.34, 0.125, 0.6, 0.06, 0.03, 0.0)
 """Shares of the largest useful size to try for the free size, the more important ones first."""
 
-OUTER_LOOPS = 2 * (len(BLOCKS["W"]) + len(BLOCKS["O"])) + len(BLOCKS["I"]) + 2
-"""Most loops outside the PEs: two blocks cut in two, the third, G and B."""
+OUTER_LOOPS = 2 * (3 + 3) + 1 + 1
+"""Most loops outside the PEs: two blocks cut in two, the third, and G."""
 
 
 class Loops(NamedTuple):
@@ -79,20 +83,21 @@ def inner_nests(nest: Nest, trips: Ints, rooms: Rooms, sizes: int) -> tuple[Loop
     shares = np.array(SHARES[:sizes])[:, None]
     which = np.tile(np.arange(len(trips)), len(shares))
     trips_each, rooms_each = trips[which], Rooms(*(room[which] for room in rooms))
+    blocks = BLOCKS[nest.dims.transposed]
     loops: list[list[Ints]] = []
     orders: list[tuple[int, ...]] = []
     for first, second, third in itertools.permutations("IWO"):
-        order = BLOCKS[second] + BLOCKS[third] + BLOCKS[first] + BLOCKS[second]
-        tail = BLOCKS[third] + BLOCKS[first] + BLOCKS[second] + (G, B)
+        order = blocks[second] + blocks[third] + blocks[first] + blocks[second]
+        tail = blocks[third] + blocks[first] + blocks[second] + (G,)
         for tile in _tiles(nest, trips, rooms, first):
             limit = _limit(nest, tile, first, (second, third), rooms)
-            most = np.minimum(limit, -(-trips[:, BLOCKS[first]] // tile[:, BLOCKS[first]]).prod(axis=1))
+            most = np.minimum(limit, -(-trips[:, blocks[first]] // tile[:, blocks[first]]).prod(axis=1))
             tile = tile[which]
-            grown = _grow(BLOCKS[first], trips_each, tile, (most * shares).reshape(-1).astype(np.int64))
+            grown = _grow(blocks[first], trips_each, tile, (most * shares).reshape(-1).astype(np.int64))
             held = tile * grown
-            more = _grow(BLOCKS[second], trips_each, held, _limit(nest, held, second, (third,), rooms_each))
+            more = _grow(blocks[second], trips_each, held, _limit(nest, held, second, (third,), rooms_each))
             left = -(-trips_each // (held * more))
-            columns = (tile[:, BLOCKS[second] + BLOCKS[third]], grown[:, BLOCKS[first]], more[:, BLOCKS[second]])
+            columns = (tile[:, blocks[second] + blocks[third]], grown[:, blocks[first]], more[:, blocks[second]])
             loops.append([np.concatenate(columns, axis=1), left[:, tail]])
             orders.append(order + tail)
     split = max(len(order) for order in orders) - len(DIMS)
@@ -124,8 +129,9 @@ def remaining(prefix: Loops, trips: Ints) -> Ints:
     return left
 
 
-def outer_nests(prefix: Loops, trips: Ints, passes: tuple[int, ...]) -> Loops:
+def outer_nests(prefix: Loops, trips: Ints, passes: tuple[int, ...], transposed: bool = False) -> Loops:
     """Every prefix with every arrangement of the loops outside the PEs, cut into `passes`."""
+    blocks = BLOCKS[transposed]
     left = remaining(prefix, trips)
     pairs = np.array(list(itertools.product(passes, passes)), dtype=np.int64)
     source = np.tile(np.arange(len(left)), len(pairs))
@@ -135,13 +141,13 @@ def outer_nests(prefix: Loops, trips: Ints, passes: tuple[int, ...]) -> Loops:
     for first, second, third in itertools.permutations("IWO"):
         rest, useful, columns = left, np.ones(len(source), dtype=bool), []
         for operand, cut in ((first, cuts[:, 0]), (second, cuts[:, 1])):
-            block = BLOCKS[operand]
+            block = blocks[operand]
             grown = _grow(block, left, ones, -(-left[:, block].prod(axis=1) // cut))
             rest = -(-rest // grown)
             useful &= (cut == 1) | (rest[:, block] > 1).any(axis=1)
             columns.append(grown[:, block])
-        columns += [left[:, BLOCKS[third]], rest[:, BLOCKS[first]], rest[:, BLOCKS[second]], left[:, (G, B)]]
-        order = BLOCKS[first] + BLOCKS[second] + BLOCKS[third] + BLOCKS[first] + BLOCKS[second] + (G, B)
+        columns += [left[:, blocks[third]], rest[:, blocks[first]], rest[:, blocks[second]], left[:, (G,)]]
+        order = blocks[first] + blocks[second] + blocks[third] + blocks[first] + blocks[second] + (G,)
         absent = OUTER_LOOPS - len(order)
         columns.append(ones[:, :absent])
         keep = np.nonzero(useful)[0]
@@ -157,23 +163,41 @@ def outer_nests(prefix: Loops, trips: Ints, passes: tuple[int, ...]) -> Loops:
 
 
 def _tiles(nest: Nest, trips: Ints, rooms: Rooms, first: str) -> list[Ints]:
-    """Tiles [u, 8] of the operand that changes most often: a kernel row or not, and for inputs a row of pixels or not."""
+    """Tiles [u, 8] of the operand that changes most often: a kernel row or not, and for a window a row of pixels or not."""
     ones = np.ones_like(trips)
     kernels = [ones]
-    if first != "O":
+    window, plain = ("O", "I") if nest.dims.transposed else ("I", "O")
+    if first != plain:
         for whole in ((FX,), (FX, FY)):
             tile = ones.copy()
             tile[:, whole] = trips[:, whole]
             kernels.append(tile)
     tiles = list(kernels)
-    if first == "I":
+    if first == window:
         for tile in kernels:
             wide = tile * _grow((OX,), trips, tile, _limit(nest, tile, "W", ("I", "O"), rooms))
             tiles.append(wide)
-    if first == "O":
+            if nest.dims.transposed:
+                tiles.append(tile * _square(nest, trips, tile, rooms.O))
+    if first == plain:
         tiles = [ones]
     distinct = {tile.tobytes(): tile for tile in tiles}
     return list(distinct.values())
+
+
+def _square(nest: Nest, trips: Ints, tile: Ints, room: Ints) -> Ints:
+    """Growth [u, 8] of a tile's rows and columns alike, as far as the window of outputs fits: the least overlap.
+
+    Overlapping sums of a transposed convolution return to the memory outside, so a long row of them is dear.
+    """
+    side = np.sqrt(room // np.maximum(1, tile[:, K] * tile[:, B]))
+    grown = np.ones_like(trips)
+    for axis, (o, k) in enumerate(((OY, FY), (OX, FX))):
+        span = (tile[:, k] - 1) * nest.dims.dilation[axis] + 1
+        most = np.maximum(1, ((side - span) // nest.dims.stride[axis] + 1).astype(np.int64))
+        left = -(-trips[:, o] // tile[:, o])
+        grown[:, o] = -(-left // -(-left // np.minimum(left, most)))
+    return grown
 
 
 def _limit(nest: Nest, tile: Ints, operand: str, others: tuple[str, ...], rooms: Rooms) -> Ints:
@@ -181,7 +205,7 @@ def _limit(nest: Nest, tile: Ints, operand: str, others: tuple[str, ...], rooms:
     found: Ints = np.full(len(tile), UNLIMITED)
     for other in others:
         room: Ints = getattr(rooms, other)
-        if other == "I" and operand == "W":
+        if other == ("O" if nest.dims.transposed else "I") and operand == "W":
             limit = _pixels(nest, tile, room)
         else:
             limit = room // np.maximum(1, _words(nest, tile, other))
@@ -193,10 +217,12 @@ def _words(nest: Nest, tile: Ints, operand: str) -> Ints:
     """Words of a tile, windows as wide as their span."""
     if operand == "W":
         words: Ints = tile[:, (K, C, FY, FX)].prod(axis=1)
-    elif operand == "O":
-        words = tile[:, (K, OY, OX)].prod(axis=1)
+        return words
+    channels = tile[:, K if operand == "O" else C] * tile[:, B]
+    if (operand == "O") == nest.dims.transposed:
+        words = channels * _rows(nest, tile, 0) * _rows(nest, tile, 1)
     else:
-        words = tile[:, C] * _rows(nest, tile, 0) * _rows(nest, tile, 1)
+        words = channels * tile[:, (OY, OX)].prod(axis=1)
     return words
 
 
@@ -211,7 +237,8 @@ def _rows(nest: Nest, tile: Ints, axis: int) -> Ints:
 
 def _pixels(nest: Nest, tile: Ints, room: Ints) -> Ints:
     """How many times as many output columns have a window that still fits `room`."""
-    per_column = np.maximum(1, tile[:, C] * _rows(nest, tile, 0))
+    channels = tile[:, K if nest.dims.transposed else C] * tile[:, B]
+    per_column = np.maximum(1, channels * _rows(nest, tile, 0))
     columns = room // per_column
     stride, dilation = nest.dims.stride[1], nest.dims.dilation[1]
     span = (tile[:, FX] - 1) * dilation + 1

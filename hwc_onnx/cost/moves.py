@@ -158,9 +158,9 @@ def _outputs(found: Flow, column: int, boundary: Boundary, hierarchy: Hierarchy,
     _returning(found, arriving, fresh, parent, False)
     if child >= 0:
         found.moves.append(Move(back, child, True, 1.0, SUM))
-        if boundary.crosses_array:
-            # one PE of those that add to a sum takes it, and it goes on from there with what the others add
-            found.hops.append(Hop(arriving, child, SUM, fresh))
+    if boundary.crosses_array:
+        # one PE of those that add to a sum takes it, and it goes on from there with what the others add
+        found.hops.append(Hop(arriving, child if child >= 0 else parent, SUM, fresh))
 
 
 def _returning(found: Flow, all_words: int, fresh: int, memory: int, write: bool) -> None:

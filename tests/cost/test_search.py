@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from hwc_onnx.cost import LayerMapping, evaluate_mapping, map_layer
 from hwc_onnx.cost.hierarchy import Hierarchy
 from hwc_onnx.cost.operands import DIMS, Nest
 from hwc_onnx.cost.profile import list_profiles, load_profile
@@ -99,3 +100,37 @@ def test_search_twice_gives_the_same_table(accelerator):
     tables = [search(Nest(dims), Hierarchy(load_profile(accelerator))) for _ in range(2)]
     for one, other in zip(tables[0].arrays().values(), tables[1].arrays().values(), strict=True):
         assert (one == other).all()
+
+
+UPSAMPLING = {"K": 16, "OY": 28, "OX": 28, "FY": 4, "FX": 4, "stride": (2, 2), "pads": (1, 1, 1, 1), "transposed": True}
+
+SQUARE = (("OY", 4), ("OX", 4), ("FY", 4), ("FX", 4), ("OY", 7), ("OX", 7))
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "axes", "channels", "tiles"),
+    [
+        ("nvdla-large", ("channels", "kernels"), 24, (("OY", 28), ("OX", 4), ("FY", 4), ("FX", 4), ("OX", 7))),
+        *(("bitfusion-32x16", ("rows", "columns"), c, SQUARE) for c in (16, 12, 8)),
+    ],
+)
+def test_search_of_a_transposed_layer_is_as_good_as_tiles_that_keep_its_sums(accelerator, axes, channels, tiles):
+    """Overlapping sums go out and come back, so tiles that keep them are what a search has to find."""
+    dims = LoopDims(C=channels, **UPSAMPLING)
+    spatial = {axes[0]: {"C": channels}, axes[1]: {"K": 16}}
+    rows = (("FY", 4), ("FX", 4), ("OY", 28), ("OX", 28))
+    stated, worse = (evaluate_mapping(dims, LayerMapping(spatial, t), accelerator).total for t in (tiles, rows))
+    assert map_layer(dims, accelerator).total <= stated < worse
+
+
+@pytest.mark.parametrize("accelerator", ["nvdla-large", "bitfusion-32x16", "edge-flex"])
+def test_a_transposed_layer_of_fewer_channels_costs_less(accelerator):
+    energies = [map_layer(LoopDims(C=channels, **UPSAMPLING), accelerator).total for channels in (24, 20, 16, 12, 8)]
+    assert energies == sorted(energies, reverse=True)
+
+
+def test_images_of_a_batch_share_weights_in_a_small_array():
+    """Weights that do not fit are read once for the batch, not once for each image."""
+    dims = LoopDims(B=3, K=8, C=8, FY=3, FX=3, pads=(1, 1, 1, 1), input_size=(1, 1))
+    found = map_layer(dims, tiny())
+    assert found.accesses["dram"]["W"]["read"] == 8 * 8 * 9
