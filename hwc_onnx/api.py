@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.cost.types import ModelCost
 from hwc_onnx.errors import DataError, ModelError, UsageError
 from hwc_onnx.events import Listener
-from hwc_onnx.graph.layer_graph import LayerGraph
+from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
 from hwc_onnx.job.applying import Applied, apply_plan
 from hwc_onnx.job.compression import Compression
 from hwc_onnx.options import Options
@@ -42,6 +42,7 @@ from hwc_onnx.workspace import (
 )
 
 Densities = Literal["dense", "measured", "recorded", "plan"]
+Zeros = Literal["none", "own", "unknown"]
 
 __all__ = [
     "Applied",
@@ -98,7 +99,9 @@ class ProfileResult:
     """The cost of one model on one accelerator, with the INT8 and unquantized network beside it.
 
     `densities` says where the shares of zero activations come from: nowhere (all count as dense), the given samples, the
-    compressed file, which records them, or the plan, which does too.
+    compressed file, which records them, or the plan, which does too. `baseline_zeros` says which zero weights the INT8 and
+    the unquantized network have: "none", the unquantized file's "own", or none because those before it was compressed are
+    "unknown".
     """
 
     cost: ModelCost
@@ -108,6 +111,7 @@ class ProfileResult:
     profile: AcceleratorProfile
     seconds: float
     densities: Densities = "dense"
+    baseline_zeros: Zeros = "none"
 
     @property
     def accelerator(self) -> str:
@@ -119,7 +123,14 @@ class ProfileResult:
         from hwc_onnx.report.profile_payload import profile_payload
 
         return profile_payload(
-            self.profile, self.cost, self.baseline, self.float_cost, self.seconds, self.densities, explain
+            self.profile,
+            self.cost,
+            self.baseline,
+            self.float_cost,
+            self.seconds,
+            self.densities,
+            explain,
+            self.baseline_zeros,
         )
 
     def to_table(self) -> str:
@@ -153,6 +164,7 @@ def profile(
     """
     input_shapes = shapes_from_data(model, data, input_shapes)
     opened = open_model(model, input_shapes)
+    unpruned = _unpruned(opened.graph) if opened.quantized else opened.graph
     started = time.perf_counter()
     loaded_profile = load_profile(accelerator)
     cost_model = CostModel(loaded_profile, cache_dir)
@@ -161,7 +173,7 @@ def profile(
     recorded = {name: graph.tensors[name].density for name in sorted(stored) if graph.tensors[name].density < 1.0}
     densities = dict(recorded)
     origin: Densities = "recorded" if recorded else "dense"
-    unquantized = _as_float(graph) if opened.quantized else graph
+    unquantized = _as_float(unpruned) if opened.quantized else graph
     if data is not None and not opened.quantized:
         loaded = load_samples(data, opened.proto, None, input_shapes)
         calibrated = calibrate(opened, make_splits(loaded).calibration, seed=0)
@@ -175,11 +187,15 @@ def profile(
             densities, origin = chosen.activation_density, "plan"
             unquantized = with_densities(unquantized, densities)
         graph = with_plan(graph, chosen)
-    int8 = uniform(opened.graph, parse_spec("w8a8")).model_copy(update={"activation_density": densities})
-    baseline = cost_model.cost(with_plan(opened.graph, int8))
+    baseline = cost_model.cost(with_plan(unpruned, _int8(unpruned, densities)))
     cost = cost_model.cost(graph)
     float_cost = cost if unquantized is graph else cost_model.cost(unquantized)
-    return ProfileResult(cost, baseline, float_cost, graph, loaded_profile, time.perf_counter() - started, origin)
+    zeros: Zeros = "none"
+    if opened.quantized:
+        zeros = "unknown"
+    elif any(layer.weight is not None and layer.weight_density < 1.0 for layer in opened.graph.layers):
+        zeros = "own"
+    return ProfileResult(cost, baseline, float_cost, graph, loaded_profile, time.perf_counter() - started, origin, zeros)
 
 
 def inspect(model: Model, *, input_shapes: InputShapes = None) -> LayerGraph:
@@ -271,15 +287,35 @@ def verify(
     return verify_file(compressed, against, samples, profile, input_shapes=input_shapes)
 
 
+def _int8(graph: LayerGraph, densities: Mapping[str, float]) -> CompressionPlan:
+    """The plan of the INT8 baseline."""
+    if not graph.layers:
+        return CompressionPlan(source_digest=graph.source_digest, layers={}, activation_density=dict(densities))
+    return uniform(graph, parse_spec("w8a8")).model_copy(update={"activation_density": densities})
+
+
+def _unpruned(graph: LayerGraph) -> LayerGraph:
+    """The same network with no weight known to be zero."""
+    weights = {name for layer in graph.layers for name in (layer.weight, layer.state_weight) if name is not None}
+    tensors = {name: replace(info, density=1.0) if name in weights else info for name, info in graph.tensors.items()}
+    layers = tuple(
+        layer
+        if layer.weight is None
+        else replace(layer, weight_density=1.0, nm_pattern=None, algorithm="none")
+        for layer in graph.layers
+    )
+    return replace(graph, tensors=tensors, layers=layers)
+
+
 def _as_float(graph: LayerGraph) -> LayerGraph:
-    """The same network with every operand at 16 bits and no weight known to be zero."""
-    tensors = {name: replace(info, bits=16) for name, info in graph.tensors.items()}
+    """The same network with every operand at 16 bits."""
+    tensors = {name: replace(info, bits=FLOAT_BITS) for name, info in graph.tensors.items()}
     layers = tuple(
         replace(
             layer,
-            weight_bits=16,
-            activation_bits=16,
-            output_bits=16,
+            weight_bits=FLOAT_BITS,
+            activation_bits=FLOAT_BITS,
+            output_bits=FLOAT_BITS,
             weight_density=1.0,
             nm_pattern=None,
             algorithm="none",

@@ -24,6 +24,7 @@ from hwc_onnx.errors import ModelError, PlanError
 from hwc_onnx.graph.domains import obstacle_to_running
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
 from hwc_onnx.graph.loading import Loaded, load_model
+from hwc_onnx.graph.op_kinds import GATES, LAYER_OPS
 from hwc_onnx.graph.open_sizes import settle_open_sizes
 from hwc_onnx.graph.parse import DENSITY_KEY, PATTERN_KEY, density_of, parse
 from hwc_onnx.graph.read_qdq import BITS_KEY
@@ -87,10 +88,15 @@ def open_float_model(model: Model, input_shapes: InputShapes = None, *, to_run: 
     """As `open_model`, for a model that is to be compressed.
 
     Raises:
-        ModelError: the file is already quantized, so its weights have lost what recovery needs, or, where it is `to_run`,
-            it has operators of a domain that ONNX Runtime does not implement, so that it cannot be calibrated.
+        ModelError: no layer has weights, the file is already quantized, so that these have lost what recovery needs, or, where
+            it is `to_run`, it has operators of a domain that ONNX Runtime does not implement, so that it cannot be calibrated.
     """
     opened = open_model(model, input_shapes)
+    if not any(layer.weight is not None for layer in opened.graph.layers):
+        raise ModelError(
+            f"{opened.loaded.path or 'model'}: none of its {len(opened.graph.nodes)} nodes is a layer with constant weights "
+            f"({', '.join(sorted((*LAYER_OPS, *GATES)))}); there is nothing to compress (inspect and profile take it as it is)"
+        )
     obstacle = obstacle_to_running(opened.proto)
     if to_run and obstacle is not None:
         raise ModelError(
@@ -127,11 +133,15 @@ def calibrate(
     recovery: str = "full",
     portable: bool = False,
     dialect: str = "ort",
+    moments: bool = True,
 ) -> Calibrated:
-    """Run the calibration samples once and set up the layer database and the INT8 baseline."""
+    """Run the calibration samples once and set up the layer database and the INT8 baseline.
+
+    Without `moments` only ranges are measured: enough for plans that round and do nothing else.
+    """
     started = time.perf_counter()
     rng = np.random.default_rng([seed, 0xCA11])
-    found = collect(opened.proto, opened.graph, samples, rng=rng)
+    found = collect(opened.proto, opened.graph, samples, moments=moments, rng=rng)
     database = LayerDatabase(
         opened.proto,
         opened.graph,

@@ -15,7 +15,8 @@ from hwc_onnx.accuracy.measure import measure
 from hwc_onnx.accuracy.reference import make_reference
 from hwc_onnx.accuracy.runner import open_session
 from hwc_onnx.accuracy.types import Samples
-from hwc_onnx.errors import UsageError
+from hwc_onnx.errors import ModelError, UsageError
+from hwc_onnx.plan import CompressionPlan
 from tests import tiny_models
 
 MODEL = tiny_models.chain()
@@ -84,6 +85,53 @@ def test_profile_with_a_built_plan_takes_its_densities_for_all_three_networks() 
     dense = api.profile(MODEL, plan=api.uniform_plan(MODEL, "w8a8"))
     assert dense.densities == "dense" and dense.baseline.total > 1.01 * found.baseline.total
     assert dense.float_cost.total > 1.01 * found.float_cost.total
+
+
+def test_profile_of_a_pruned_file_compares_with_a_network_that_is_not() -> None:
+    """The same three networks as the plan shows for the float model, though half of the file's weights are zero."""
+    built = applied("w8a8,fine=magnitude:0.5")
+    planned, found = api.profile(MODEL, plan=built.plan), api.profile(built.proto)
+    assert found.cost.total == pytest.approx(planned.cost.total, rel=1e-9)
+    assert found.baseline.total == pytest.approx(planned.baseline.total, rel=1e-9)
+    assert found.float_cost.total == pytest.approx(planned.float_cost.total, rel=1e-9)
+    assert found.cost.total < 0.95 * found.baseline.total
+    assert all(layer.weight_density < 0.6 for layer in found.graph.layers)
+    assert found.baseline_zeros == "unknown" and "have no zero weights" in found.to_table()
+
+
+def test_profile_keeps_the_zeros_of_an_unquantized_file_in_all_three_networks() -> None:
+    """Half of all weights are zero: INT8 costs what the plan of INT8 costs, and less than of the same file without zeros."""
+    pruned = onnx.ModelProto.FromString(MODEL.SerializeToString())
+    for tensor in pruned.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor).copy()
+        if values.ndim > 1:
+            values.reshape(-1)[::2] = 0
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    found, whole = api.profile(pruned), api.profile(MODEL)
+    assert found.baseline_zeros == "own" and "unquantized file's own" in found.to_table()
+    assert whole.baseline_zeros == "none" and "zero weights" not in whole.to_table()
+    assert found.baseline.total < 0.99 * whole.baseline.total
+    assert found.float_cost.total == found.cost.total < 0.99 * whole.cost.total
+
+
+def test_models_without_weights_are_profiled_and_inspected_but_not_compressed() -> None:
+    b = tiny_models.Builder([1, 8, 8])
+    product = b.finish(b.node("Softmax", b.node("MatMul", "x", "x")), [1, 8, 8])
+    found = api.profile(product)
+    assert found.cost.macs == 8 * 8 * 8 and found.cost.total > found.baseline.total > 0
+    assert "MatMul" in found.to_table()
+    assert [layer.key for layer in api.inspect(product).layers] == [found.graph.layers[0].key]
+    b = tiny_models.Builder([1, 8])
+    plain = b.finish(b.node("Relu", "x"), [1, 8])
+    assert api.profile(plain).cost.total > 0 and api.inspect(plain).layers == ()
+    for model in (product, plain):
+        for start in (
+            api.compress,
+            lambda model: api.uniform_plan(model, "w8a8"),
+            lambda model: api.apply_plan(model, plan=CompressionPlan(layers={})),
+        ):
+            with pytest.raises(ModelError, match="nothing to compress"):
+                start(model)
 
 
 def test_evaluate_against_refuses_sqnr_and_defaults_to_cosine(tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ IMMEDIATE_WORDS = 8
 """Constants up to this size are part of the instruction, not read from memory."""
 
 
+INTEGERS = ("int", "uint", "bool")
+"""How the types of constants begin that are indices, shapes or masks, which the host keeps."""
+
+
 class Stored(NamedTuple):
     """What a node reads or writes of a stored tensor: elements, width in bits, density, storage number (-1: DRAM).
 
@@ -63,10 +67,22 @@ def read_facts(
     place, table = step.nodes.index(i), False
     if info.kind == "constant":
         size = prod(info.shape)
-        if name in biases or size <= IMMEDIATE_WORDS or info.dtype.startswith(("int", "uint", "bool")):
+        if name in biases or size <= IMMEDIATE_WORDS or info.dtype.startswith(INTEGERS):
             return None
         storage, table = -1, picks_rows(node, name)
     return Stored(taken(node, name, graph.tensors), info.bits, info.density, storage, table, place)
+
+
+def tables(graph: LayerGraph) -> list[TensorInfo]:
+    """Constants that rows are taken from, once each; a layer's own weights, integers and immediate constants are none."""
+    weights = {name for layer in graph.layers for name in (layer.weight, layer.state_weight)}
+    asked = {name for node in graph.nodes for name in node.inputs[:1] if name and picks_rows(node, name)}
+    found = (graph.tensors[name] for name in sorted(asked - weights) if name in graph.tensors)
+    return [
+        info
+        for info in found
+        if info.kind == "constant" and prod(info.shape) > IMMEDIATE_WORDS and not info.dtype.startswith(INTEGERS)
+    ]
 
 
 def node_work(graph: LayerGraph, step: Step, i: int) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.cost.account import Situation, account
 from hwc_onnx.cost.bodies import BodyCosts, owner_cost, weight_bits
-from hwc_onnx.cost.facts import StepFacts, one_step_facts, step_facts
+from hwc_onnx.cost.facts import StepFacts, one_step_facts, step_facts, tables
 from hwc_onnx.cost.formats import element_bits
 from hwc_onnx.cost.laws import stored_bits
 from hwc_onnx.cost.query import CHANNEL_BITS
@@ -139,9 +139,12 @@ class CostModel:
         return self.cost(replace(graph, layers=layers, tensors=tensors))
 
     def accelerator_bytes(self, graph: LayerGraph) -> int:
-        """Bytes of all weights as the accelerator's outermost memory stores them, bias and scale included."""
+        """Bytes of all weights as the accelerator's outermost memory stores them, bias and scale and tables included."""
         dram = self.profile.memories[-1]
         bits = 0.0
+        for info in tables(graph):
+            stored = stored_bits(info.bits, dram.granules(weights=True))
+            bits += prod(info.shape) * element_bits(stored, info.density, dram.formats.get("W"))
         for layer in graph.layers:
             if layer.weight is not None:
                 stored = stored_bits(layer.weight_bits, dram.granules(weights=True))

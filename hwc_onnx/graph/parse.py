@@ -55,23 +55,8 @@ def parse(
     """The layer graph at batch 1 (or at `input_shapes`); `densities` are activation densities by tensor name.
 
     Raises:
-        ModelError: an open input shape, contradictory shapes, or no layer with weights.
+        ModelError: an open input shape, or contradictory shapes.
     """
-    graph = _layer_graph(proto, input_shapes, densities)
-    if not any(layer.weight is not None for layer in graph.layers):
-        raise ModelError(
-            f"model: none of its {len(graph.nodes)} nodes is a layer with constant weights "
-            f"({', '.join(sorted((*LAYER_OPS, *GATES)))}); there is nothing to compress"
-        )
-    return graph
-
-
-def _layer_graph(
-    proto: onnx.ModelProto,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
-    densities: Mapping[str, float] | None = None,
-) -> LayerGraph:
-    """As `parse`, for a model or the body of a node, which need not have layers."""
     logical, widths = _logical(proto)
     view = ModelView(logical)
     found = infer_shapes(logical, input_shapes)
@@ -184,6 +169,7 @@ def _layers(
             whose = foreign_domain(protos[node.key])
             unmodelled.append((node.key, f"{node.op_type}: domain '{whose}' is foreign, so its work is not known"))
         elif any(name and name not in shapes for name in node.outputs):
+            _check_product(node, shapes)
             unmodelled.append((node.key, f"{node.op_type}: the shape of its result is not known"))
         elif node.op_type in OTHER_MAC_OPS:
             unmodelled.append((node.key, f"{node.op_type}: its work is not modelled"))
@@ -196,6 +182,25 @@ def _layers(
     return layers, tuple(unmodelled)
 
 
+def _check_product(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """A Gemm whose operands do not fit each other has no result, whatever else is not known.
+
+    Raises:
+        ModelError: what is summed has two sizes.
+    """
+    if node.op_type == "Gemm" and all(len(shapes.get(name, ())) == 2 for name in node.inputs[:2]):
+        first, second = (shapes[name] for name in node.inputs[:2])
+        sizes = (
+            first[0 if node.attributes.get("transA", 0) else 1],
+            second[1 if node.attributes.get("transB", 0) else 0],
+        )
+        if sizes[0] != sizes[1]:
+            raise ModelError(
+                f"layer '{node.key}': Gemm sums over {sizes[0]} of its input and {sizes[1]} of its weights; "
+                "the model's shapes contradict each other"
+            )
+
+
 def _bodies(view: ModelView, found: Shapes) -> tuple[dict[str, tuple[Body, ...]], tuple[tuple[str, str], ...]]:
     """The bodies of nodes with control flow, by key, and why others have none."""
     bodies: dict[str, tuple[Body, ...]] = {}
@@ -203,7 +208,7 @@ def _bodies(view: ModelView, found: Shapes) -> tuple[dict[str, tuple[Body, ...]]
     for node in view.graph.node:
         if any(subgraphs(node)) and not is_foreign(node) and all(name in found for name in node.output if name):
             try:
-                bodies[node.output[0]] = bodies_of(node, view, found, _layer_graph)
+                bodies[node.output[0]] = bodies_of(node, view, found, parse)
             except Unreadable as error:
                 unreadable.append((node.output[0], f"{node.op_type}: {error}"))
     return bodies, tuple(unreadable)

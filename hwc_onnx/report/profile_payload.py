@@ -19,6 +19,7 @@ def profile_payload(
     seconds: float,
     densities: str = "dense",
     explain: str | None = None,
+    baseline_zeros: str = "none",
 ) -> dict[str, Any]:
     """Per-node energy of one model on one accelerator, with the INT8 and float totals beside it.
 
@@ -31,11 +32,13 @@ def profile_payload(
         densities: where the shares of zero activations come from: "dense" (unknown), "measured", "recorded" (in the
             file) or "plan" (recorded in it).
         explain: key of the node whose terms are included.
+        baseline_zeros: zero weights of the INT8 and float network: "none", the file's "own", or "unknown" (counted as none).
     """
     return {
         "schema": SCHEMA,
         "accelerator": profile.name,
         "activation_densities": densities,
+        "baseline_zeros": baseline_zeros,
         "energy_unit": cost.energy_unit,
         "reference_mac_pj": cost.reference_mac_pj if cost.energy_unit != "pJ" else None,
         "static_power_mw": None if profile.static is None else profile.static.power_mw,

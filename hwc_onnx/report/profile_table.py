@@ -22,6 +22,12 @@ DENSITIES = {
     "plan": "Zeros among activations: as recorded in the plan, for INT8 and float too.",
 }
 
+ZEROS = {
+    "none": "",
+    "own": "Zeros among the weights are the unquantized file's own: INT8 and float have them too.",
+    "unknown": "INT8 and float have no zero weights: which ones the original had is not known from this file.",
+}
+
 ABREAST = 4
 """Accelerators that fit beside each other in 80 columns."""
 
@@ -72,7 +78,8 @@ def profile_tables(payloads: Sequence[Payload]) -> list[RenderableType]:
                 "Figures in multiples of a MAC and figures in joules do not compare; the ratios to INT8 and float do."
             )
         )
-    return [*shown, DENSITIES[payloads[0]["activation_densities"]]]
+    zeros = ZEROS[payloads[0]["baseline_zeros"]]
+    return [*shown, DENSITIES[payloads[0]["activation_densities"]], *([wrapped(zeros)] if zeros else [])]
 
 
 def _nodes(payload: Payload) -> RenderableType:

@@ -77,7 +77,9 @@ def test_model_without_weighted_layer(case: Case, tmp_path: Path) -> None:
         proto.graph.node.append(helper.make_node("Flatten", ["x"], ["logits"]))
         del proto.graph.initializer[:]
 
-    refused(hwc("inspect", model_with(case, tmp_path, relu_only)), 4, "layer")
+    model = model_with(case, tmp_path, relu_only)
+    refused(compress(case, tmp_path, model=model), 4, "layer", "nothing to compress")
+    assert hwc("inspect", model).exit_code == 0
 
 
 def test_model_with_nan_weight(case: Case, tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from hwc_onnx.cost.vector import taken
 from hwc_onnx.graph.layer_graph import Node, TensorInfo
 from hwc_onnx.graph.parse import parse
 from hwc_onnx.normalize.pipeline import normalize
+from hwc_onnx.plan import CompressionPlan, LayerConfig, with_plan
 from tests.cost.tiny_accelerator import content
 from tests.tiny_models import Builder
 
 READ, WRITE, DRAM_READ, DRAM_WRITE, OP, BITS = 0.1, 0.2, 5.0, 7.0, 0.2, 16
-WEIGHT_BITS = 4
 
 
 def one_pe(**changes):
@@ -75,6 +75,22 @@ def test_a_gather_takes_as_long_as_the_dram_takes_for_its_rows():
     assert node.energy["leakage"] == pytest.approx(780 * 20.0)  # 2 mW for 10 ns
     cost = drawing.cost(graph_of(embedding()))
     assert drawing.cost_total(graph_of(embedding())) == pytest.approx(cost.total, rel=1e-12)
+
+
+def test_bytes_of_weights_include_tables():
+    """5000 x 64 words of 16 bits, 64 x 8 weights of 8 bits, and 8 bytes for each of 8 channels."""
+    graph = graph_of(embedding())
+    int8 = with_plan(graph, CompressionPlan.uniform([layer.key for layer in graph.layers], LayerConfig()))
+    assert one_pe().accelerator_bytes(int8) == 5000 * 64 * 2 + 64 * 8 + 8 * 8
+
+
+def test_bytes_of_weights_count_a_table_once_however_often_it_is_asked():
+    """64 x 8 words of 16 bits, an 8 x 4 matrix of as many, and 8 bytes for each of its 4 channels."""
+    b = Builder([1, 6])
+    table, weight = b.const(b.rng.normal(size=(64, 8))), b.const(b.rng.normal(size=(8, 4)))
+    b.input = helper.make_tensor_value_info("x", TensorProto.INT64, [1, 6])
+    rows = b.node("Mul", b.node("Gather", table, "x"), b.node("Gather", table, b.const([[5, 4, 3, 2, 1, 0]], np.int64)))
+    assert one_pe().accelerator_bytes(graph_of(b.finish(b.node("MatMul", rows, weight), [1, 6, 4]))) == 1024 + 64 + 32
 
 
 def sliced() -> onnx.ModelProto:
