@@ -38,18 +38,36 @@ class Widths:
         self._sums = [float(hierarchy.word_bits(i, "O", 0)) for i in range(len(self._memories))]
         self._storages: dict[Hashable, list[Storage]] = {}
         self._outputs: dict[LoopDims, int] = {}
+        self._plain: dict[Hashable, tuple[Floats, list[tuple[int, int, int, Format]]]] = {}
 
     def vector(self, setting: LayerSetting) -> Floats:
         """Bits per word of every kind at every memory."""
+        key = (setting.activation_bits, setting.weight_bits, setting.out_bits, setting.weighted)
+        plain = self._plain.get(key)
+        if plain is None:
+            plain = self._plain[key] = self._without_zeros(setting)
+        bits, packed = plain
+        found, count = bits.copy(), len(self._memories)
+        found[FINISHED * count : (FINISHED + 1) * count] *= self.stored_share(setting)
+        density = (setting.activation_density, setting.weight_density, 1.0, setting.out_density)
+        for entry, kind, stored, storage in packed:
+            nm = setting.nm if kind == WEIGHT else None
+            found[entry] *= element_bits(stored, density[kind], storage, nm) / stored
+        return found
+
+    def _without_zeros(self, setting: LayerSetting) -> tuple[Floats, list[tuple[int, int, int, Format]]]:
+        """The vector as if nothing were left out, and (entry, kind, stored bits, format) where zeros are."""
         inputs, weights, outputs = (self.storages(operand, setting) for operand in OPERANDS)
-        stored = self.stored_share(setting)
-        found = [element_bits(bits, setting.activation_density, storage) for bits, storage in inputs]
-        found += [element_bits(bits, setting.weight_density, storage, setting.nm) for bits, storage in weights]
-        found += self._sums
-        found += [stored * element_bits(bits, setting.out_density, storage) for bits, storage in outputs]
-        found += [float(bits) for bits, _ in inputs]
-        found += [float(bits) for bits, _ in weights]
-        return np.array(found)
+        rows = {INPUT: inputs, WEIGHT: weights, FINISHED: outputs}
+        packed = [
+            (kind * len(self._memories) + memory, kind, bits, storage)
+            for kind, storages in rows.items()
+            for memory, (bits, storage) in enumerate(storages)
+            if storage is not None
+        ]
+        plain: list[float] = [float(bits) for bits, _ in (*inputs, *weights)]
+        stored = [float(bits) for bits, _ in outputs]
+        return np.array([*plain, *self._sums, *stored, *plain]), packed
 
     def stored_share(self, setting: LayerSetting) -> float:
         """Elements stored for each output that the layer computes (0: all are consumed on the fly)."""
