@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.level_agreement import LevelResult, levels_agree, sensitivity
+from hwc_onnx.normalize.compare import _agree
 from hwc_onnx.normalize.pipeline import normalize
 from tests import tiny_models
 
@@ -56,3 +57,13 @@ def test_levels_may_differ_as_the_network_itself_does(moves: tuple[float, float]
     levels = (LevelResult("disable", True, 0.0, 1.0), LevelResult("all", True, 0.5, 0.9))
     check = levels_agree(levels, 64, lambda: moves)
     assert check.passed is passed and "millionth" in check.found
+
+
+def test_a_grid_may_differ_by_a_step_here_and_there_and_no_more() -> None:
+    rng = np.random.default_rng(0)
+    first = (0.1 * rng.integers(0, 20, 400)).astype(np.float32)
+    here_and_there = first + 0.1 * (rng.random(400) < 0.2).astype(np.float32)
+    assert _agree(first, here_and_there, 1.0, True) and not _agree(first, here_and_there, 1.0, False)
+    # a lost bias of one step, and an error of two
+    assert not _agree(first, first + np.float32(0.1), 1.0, True)
+    assert not _agree(first, first + 0.2 * (rng.random(400) < 0.2).astype(np.float32), 1.0, True)
