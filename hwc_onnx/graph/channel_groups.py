@@ -67,7 +67,7 @@ def channel_groups(
         turned = {
             key: chosen.get(key, 0) + 1
             for group in groups
-            if group.locked_because is not None
+            if group.locked_because is not None or group.fixed
             for key in _choices_of(graph, group)
         }
         if not turned:
@@ -86,10 +86,19 @@ def _choices_of(graph: AxisGraph, group: ChannelGroup) -> list[str]:
     return list(dict.fromkeys(key for axis, key in graph.chosen_at if axis in axes))
 
 
-def _free(model: _Model, groups: Sequence[ChannelGroup]) -> int:
-    """Elements of constants that lie on an axis which can lose positions."""
-    free = {m.tensor for group in groups if group.locked_because is None for m in group.members}
-    return sum(prod(model.shapes[name]) for name in free if name in model.constants)
+def _free(model: _Model, groups: Sequence[ChannelGroup]) -> float:
+    """Elements of constants that lie on a position which can go."""
+    stays: dict[str, float] = {}
+    for group in groups:
+        if group.locked_because is None:
+            for member in group.members:
+                if member.tensor in model.constants:
+                    index = np.asarray(member.index)
+                    free = index >= 0
+                    if group.fixed:
+                        free &= np.asarray(group.parts)[index] != FIXED
+                    stays[member.tensor] = stays.get(member.tensor, 1.0) * (1.0 - float(free.mean()))
+    return sum(prod(model.shapes[name]) * (1.0 - share) for name, share in stays.items())
 
 
 def _groups(model: _Model, chosen: Mapping[str, int]) -> tuple[tuple[ChannelGroup, ...], AxisGraph]:
