@@ -1,4 +1,4 @@
-"""Peak memory of inspect, profile and writing on a generated model above 2 GB, against its promise.
+"""Peak memory of inspect, profile, writing and apply on a generated model above 2 GB, against its promise.
 
     python benchmarks/large_model.py [FOLDER] [--gib 3]
 
@@ -32,6 +32,10 @@ STEPS = {
     "write": (
         "from hwc_onnx.workspace import open_model; from hwc_onnx.export import write_model; "
         "write_model(open_model(path).proto, path.with_name('written.onnx'))"
+    ),
+    "apply": (
+        "import hwc_onnx; plan = hwc_onnx.uniform_plan(path, 'w8a8'); "
+        "hwc_onnx.apply_plan(path, plan=plan, recovery='none').save(path.with_name('applied.onnx'))"
     ),
 }
 

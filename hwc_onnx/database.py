@@ -18,18 +18,21 @@ from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.collector import Calibration
 from hwc_onnx.accuracy.runner import usable_threads
-from hwc_onnx.graph.external import tensor_values
+from hwc_onnx.graph import external
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, Layer, LayerGraph
 from hwc_onnx.plan import Achieved, CompressionPlan, LayerConfig, channel_choice, check_plan, group_bits
 from hwc_onnx.pruning.base import CoarseAlgorithm, FineAlgorithm
 from hwc_onnx.pruning.table import algorithm
 from hwc_onnx.quantization.quantizer import QuantizedWeight, QuantParams
 from hwc_onnx.quantization.ranges import Method, activation_params
+from hwc_onnx.recovery.byte_cache import ByteCache
 from hwc_onnx.recovery.channels import ChannelMaps, WeightView, choose_channels
-from hwc_onnx.recovery.entries import Entries, Parameters
+from hwc_onnx.recovery.entries import ROWS_BYTES, Entries, Parameters
 from hwc_onnx.recovery.layer import Recovery, RepairedRows, Setting
 from hwc_onnx.recovery.layout import RowLayout, layout_of
-from hwc_onnx.recovery.statistics import LayerStatistics, Moments
+from hwc_onnx.recovery.on_demand import OnDemand
+from hwc_onnx.recovery.plain import rounded
+from hwc_onnx.recovery.statistics import F64
 
 Index = NDArray[np.int64]
 Codes = NDArray[np.int8] | NDArray[np.float32]
@@ -87,9 +90,16 @@ class LayerDatabase:
         self._group = {tensor: g for g in graph.activation_groups for tensor in g.tensors}
         self._roots = {group.root: group for group in graph.channel_groups}
         self._layers = {layer.key: layer for layer in graph.layers}
-        tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
-        self.parameters = {layer.key: _parameters(layer, tensors) for layer in graph.layers if layer.weight is not None}
-        self.views = {key: self._view(self._layers[key]) for key in self.parameters}
+        self._tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+        self._large = external.any_mapped(proto)
+        self._rounded = ByteCache(ROWS_BYTES)
+        keys = [layer.key for layer in graph.layers if layer.weight is not None]
+        self.parameters: Mapping[str, Parameters] = OnDemand(keys, self._parameters, _owned_bytes, ROWS_BYTES)
+        self._rows: Mapping[str, F64] = OnDemand(keys, self._to_rows, lambda rows: rows.nbytes, ROWS_BYTES)
+        self._layouts = {key: layout_of(self._layers[key]) for key in keys}
+        self.views = {
+            key: WeightView(self._layers[key], self._layouts[key], self._rows, calibration.layers.get(key)) for key in keys
+        }
         self.entries = Entries(self.views, self.parameters, cache_dir, recovery, portable)
 
     def entry(
@@ -106,6 +116,8 @@ class LayerDatabase:
         bits = config.weight_bits
         if bits >= FLOAT_BITS and setting.mask is None and setting.columns is None:
             return self._untouched(key)
+        if self.recovery != "full" and self.views[key].measured is None and setting.mask is None is setting.columns:
+            return self._rounded_only(key, setting, started)
         rows = self.entries.rows(key, setting)
         if setting.columns is not None:
             layout = replace(layout, channels=len(setting.columns) // (layout.taps * layout.stack))
@@ -198,8 +210,9 @@ class LayerDatabase:
             inputs = self.input_keep(key, keep)
             source = next((cut_by[r] for r in self.maps.roots(layer, layer.input_axis) if r in cut_by), "none")
             entry = self.entry(key, config, inputs, source)
-            weights[key] = weight = self._selected(layer, entry.weight, keep)
+            weight = self._selected(layer, entry.weight, keep)
             achieved[key] = self._achieved(key, config, weight, keep)
+            weights[key] = self._put_away(key, weight)
         activations: dict[str, QuantParams] = {}
         densities: dict[str, float] = {}
         widths = group_bits(self.graph, plan)
@@ -283,13 +296,48 @@ class LayerDatabase:
         density = float(np.count_nonzero(weight)) / max(weight.size, 1)
         return Entry(QuantizedWeight(weight, None, bias, density), 0.0, 0.0, density, 0.0)
 
-    def _view(self, layer: Layer) -> WeightView:
-        layout = layout_of(layer)
-        statistics = self.calibration.layers.get(layer.key)
-        if statistics is None:
-            white = Moments.identity(layout.groups, layout.width)
-            statistics = LayerStatistics(white, white)
-        return WeightView(layer, layout, layout.to_rows(self.parameters[layer.key].weight), statistics)
+    def _rounded_only(self, key: str, setting: Setting, started: float) -> Entry:
+        """A layer that is rounded and nothing else, without statistics: some rows at a time."""
+        name = (key, setting.bits, setting.noise)
+        found: Entry | None = self._rounded.get(name)
+        if found is None:
+            parameters = self.parameters[key]
+            bias = None if parameters.bias is None else np.asarray(parameters.bias, np.float32)
+            rows = rounded(
+                parameters.weight, self._layouts[key], setting.bits, self.recovery, self.portable, setting.noise, bias
+            )
+            weight = self._put_away(key, quantized(rows, self._layouts[key], setting.bits))
+            seconds = time.perf_counter() - started
+            found = Entry(weight, rows.error_heldout, rows.error_fit, weight.weight_density, seconds)
+            self._rounded.put(name, found, 0 if external.lies_in_file(weight.codes) else weight.codes.nbytes)
+        return found
+
+    def _put_away(self, key: str, weight: QuantizedWeight) -> QuantizedWeight:
+        """The same weight; the codes of a large model lie in the temporary file, where they take no memory."""
+        if not self._large or weight.codes.nbytes < external.SPILL_BYTES or external.lies_in_file(weight.codes):
+            return weight
+        return replace(weight, codes=cast(Codes, external.tensor_values(external.spill(key, weight.codes))))
+
+    def _to_rows(self, key: str) -> F64:
+        return self._layouts[key].to_rows(self.parameters[key].weight)
+
+    def _parameters(self, key: str) -> Parameters:
+        """The layer's constants out of the model."""
+        layer, tensors = self._layers[key], self._tensors
+        assert layer.weight is not None
+        bias = None
+        if layer.bias is not None and layer.bias in tensors:
+            bias = external.tensor_values(tensors[layer.bias]).reshape(-1)
+        takes_bias = bias is not None or layer.op_type in ("Conv", "ConvTranspose", "Gemm")
+        weight = external.tensor_values(tensors[layer.weight])
+        if layer.state_weight is not None:
+            weight = np.concatenate([weight, external.tensor_values(tensors[layer.state_weight])], axis=layer.input_axis)
+        return Parameters(weight, bias, takes_bias)
+
+
+def _owned_bytes(parameters: Parameters) -> int:
+    """Bytes that a layer's constants take in memory; those in a file take none."""
+    return 0 if external.lies_in_file(parameters.weight) else parameters.weight.nbytes
 
 
 def quantized(rows: RepairedRows, layout: RowLayout, bits: int) -> QuantizedWeight:
@@ -311,16 +359,3 @@ def select_outputs(weight: QuantizedWeight, axis: int, rows: Index) -> Quantized
         params = QuantParams(params.scale[rows], params.zero_point[rows], params.bits, params.signed, params.axis)
     density = float(np.count_nonzero(codes)) / codes.size
     return QuantizedWeight(codes, params, bias, density)
-
-
-def _parameters(layer: Layer, tensors: Mapping[str, onnx.TensorProto]) -> Parameters:
-    """The layer's constants out of the model."""
-    assert layer.weight is not None
-    bias = None
-    if layer.bias is not None and layer.bias in tensors:
-        bias = tensor_values(tensors[layer.bias]).reshape(-1)
-    takes_bias = bias is not None or layer.op_type in ("Conv", "ConvTranspose", "Gemm")
-    weight = tensor_values(tensors[layer.weight])
-    if layer.state_weight is not None:
-        weight = np.concatenate([weight, tensor_values(tensors[layer.state_weight])], axis=layer.input_axis)
-    return Parameters(weight, bias, takes_bias)

@@ -52,6 +52,7 @@ def collect(
     threads: int | None = None,
     batch: int = 64,
     gram_rows: int = 8192,
+    moments: bool = True,
     rng: np.random.Generator,
 ) -> Calibration:
     """Run `samples` through the normalised float model `proto` once and gather statistics.
@@ -63,12 +64,13 @@ def collect(
         threads: ONNX Runtime threads, None for its default.
         batch: images per run, where the model's batch size is free.
         gram_rows: patches per layer to fit on, about (a quarter as many more are held out).
+        moments: False leaves out the layers' moments (d x d for d inputs), for callers that only round.
         rng: draws the positions.
 
     Raises:
         RuntimeFailure: ONNX Runtime cannot run the model.
     """
-    collectors = _collectors(graph, samples, gram_rows, rng)
+    collectors = _collectors(graph, samples, gram_rows, rng) if moments else {}
     histograms = {name: StreamingHistogram() for group in graph.activation_groups for name in group.tensors}
     wanted = set(histograms)
     for collector in collectors.values():

@@ -8,6 +8,7 @@ by the operating system at any time, so they never count as memory in use.
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -158,6 +159,14 @@ def tensor_values(tensor: TensorProto) -> NDArray[Any]:
         return np.memmap(source, dtype, "r", int(facts["offset"]), shape)
     except (OSError, ValueError) as error:
         raise ModelError(f"tensor '{tensor.name}': its external data can no longer be read ({error})") from error
+
+
+def lies_in_file(values: NDArray[Any]) -> bool:
+    """Whether an array is a view of a mapped file."""
+    base: Any = values
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, mmap.mmap)
 
 
 def mapped_feeds(proto: onnx.ModelProto) -> dict[str, NDArray[Any]]:

@@ -52,14 +52,20 @@ def integer_tensor(name: str, codes: NDArray[np.integer], data_type: int) -> Ten
     Raises:
         ValueError: a code does not fit the container, or the container is another type.
     """
+    values = checked_codes(name, codes, data_type)
+    raw = pack_int4(values.astype(np.int8, copy=False)) if data_type == TensorProto.INT4 else values.tobytes()
+    return TensorProto(name=name, data_type=data_type, dims=codes.shape, raw_data=raw)
+
+
+def checked_codes(name: str, codes: NDArray[np.integer], data_type: int) -> NDArray[np.integer]:
+    """`codes` as they are stored, packing apart; themselves where they already are (ValueError as for a tensor)."""
     if data_type not in _STORED_AS:
         raise ValueError(f"{name}: no packing for ONNX data type {data_type}")
     limit = 1 << (CONTAINER_BITS[data_type] - 1)
     if codes.size and (codes.min() < -limit or codes.max() >= limit):
         raise ValueError(f"{name}: codes {codes.min()}..{codes.max()} do not fit {CONTAINER_BITS[data_type]} bits")
-    values = np.ascontiguousarray(codes).astype(_STORED_AS[data_type]).reshape(codes.shape)
-    raw = pack_int4(values) if data_type == TensorProto.INT4 else values.tobytes()
-    return TensorProto(name=name, data_type=data_type, dims=codes.shape, raw_data=raw)
+    stored: NDArray[np.integer] = np.asarray(codes, _STORED_AS[data_type], order="C")
+    return stored
 
 
 def integer_values(tensor: TensorProto) -> NDArray[np.int32]:

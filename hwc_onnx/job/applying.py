@@ -131,6 +131,7 @@ def apply_plan(
         recovery="full" if recovery == "sequential" else recovery,
         portable=chosen.portable,
         dialect=chosen.dialect,
+        moments=recovery in ("full", "sequential") or any(c.algorithm != "none" for c in chosen.layers.values()),
     )
     record = CalibrationRecord(
         source=Path(loaded.source).name,

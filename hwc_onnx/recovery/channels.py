@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,19 +18,35 @@ from hwc_onnx.graph.layer_graph import FIXED, ChannelGroup, Layer, LayerGraph
 from hwc_onnx.plan import kept_of
 from hwc_onnx.pruning.base import CoarseAlgorithm, Consumer
 from hwc_onnx.recovery.layout import RowLayout
-from hwc_onnx.recovery.statistics import F64, LayerStatistics
+from hwc_onnx.recovery.statistics import F64, LayerStatistics, Moments
 
 Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class WeightView:
-    """One layer's rows, layout and statistics, as the channel choice reads them."""
+    """One layer's rows, layout and statistics, as the channel choice reads them; `all_rows` has the rows by layer key.
+
+    `measured` is None for a layer that was not calibrated: its inputs count as white.
+    """
 
     layer: Layer
     layout: RowLayout
-    rows: F64
-    statistics: LayerStatistics
+    all_rows: Mapping[str, F64]
+    measured: LayerStatistics | None
+
+    @property
+    def rows(self) -> F64:
+        """The rows [groups, rows, d]."""
+        return self.all_rows[self.layer.key]
+
+    @cached_property
+    def statistics(self) -> LayerStatistics:
+        """Moments of the inputs, measured or white."""
+        if self.measured is not None:
+            return self.measured
+        white = Moments.identity(self.layout.groups, self.layout.width)
+        return LayerStatistics(white, white)
 
 
 class ChannelMaps:

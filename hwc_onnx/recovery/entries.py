@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 from hwc_onnx.recovery.byte_cache import ByteCache
 from hwc_onnx.recovery.channels import WeightView
 from hwc_onnx.recovery.layer import LayerRecovery, Recovery, RepairedRows, Setting
+from hwc_onnx.recovery.on_demand import OnDemand
 from hwc_onnx.recovery.store import EntryStore
 
 ENTRY_VERSION = "2"
 """Part of every key: raised when the same setting would give other numbers."""
 
 SHARED_BYTES = 1 << 30
+
+ROWS_BYTES = 1 << 30
+"""Rows of weights that are kept in memory; those used longest ago are made again."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Entries:
         self._recovery, self._portable = recovery, portable
         self._store = EntryStore(cache_dir)
         self._shared = ByteCache(SHARED_BYTES)
-        self._workers: dict[str, LayerRecovery] = {}
+        self._workers = OnDemand(views, self._worker, lambda worker: worker.rows.nbytes, ROWS_BYTES)
         self._digests: dict[str, str] = {}
 
     def rows(self, key: str, setting: Setting) -> RepairedRows:
@@ -54,7 +58,7 @@ class Entries:
         name = self._name(key, setting)
         found = self._store.get(name)
         if found is None:
-            found = self._worker(key).build(setting)
+            found = self._workers[key].build(setting)
             self._store.put(name, found)
         return found
 
@@ -68,14 +72,14 @@ class Entries:
 
         def make(key: str) -> int:
             missing = {name: s for s in wanted[key] if self._store.get(name := self._name(key, s)) is None}
-            rows = self._worker(key).build_many(list(missing.values()))
+            rows = self._workers[key].build_many(list(missing.values()))
             for name, made in zip(missing, rows, strict=True):
                 self._store.put(name, made)
             return len(missing)
 
         for key in wanted:
             self._digest(key)
-            self._worker(key)
+            self._workers[key]
         with ThreadPoolExecutor(max(1, workers)) as pool:
             made = 0
             for finished, count in enumerate(pool.map(make, wanted), 1):
@@ -92,7 +96,7 @@ class Entries:
             for array in (parameters.weight, parameters.bias):
                 if array is not None:
                     hasher.update(str((array.shape, array.dtype)).encode())
-                    hasher.update(np.ascontiguousarray(array).tobytes())
+                    hasher.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
             kind = (ENTRY_VERSION, view.layout, parameters.takes_bias, self._recovery, self._portable)
             hasher.update(repr(kind).encode())
             self._digests[key] = hasher.hexdigest()
@@ -107,16 +111,14 @@ class Entries:
         return hashlib.sha256(text.encode() + columns).hexdigest()
 
     def _worker(self, key: str) -> LayerRecovery:
-        if key not in self._workers:
-            view, parameters = self._views[key], self._parameters[key]
-            self._workers[key] = LayerRecovery(
-                view.layout,
-                view.rows,
-                parameters.bias,
-                view.statistics,
-                parameters.takes_bias,
-                self._recovery,
-                self._portable,
-                self._shared,
-            )
-        return self._workers[key]
+        view, parameters = self._views[key], self._parameters[key]
+        return LayerRecovery(
+            view.layout,
+            view.rows,
+            parameters.bias,
+            view.statistics,
+            parameters.takes_bias,
+            self._recovery,
+            self._portable,
+            self._shared,
+        )

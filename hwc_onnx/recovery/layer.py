@@ -8,7 +8,7 @@ noise), and each output row takes the one with the least error on images that we
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,11 +24,13 @@ from hwc_onnx.recovery.layout import RowLayout
 from hwc_onnx.recovery.obs import obs_mask, obs_select
 from hwc_onnx.recovery.quadratic import Quadratic, output_error, output_power, quadratic_of
 from hwc_onnx.recovery.rounding import Job, Variant, polish, round_jobs
-from hwc_onnx.recovery.scales import fill_dead, ranges_of, search_scale
+from hwc_onnx.recovery.scales import ranges_of, search_scale, storable
 from hwc_onnx.recovery.statistics import F64, LayerStatistics
 
 Recovery = Literal["full", "ranges", "none"]
 RECOVERIES: tuple[Recovery, ...] = ("full", "ranges", "none")
+STEPS: Mapping[str, int] = {"none": 1, "ranges": 24}
+"""Scales tried for each row where nothing is repaired; one is that of the largest weight."""
 NOISE_FLOOR = 5e-4
 """Rounding noise below this share of the mean input variance is left out of the problem."""
 
@@ -175,15 +177,13 @@ class LayerRecovery:
             return Variant(rows, None)
         low, high = ranges_of(setting.bits, self.portable)[0]
         ones = np.ones((self.layout.groups, rows.shape[2]))
-        scale = search_scale(rows, ones, low, high, 1 if self.recovery == "none" else 24)
+        scale = search_scale(rows, ones, low, high, STEPS[self.recovery])
         scale = self._settle(scale)
         return Variant(np.clip(np.rint(rows / scale[:, :, None]), low, high).astype(np.int8), scale)
 
     def _settle(self, scale: F64) -> F64:
-        """Scales as they can be stored: float32, tied across groups where the format has one, never zero."""
-        if self.layout.tied:
-            scale = np.broadcast_to(scale.max(axis=0), scale.shape)
-        return fill_dead(scale).astype(np.float32).astype(np.float64)
+        """Scales as they can be stored."""
+        return storable(scale, self.layout.tied)
 
     def _problem(self, setting: Setting, noise: float) -> Quadratic:
         key = ("problem", _bytes(setting.columns), noise)

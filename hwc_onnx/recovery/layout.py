@@ -58,6 +58,17 @@ class RowLayout:
         moved = np.moveaxis(array, self.output_axis, 0)
         return np.ascontiguousarray(moved).reshape(self.groups, self.rows, self.width)
 
+    def some_rows(self, weight: NDArray[np.generic], part: slice) -> F64:
+        """Those rows of each group, as `to_rows` gives them: [groups, n, d]."""
+        if self.transposed:
+            split = weight.reshape(self.groups, self.channels, self.rows, self.taps)[:, :, part]
+            rows = np.asarray(split, dtype=np.float64).transpose(0, 2, 1, 3)
+        else:
+            moved = np.moveaxis(weight, self.output_axis, 0)
+            split = moved.reshape(self.groups, self.rows, *moved.shape[1:])[:, part]
+            rows = np.asarray(split, dtype=np.float64)
+        return np.ascontiguousarray(rows).reshape(self.groups, -1, self.width)
+
     def from_rows(self, rows: NDArray[np.generic]) -> NDArray[np.generic]:
         """[groups, rows, d] back to the ONNX layout (of `groups`, `rows` and `channels`, where some were removed)."""
         if self.transposed:

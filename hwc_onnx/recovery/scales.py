@@ -66,6 +66,13 @@ def refit_scale(codes: F64, scale: F64, target: F64, matrix: F64) -> F64:
     return refitted
 
 
+def storable(scale: F64, tied: bool) -> F64:
+    """Scales [groups, rows] as they can be stored: float32, one for all groups where they are `tied`, never zero."""
+    if tied:
+        scale = np.broadcast_to(scale.max(axis=0), scale.shape)
+    return fill_dead(scale).astype(np.float32).astype(np.float64)
+
+
 def fill_dead(scale: F64, dead: NDArray[np.bool_] | None = None) -> F64:
     """Rows of zeros (scale 0, or marked `dead`) take the median of the others, never a tiny number.
 

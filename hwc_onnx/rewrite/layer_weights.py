@@ -67,7 +67,7 @@ def write_layer(
         floor = scale_floor(bias, input_scale, scale.size).astype(np.float32)
         low = scale < floor * np.float32(1 - 1e-6)
         separate = layer.op_type != "MatMul" and bool(np.any(low & ~_dead_channels(codes, axis)))
-        if layer.op_type == "MatMul":
+        if layer.op_type == "MatMul" and low.any():
             shrunk = np.where(low, scale / np.where(floor > 0, floor, 1), 1)
             codes = np.rint(codes * _along(shrunk, axis, codes.ndim)).astype(codes.dtype)
         scale = np.where(_dead_channels(codes, axis) | (low & ~separate), np.maximum(scale, floor), scale)
@@ -124,7 +124,7 @@ def _stored(
     """
     if weight.params is not None:
         scale = weight.params.scale.astype(np.float32)
-        return weight.codes.astype(np.int8), scale, weight.params.axis, types[weight.params.bits]
+        return weight.codes.astype(np.int8, copy=False), scale, weight.params.axis, types[weight.params.bits]
     if input_scale is None or 16 not in types:
         return None
     values = weight.codes.astype(np.float32)

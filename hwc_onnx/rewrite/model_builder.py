@@ -16,7 +16,7 @@ from onnx import NodeProto, TensorProto, numpy_helper
 
 from hwc_onnx.graph import external
 from hwc_onnx.graph.model_view import reads
-from hwc_onnx.graph.packing import integer_tensor
+from hwc_onnx.graph.packing import checked_codes, integer_tensor
 from hwc_onnx.rewrite.opset import ensure_ir_version
 
 
@@ -82,11 +82,10 @@ class ModelBuilder:
 
     def add_integers(self, name: str, codes: NDArray[np.integer], data_type: int) -> None:
         """Add an integer initializer of the given ONNX type, packed."""
-        tensor = integer_tensor(name, codes, data_type)
-        if self._large and data_type not in external.PACKED_BITS and len(tensor.raw_data) >= external.SPILL_BYTES:
-            stored = np.frombuffer(tensor.raw_data, np.uint8)
-            tensor = external.spill_blocks(name, tuple(tensor.dims), data_type, iter([stored]))
-        self._added.append(tensor)
+        if self._large and data_type not in external.PACKED_BITS and codes.nbytes >= external.SPILL_BYTES:
+            self._added.append(external.spill(name, checked_codes(name, codes, data_type)))
+        else:
+            self._added.append(integer_tensor(name, codes, data_type))
 
     def integer_scalar(self, value: int, signed: bool) -> str:
         """An 8-bit scalar, one initializer for all nodes that need this value."""
