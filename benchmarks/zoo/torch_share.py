@@ -20,8 +20,8 @@ Inputs = tuple[Tensor, ...]
 
 def torch_pruning_share(module: nn.Module, inputs: Inputs) -> dict[str, Any]:
     """`claimed`: from the dependency graph; `share`: without the groups after whose pruning the module does not run."""
-    layers = _executed(module, inputs)
     graph = tp.DependencyGraph().build_dependency(module, example_inputs=inputs, verbose=False)
+    layers = [part for part in graph.module2node if isinstance(part, WEIGHTED)]
     last = _last_layers(graph)
     groups = list(graph.get_all_groups(ignored_layers=last, root_module_types=list(WEIGHTED)))
     names = {part: name for name, part in module.named_modules()}
@@ -38,20 +38,6 @@ def torch_pruning_share(module: nn.Module, inputs: Inputs) -> dict[str, Any]:
         "broken_groups": sorted(broken),
         "all_checked": checked,
     }
-
-
-def _executed(module: nn.Module, inputs: Inputs) -> list[nn.Module]:
-    """The weighted layers that a forward pass calls."""
-    called: dict[nn.Module, None] = {}
-    hooks = [
-        part.register_forward_hook(lambda layer, *_: called.setdefault(layer))
-        for part in module.modules()
-        if isinstance(part, WEIGHTED)
-    ]
-    module(*inputs)
-    for hook in hooks:
-        hook.remove()
-    return list(called)
 
 
 def _weights(layer: nn.Module) -> list[Tensor]:
@@ -106,8 +92,11 @@ def _broken_roots(module: nn.Module, inputs: Inputs, last: list[str], roots: lis
         wanted = _shapes(module(*inputs))
     deadline = time.monotonic() + CHECK_SECONDS
 
+    def others(part: list[str]) -> set[str]:
+        return set(roots) - set(part)
+
     def broken(part: list[str]) -> set[str]:
-        if not part or time.monotonic() > deadline or _runs(module, inputs, last, set(part), wanted):
+        if not part or time.monotonic() > deadline or _runs(module, inputs, [*last, *others(part)], wanted):
             return set()
         if len(part) == 1:
             return set(part)
@@ -118,17 +107,16 @@ def _broken_roots(module: nn.Module, inputs: Inputs, last: list[str], roots: lis
     return found, time.monotonic() < deadline
 
 
-def _runs(module: nn.Module, inputs: Inputs, last: list[str], roots: set[str], wanted: list[Any]) -> bool:
+def _runs(module: nn.Module, inputs: Inputs, ignored: list[str], wanted: list[Any]) -> bool:
     clone = copy.deepcopy(module)
     parts = dict(clone.named_modules())
-    names = {part: name for name, part in parts.items()}
     try:
         pruner = tp.pruner.BasePruner(
             clone,
             inputs,
             tp.importance.MagnitudeImportance(),
             pruning_ratio=RATIO,
-            ignored_layers=[parts[name] for name in last],
+            ignored_layers=[parts[name] for name in ignored],
             root_module_types=list(WEIGHTED),
             num_heads=_heads(clone),
             # its defaults are shared between pruners
@@ -136,12 +124,7 @@ def _runs(module: nn.Module, inputs: Inputs, last: list[str], roots: set[str], w
             out_channel_groups={},
             channel_groups={},
         )
-        for group in pruner.step(interactive=True):
-            outs = {
-                names.get(dep.target.module) for dep, _ in group if pruner.DG.is_out_channel_pruning_fn(dep.handler)
-            }
-            if outs & roots:
-                group.prune()
+        pruner.step()
         with torch.no_grad():
             return _shapes(clone(*inputs)) == wanted
     except Exception:  # whatever it raises, the group cannot be pruned
