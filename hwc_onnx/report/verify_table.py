@@ -11,6 +11,8 @@ from hwc_onnx.report.quantities import energy, percent, size
 
 UNMEASURED = "Checked on random inputs; --data measures the agreement with the original."
 
+NOT_RUN = "The file was not run: only what can be read from it was checked."
+
 
 def verify_tables(payload: dict[str, Any]) -> list[RenderableType]:
     """Checks, then widths, bytes and energy, and on real samples how far the answers are the original's.
@@ -39,5 +41,5 @@ def verify_tables(payload: dict[str, Any]) -> list[RenderableType]:
         )
     failed = [check["name"] for check in payload["checks"] if not check["passed"]]
     verdict = "all checks passed" if payload["passed"] else f"FAILED: {', '.join(failed)}"
-    hint = [] if measured else ["", UNMEASURED]
+    hint = [] if measured else ["", UNMEASURED if payload["levels"] else NOT_RUN]
     return [checks, "", counted, *hint, "", f"{payload['compressed']}: {verdict}"]

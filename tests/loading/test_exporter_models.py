@@ -22,6 +22,8 @@ from hwc_onnx.graph.read_qdq import read_qdq
 from hwc_onnx.normalize import pipeline, quantized_operators
 from hwc_onnx.normalize.compare import random_feeds, same_values
 from hwc_onnx.normalize.pipeline import normalize
+from hwc_onnx.report.payloads import verify_payload
+from hwc_onnx.report.verify_table import NOT_RUN, verify_tables
 from hwc_onnx.workspace import open_model
 from tests.loading import exporter_models as models
 from tests.tiny_models import Builder
@@ -181,6 +183,12 @@ def test_weights_beside_a_foreign_operator_are_rounded_without_a_run(tmp_path: P
     cost = hwc_onnx.profile(written.path).cost
     assert cost.total == pytest.approx(applied.cost.total, rel=1e-9)
     assert [key for key, _ in cost.unmodelled] == ["t2"]
+    report = hwc_onnx.verify(written.path, against=model)
+    assert report.passed and report.levels == () and report.n_samples == 0
+    assert any(check.name == "not run" and "acme.vision" in check.found for check in report.checks)
+    assert not hwc_onnx.verify(written.path, against=models.batch_arithmetic()).passed
+    payload = verify_payload(report, "m.hwc.onnx", "m.onnx")
+    assert NOT_RUN in verify_tables(payload)
 
 
 @pytest.mark.parametrize(

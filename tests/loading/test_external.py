@@ -12,12 +12,16 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 import hwc_onnx
+from hwc_onnx import candidate
+from hwc_onnx.database import Stitched
 from hwc_onnx.errors import ModelError, RuntimeFailure
 from hwc_onnx.export import write_model
 from hwc_onnx.graph import external, loading
 from hwc_onnx.graph.loading import load_model
+from hwc_onnx.job import applying
 from hwc_onnx.normalize import merge
 from hwc_onnx.normalize.pipeline import normalize
+from hwc_onnx.recovery.statistics import MomentsBuilder
 from hwc_onnx.rewrite.passes import Pass
 from hwc_onnx.rewrite.passes import run as run_passes
 from hwc_onnx.rewrite.remove_channels import remove_channels
@@ -145,11 +149,7 @@ def test_channels_of_a_mapped_model_are_removed_as_of_any_other(tmp_path: Path) 
         for source in (model, tmp_path / "m.onnx")
     )
     assert external.any_mapped(mapped.proto) and not external.any_mapped(whole.proto)
-    found = {tensor.name: external.tensor_values(tensor) for tensor in mapped.proto.graph.initializer}
-    expected = {tensor.name: external.tensor_values(tensor) for tensor in whole.proto.graph.initializer}
-    assert set(found) == set(expected)
-    for name, values in expected.items():
-        np.testing.assert_array_equal(found[name], values)
+    same_constants(mapped.proto, whole.proto)
     assert any(record.kept_channels for record in mapped.plan.achieved.values())
     before = open_model(tmp_path / "m.onnx")
     keep = {group.root: np.arange(1) for group in before.graph.channel_groups if group.locked_because is None}
@@ -159,6 +159,48 @@ def test_channels_of_a_mapped_model_are_removed_as_of_any_other(tmp_path: Path) 
     damage = Pass("lose a node", lambda proto: without_first_node(remove_channels(proto, before.graph, keep)))
     with pytest.raises(RuntimeFailure, match="lose a node"):
         run_passes(before.proto, [damage])
+
+
+@pytest.mark.usefixtures("mapped")
+def test_plain_rounding_takes_no_moments_and_keeps_codes_out_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_moments(*_: object) -> None:
+        raise AssertionError("moments are gathered")
+
+    model = models.batch_arithmetic()
+    copied = onnx.ModelProto.FromString(model.SerializeToString())
+    onnx.save(copied, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    plan = hwc_onnx.uniform_plan(model, "w8a8")
+    whole = hwc_onnx.apply_plan(model, plan=plan, recovery="none")
+    kept: list[bool] = []
+    monkeypatch.setattr(MomentsBuilder, "add", no_moments)
+    monkeypatch.setattr(
+        applying, "assemble", lambda *args: kept.extend(stored_outside(args[2])) or candidate.assemble(*args)
+    )
+    mapped = hwc_onnx.apply_plan(tmp_path / "m.onnx", plan=plan, recovery="none")
+    assert kept and all(kept)
+    same_constants(mapped.proto, whole.proto)
+    with pytest.raises(AssertionError, match="moments are gathered"):
+        hwc_onnx.apply_plan(tmp_path / "m.onnx", plan=plan, recovery="full")
+
+
+def same_constants(found: onnx.ModelProto, expected: onnx.ModelProto) -> None:
+    """Equal integers, and scales that differ at most by the order in which a session added up."""
+    mine, theirs = (
+        {tensor.name: external.tensor_values(tensor) for tensor in proto.graph.initializer} for proto in (found, expected)
+    )
+    assert set(mine) == set(theirs)
+    for name, values in theirs.items():
+        if values.dtype.kind == "f":
+            np.testing.assert_allclose(mine[name], values, rtol=1e-5)
+        else:
+            np.testing.assert_array_equal(mine[name], values)
+
+
+def stored_outside(stitched: Stitched) -> list[bool]:
+    large = [weight.codes for weight in stitched.weights.values() if weight.codes.nbytes >= external.SPILL_BYTES]
+    return [external.lies_in_file(codes) for codes in large]
 
 
 def without_first_node(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,0 +1,63 @@
+"""Rounding some rows at a time gives what rounding all of them at once gives, in every layout."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hwc_onnx.graph.model_view import ModelView
+from hwc_onnx.recovery import plain
+from hwc_onnx.recovery.layer import LayerRecovery, RepairedRows, Setting
+from hwc_onnx.recovery.layout import layout_of
+from hwc_onnx.recovery.statistics import LayerStatistics, Moments
+from tests.recovery.layers import KINDS, one_layer
+
+
+def both(kind: str, recovery: str, bits: int, portable: bool) -> tuple[RepairedRows, RepairedRows]:
+    """(all at once, in blocks of a few rows)."""
+    proto, _, layer = one_layer(kind)
+    weight = ModelView(proto).array(str(layer.weight)).copy()
+    weight[(0,) * weight.ndim] *= 3
+    layout = layout_of(layer)
+    white = Moments.identity(layout.groups, layout.width)
+    bias = np.arange(layout.outputs, dtype=np.float32)
+    statistics = LayerStatistics(white, white)
+    whole = LayerRecovery(layout, layout.to_rows(weight), bias, statistics, True, recovery, portable)  # type: ignore[arg-type]
+    made = whole.build(Setting(bits, noise=0.01))
+    return made, plain.rounded(weight, layout, bits, recovery, portable, 0.01, bias)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 10**6])
+@pytest.mark.parametrize(("recovery", "bits", "portable"), [("none", 8, False), ("none", 8, True), ("ranges", 3, False)])
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_blocks_of_rows_give_the_same_codes(
+    kind: str, recovery: str, bits: int, portable: bool, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain, "ROW_BYTES", 8 * 9 * 4 * rows)
+    expected, found = both(kind, recovery, bits, portable)
+    np.testing.assert_array_equal(found.codes, expected.codes)
+    np.testing.assert_array_equal(found.scale, expected.scale)
+    np.testing.assert_array_equal(found.bias, expected.bias)
+    assert found.codes.dtype == np.int8
+    assert found.error_fit == pytest.approx(expected.error_fit, rel=1e-9)
+    assert found.error_heldout == pytest.approx(expected.error_heldout, rel=1e-9)
+
+
+def test_other_scales_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right, same = both("conv", "none", 8, False)
+    np.testing.assert_array_equal(right.scale, same.scale)
+    monkeypatch.setattr(plain, "storable", lambda scale, tied: scale * 1.01)
+    _, wrong = both("conv", "none", 8, False)
+    assert not np.array_equal(right.scale, wrong.scale)
+
+
+def test_rows_of_zeros_get_the_median_scale_of_the_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "ROW_BYTES", 8)
+    layout = layout_of(one_layer("conv")[2])
+    weight = np.random.default_rng(0).standard_normal(layout.shape).astype(np.float32)
+    weight[2] = 0
+    found = plain.rounded(weight, layout, 8, "none", False, 0.0, None)
+    assert found.scale is not None
+    live = np.delete(np.abs(weight).reshape(len(weight), -1).max(axis=1) / 127, 2)
+    np.testing.assert_allclose(found.scale[0, 2], np.median(live), rtol=1e-6)
+    assert not found.codes[0, 2].any()
