@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import onnx
 
 from hwc_onnx.database import LayerDatabase, Stitched
+from hwc_onnx.graph.domains import foreign_nodes
 from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.plan import CompressionPlan
 from hwc_onnx.rewrite.insert_qdq import Purpose, insert_qdq
+from hwc_onnx.rewrite.passes import Pass, run
 from hwc_onnx.rewrite.remove_channels import remove_channels
 
 
@@ -44,7 +46,20 @@ def build(
 
 
 def assemble(proto: onnx.ModelProto, graph: LayerGraph, stitched: Stitched, purpose: Purpose = "file") -> Candidate:
-    """The candidate of entries that are already stitched (a rebuilt winner, say)."""
-    kept = remove_channels(proto, graph, stitched.keep) if stitched.keep else proto
-    compressed = insert_qdq(kept, graph, stitched.weights, stitched.activations, stitched.plan.dialect, purpose)
+    """The candidate of entries that are already stitched (a rebuilt winner, say).
+
+    Raises:
+        RuntimeFailure: a rewrite broke the model; the message names the rewrite and the node. `proto` is as it was.
+    """
+
+    def removed(model: onnx.ModelProto) -> onnx.ModelProto:
+        return remove_channels(model, graph, stitched.keep) if stitched.keep else model
+
+    def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
+        return insert_qdq(model, graph, stitched.weights, stitched.activations, stitched.plan.dialect, purpose)
+
+    if purpose == "file" and not foreign_nodes(proto):
+        compressed = run(proto, [Pass("remove channels", removed), Pass("insert quantizers", quantized)])
+    else:
+        compressed = quantized(removed(proto))
     return Candidate(compressed, stitched.plan, stitched)

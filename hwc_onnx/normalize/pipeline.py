@@ -8,11 +8,11 @@ compared with the original in ONNX Runtime, so a wrong rewrite cannot go unnotic
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import onnx
 
-from hwc_onnx.errors import ModelError
+from hwc_onnx.errors import ModelError, RuntimeFailure
 from hwc_onnx.graph.domains import foreign_nodes
 from hwc_onnx.graph.infer import infer_shapes, input_shapes_of
 from hwc_onnx.normalize.branches import take_branches
@@ -30,6 +30,8 @@ from hwc_onnx.normalize.widen import UNRUNNABLE, float_kinds, widen
 
 logger = logging.getLogger(__name__)
 
+InputShapes = Mapping[str, Sequence[int]] | None
+
 HALF_TOLERANCE = 300.0
 """How much more a model may differ that rounded each result to half precision before (11 bits against 24)."""
 
@@ -41,7 +43,8 @@ def normalize(proto: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] 
 
     Raises:
         ModelError: an open input shape, or the model does not run in ONNX Runtime.
-        RuntimeFailure: the canonical form computes something else (our bug; the message names the output).
+        RuntimeFailure: the canonical form computes something else even without the rewrites that can be left out (our bug;
+            the message names the output).
     """
     input_shapes_of(proto, input_shapes)
     model = onnx.ModelProto()
@@ -60,19 +63,45 @@ def normalize(proto: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] 
         eliminate(model)
         fold_constants(model, input_shapes)
     eliminate(model)
-    merge_pads(model)
-    plain_gemm(model)
-    drop_unused(model.graph)
-    shapes = infer_shapes(model, input_shapes)
-    if plain_products(model, shapes):
-        fold_constants(model, input_shapes)
-        drop_unused(model.graph)
-        shapes = infer_shapes(model, input_shapes)
-    gather_shuffles(model, shapes)
-    merge_affine(model, shapes)
-    constants_per_node(model)
-    drop_unused(model.graph)
-    slack = HALF_TOLERANCE if half else 1.0
+    finished = _checked(before, model, input_shapes, HALF_TOLERANCE if half else 1.0, rounding)
+    logger.info("normalized: %d nodes became %d", len(proto.graph.node), len(finished.graph.node))
+    return finished
+
+
+def _checked(
+    before: onnx.ModelProto, model: onnx.ModelProto, input_shapes: InputShapes, slack: float, rounding: bool
+) -> onnx.ModelProto:
+    """The model with every rewrite that keeps what it computes; one that does not is named and left out."""
+    try:
+        return _compared(before, _rewritten(model, input_shapes, ()), input_shapes, slack, rounding)
+    except RuntimeFailure as failure:
+        names = [name for name, _ in REWRITES]
+        for skipped in [*((name,) for name in reversed(names)), tuple(names)]:
+            try:
+                found = _compared(before, _rewritten(model, input_shapes, skipped), input_shapes, slack, rounding)
+            except RuntimeFailure:
+                continue
+            logger.warning("left out, please report it with the model: %s (%s)", ", ".join(skipped), failure)
+            return found
+        raise
+
+
+def _rewritten(model: onnx.ModelProto, input_shapes: InputShapes, skipped: tuple[str, ...]) -> onnx.ModelProto:
+    """A copy with all rewrites but those that are skipped."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for name, rewrite in REWRITES:
+        if name not in skipped:
+            rewrite(made, input_shapes)
+    constants_per_node(made)
+    drop_unused(made.graph)
+    return made
+
+
+def _compared(
+    before: onnx.ModelProto, model: onnx.ModelProto, input_shapes: InputShapes, slack: float, rounding: bool
+) -> onnx.ModelProto:
+    """The model, once it was seen to compute what it did before."""
     try:
         compare(before, model, input_shapes, slack, rounding)
     except ModelError:
@@ -81,8 +110,29 @@ def normalize(proto: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] 
         # the CPU has few kernels of these types: what the model means is what its float32 form computes
         widen(before)
         compare(before, model, input_shapes, slack, rounding)
-    logger.info("normalized: %d nodes became %d", len(proto.graph.node), len(model.graph.node))
     return model
+
+
+def _products(model: onnx.ModelProto, input_shapes: InputShapes) -> None:
+    drop_unused(model.graph)
+    if plain_products(model, infer_shapes(model, input_shapes)):
+        fold_constants(model, input_shapes)
+
+
+def _shuffles_and_constants(model: onnx.ModelProto, input_shapes: InputShapes) -> None:
+    drop_unused(model.graph)
+    shapes = infer_shapes(model, input_shapes)
+    gather_shuffles(model, shapes)
+    merge_affine(model, shapes)
+
+
+REWRITES: tuple[tuple[str, Callable[[onnx.ModelProto, InputShapes], None]], ...] = (
+    ("padding into convolutions", lambda model, _: merge_pads(model)),
+    ("factors of a Gemm into its weights", lambda model, _: plain_gemm(model)),
+    ("products written as Einsum", _products),
+    ("shuffles, and constants per channel into layers", _shuffles_and_constants),
+)
+"""Rewrites that a model can do without, in order; each works on the model in place."""
 
 
 def _name_foreign(model: onnx.ModelProto) -> None:

@@ -59,11 +59,20 @@ def broken_contract(before: onnx.ModelProto, after: onnx.ModelProto) -> str | No
         for name in sorted(set(declared) | set(now)):
             if declared.get(name) != now.get(name):
                 return f"changed the declaration of {kind} '{name}'"
+    for refused in (_fails_the_checker, _does_not_open):
+        problem = refused(after)
+        # what was refused before the pass is not its doing
+        if problem is not None and refused(before) is None:
+            return problem
+    return None
+
+
+def _fails_the_checker(proto: onnx.ModelProto) -> str | None:
     try:
-        onnx.checker.check_model(without_mapped(after))
+        onnx.checker.check_model(without_mapped(proto))
     except onnx.checker.ValidationError as error:
-        return f"made a model that the ONNX checker refuses at {_culprit(after, str(error))}: {_first_line(error)}"
-    return _does_not_open(after)
+        return f"made a model that the ONNX checker refuses at {_culprit(proto, str(error))}: {_first_line(error)}"
+    return None
 
 
 def _declared(proto: onnx.ModelProto, kind: str) -> dict[str, bytes]:

@@ -109,14 +109,16 @@ def test_mapped_weights_give_the_same_normal_form(name: str, tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("mapped")
-def test_scaling_block_by_block_is_noticed_when_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scaling_block_by_block_is_noticed_when_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     right = merge.map_blocks
     monkeypatch.setattr(
         merge, "map_blocks", lambda values, change: right(values, lambda rows, _: change(rows, slice(0, len(rows))))
     )
     onnx.save(models.unfused_norms(), tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
-    with pytest.raises(RuntimeFailure, match="normalization changed output"):
-        normalize(load_model(tmp_path / "m.onnx").proto)
+    normalize(load_model(tmp_path / "m.onnx").proto)
+    assert "left out" in caplog.text and "normalization changed output" in caplog.text
 
 
 @pytest.mark.usefixtures("mapped")

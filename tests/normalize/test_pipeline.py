@@ -42,14 +42,16 @@ def test_normalize_keeps_outputs_interface_metadata_and_is_idempotent(name: str)
     onnx.checker.check_model(once)
 
 
-def test_normalize_wrong_rewrite_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_normalize_wrong_rewrite_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def wrong(proto: onnx.ModelProto, shapes: object) -> None:
         tensor = proto.graph.initializer[0]
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.001), tensor.name))
 
     monkeypatch.setattr(pipeline, "merge_affine", wrong)
-    with pytest.raises(RuntimeFailure, match="changed output 'y'"):
-        normalize(tiny_models.chain())
+    normalize(tiny_models.chain())
+    assert "left out" in caplog.text and "changed output 'y'" in caplog.text
 
 
 def test_normalize_folds_batch_norm_into_the_layer_before() -> None:
@@ -249,3 +251,29 @@ def test_normalize_cycle_is_refused_not_looped_over() -> None:
     shape = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("x", "b")]
     with pytest.raises(ModelError):
         normalize(helper.make_model(helper.make_graph(nodes, "cycle", shape[:1], shape[1:])))
+
+
+def test_a_rewrite_that_changes_the_model_is_left_out_and_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def wrong(model: onnx.ModelProto, _: object) -> None:
+        weight = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
+        weight.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(weight), weight.name))
+
+    monkeypatch.setattr(pipeline, "REWRITES", (*pipeline.REWRITES, ("doubled weights", wrong)))
+    model = tiny_models.chain()
+    found = normalize(model)
+    assert "doubled weights" in caplog.text and "normalization changed output" in caplog.text
+    feeds = tiny_models.feeds(model)
+    np.testing.assert_allclose(tiny_models.run(found, feeds)[0], tiny_models.run(model, feeds)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_fault_that_no_rewrite_can_be_blamed_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(graph: onnx.GraphProto) -> None:
+        graph.initializer[0].CopyFrom(
+            numpy_helper.from_array(2 * numpy_helper.to_array(graph.initializer[0]), graph.initializer[0].name)
+        )
+
+    monkeypatch.setattr(pipeline, "constants_per_node", lambda model: wrong(model.graph))
+    with pytest.raises(RuntimeFailure, match="normalization changed output"):
+        normalize(tiny_models.chain())
