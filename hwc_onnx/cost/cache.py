@@ -23,12 +23,30 @@ from hwc_onnx.cost.mapping import MappingTable
 from hwc_onnx.cost.operands import DIMS, Nest
 from hwc_onnx.cost.scenarios import scenarios
 from hwc_onnx.cost.search import search
+from hwc_onnx.errors import ModelError
 from hwc_onnx.graph.loop_dims import LoopDims
 
 _log = logging.getLogger(__name__)
 
 VERSION = 9
 """Raised when counting or search change, so that older files are not used."""
+
+
+LARGEST = 1 << 20
+"""The largest loop dimension whose mappings are searched: tables have an entry for each size of a tile."""
+
+
+def check_size(dims: LoopDims) -> None:
+    """Refuse a layer that no memory could hold the search of.
+
+    Raises:
+        ModelError: a loop dimension is larger than `LARGEST`.
+    """
+    for name, size in zip(DIMS, Nest(dims).sizes, strict=True):
+        if size > LARGEST:
+            raise ModelError(
+                f"loop dimension {name}: found {size}, mappings are searched up to {LARGEST}; divide the layer into smaller ones"
+            )
 
 
 class TableCache:
@@ -44,6 +62,7 @@ class TableCache:
         """The table of a shape: what its own search found, and what that of the next rounded shape found."""
         table = self._tables.get(dims)
         if table is None:
+            check_size(dims)
             table = self._pinned(dims)
             larger = dims if table is not None else rounded(dims)
             if table is None:

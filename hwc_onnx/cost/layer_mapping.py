@@ -52,6 +52,10 @@ class LayerMapping:
         Raises:
             MappingError: a part is missing or malformed.
         """
+        if not isinstance(content, Mapping):
+            raise MappingError(
+                f"mapping: found {type(content).__name__}, expected a LayerMapping or the mapping of a node in `profile --json`"
+            )
         try:
             return cls._of(content)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
 from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from hwc_onnx.cost.accelerator import AcceleratorProfile
+from hwc_onnx.cost.cache import check_size
 from hwc_onnx.cost.laws import stored_bits
 from hwc_onnx.cost.layer_cost import mapped_cost
 from hwc_onnx.cost.layer_mapping import LayerMapping, stated_table
@@ -22,6 +25,7 @@ from hwc_onnx.cost.terms import Mapped
 from hwc_onnx.cost.types import NodeCost
 from hwc_onnx.errors import MappingError
 from hwc_onnx.graph.loop_dims import LoopDims
+from hwc_onnx.plugins import nearest
 
 NAME = "layer"
 MOST_BITS = 64
@@ -60,13 +64,14 @@ class LayerOptions:
     def __post_init__(self) -> None:
         for name in ("activation_bits", "weight_bits", "output_bits"):
             bits = getattr(self, name)
-            if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= MOST_BITS):
-                raise MappingError(f"options, {name}: found {bits!r}, expected a whole number from 1 to {MOST_BITS}")
+            if bits is not None or name != "output_bits":
+                object.__setattr__(self, name, checked_bits(bits, name))
         for name in ("activation_density", "weight_density", "output_density"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise MappingError(f"options, {name}: found {getattr(self, name)!r}, expected a share from 0 to 1")
-        if self.pattern is not None and not 1 <= self.pattern[0] <= self.pattern[1]:
-            raise MappingError(f"options, pattern: found {self.pattern!r}, expected (N, M) with 1 <= N <= M")
+            object.__setattr__(self, name, checked_share(getattr(self, name), name))
+        object.__setattr__(self, "pattern", checked_pattern(self.pattern))
+        for name in ("weighted", "channel_constants", "input_stays", "output_stays"):
+            if getattr(self, name) not in (True, False):
+                raise MappingError(f"options, {name}: found {getattr(self, name)!r}, expected True or False")
 
     def setting(self, dims: LoopDims) -> LayerSetting:
         """The record that the energy depends on."""
@@ -96,6 +101,61 @@ class LayerOptions:
             )
         free = FREE_STEPS if home is None or home.bytes is None else FREE_STEPS - -(-taken * FREE_STEPS // (home.bytes * 8))
         return Place(self.input_stays, False, self.output_stays, free)
+
+
+def checked_bits(bits: object, name: str) -> int:
+    """A width as an `int` (MappingError if it is none)."""
+    whole = None if isinstance(bits, bool) or not hasattr(bits, "__index__") else int(bits.__index__())
+    if whole is None or not 1 <= whole <= MOST_BITS:
+        raise MappingError(f"options, {name}: found {bits!r}, expected a whole number from 1 to {MOST_BITS}")
+    return whole
+
+
+def checked_share(share: object, name: str, *, below: bool = False) -> float:
+    """A share as a `float`, with `below` less than 1 (MappingError if it is none)."""
+    number = float(share) if isinstance(share, Real) and not isinstance(share, bool) else -1.0
+    if not 0.0 <= number <= 1.0 or (below and number == 1.0):
+        raise MappingError(
+            f"options, {name}: found {share!r}, expected a share from 0 to {'less than 1' if below else '1'}"
+        )
+    return number
+
+
+def checked_pattern(pattern: object) -> tuple[int, int] | None:
+    """An N:M pattern as two `int`s, or None (MappingError if it is neither)."""
+    if pattern is None:
+        return None
+    pair = tuple(pattern) if isinstance(pattern, Sequence) and not isinstance(pattern, str) else ()
+    whole = [int(n.__index__()) for n in pair if hasattr(n, "__index__") and not isinstance(n, bool)]
+    if len(pair) != 2 or len(whole) != 2 or not 1 <= whole[0] <= whole[1]:
+        raise MappingError(
+            f"options, pattern: found {pattern!r}, expected (N, M) with 1 <= N <= M, for example (2, 4), or None"
+        )
+    return whole[0], whole[1]
+
+
+def options_of(options: object, changed: Mapping[str, object]) -> LayerOptions:
+    """The options with single fields changed.
+
+    Raises:
+        MappingError: these are no options, or there is no such field.
+    """
+    if options is not None and not isinstance(options, LayerOptions):
+        raise MappingError(
+            f"options: found {type(options).__name__}, expected LayerOptions, or its fields as keywords, such as weight_bits=4"
+        )
+    known = [field.name for field in dataclass_fields(LayerOptions)]
+    for name in changed:
+        if name not in known:
+            raise MappingError(f"options: no field '{name}'{nearest(name, known)}; choose from {', '.join(known)}")
+    return replace(options or LayerOptions(), **changed)  # type: ignore[arg-type]
+
+
+def checked_dims(dims: object) -> LoopDims:
+    """The layer (MappingError if it is none)."""
+    if not isinstance(dims, LoopDims):
+        raise MappingError(f"layer: found {type(dims).__name__}, expected LoopDims, for example LoopDims(K=64, C=64, OY=8)")
+    return dims
 
 
 class LayerFields(TypedDict, total=False):
@@ -136,11 +196,11 @@ def map_layer(
         (`LayerMapping.from_json(cost.mapping)` states it again).
 
     Raises:
-        MappingError: nothing fits the accelerator's memories.
+        MappingError: nothing fits the accelerator's memories, or an argument is not what it should be.
         ProfileError: the accelerator is not known or wrong.
-        ModelError: `loop_dims` has an open size.
+        ModelError: a dimension is too large to be searched.
     """
-    return mapped_on(_energies(profile, cache_dir), loop_dims, replace(options or LayerOptions(), **fields))
+    return mapped_on(_energies(profile, cache_dir), checked_dims(loop_dims), options_of(options, fields))
 
 
 def mapped_on(energies: StepEnergies, loop_dims: LoopDims, options: LayerOptions) -> NodeCost:
@@ -166,7 +226,8 @@ def evaluate_mapping(
     Raises:
         MappingError: the mapping does not cover the layer, names what does not exist, or holds what does not fit.
     """
-    options = replace(options or LayerOptions(), **fields)
+    options = options_of(options, fields)
+    check_size(checked_dims(loop_dims))
     energies = _energies(profile, None)
     setting, place = options.setting(loop_dims), options.place(loop_dims, energies.profile)
     if not isinstance(mapping, LayerMapping):

@@ -17,12 +17,14 @@ import numpy as np
 from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.cost.batch import Densities, energies
 from hwc_onnx.cost.facts import one_step_facts
+from hwc_onnx.cost.mapper import checked_bits, checked_pattern, checked_share
 from hwc_onnx.cost.model import CostModel, Settled
 from hwc_onnx.cost.operands import Nest
 from hwc_onnx.cost.passes import Floats
 from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.cost.setting import LayerSetting, Place
 from hwc_onnx.cost.steps import StepEnergies
+from hwc_onnx.errors import MappingError, ModelError
 from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.graph.loop_dims import LoopDims
 from hwc_onnx.plan import CompressionPlan, LayerConfig, with_plan
@@ -57,10 +59,20 @@ def energy_table(
     width. Tensors are where the INT8 network
     has them, the densities of activations are those of the graph.
 
+    `graph` is what `hwc_onnx.inspect(model)` returns.
+
     Raises:
+        MappingError: an option is out of range.
         ProfileError: the accelerator is not known or wrong.
-        ModelError: nothing fits its memories at 8 bits.
+        ModelError: `graph` is no layer graph, or nothing fits the memories at 8 bits.
     """
+    if not isinstance(graph, LayerGraph):
+        raise ModelError(
+            f"energy_table: found {type(graph).__name__}, expected a layer graph; hwc_onnx.inspect(model) returns that of a file"
+        )
+    options = [_checked(option) for option in options]
+    if not graph.layers:
+        return np.empty((0, len(options)))
     if not isinstance(profile, AcceleratorProfile):
         profile = load_profile(profile)
     model = CostModel(profile, cache_dir)
@@ -69,6 +81,19 @@ def energy_table(
     settled = model.settle(int8)
     bases = _bases(int8, settled, model.energies)
     return np.stack([_row(model.energies, *bases[key], options) for key in keys])
+
+
+def _checked(option: TableOption) -> TableOption:
+    """The option with plain numbers; refused where `map_layer` would refuse them (MappingError)."""
+    if not isinstance(option, TableOption):
+        raise MappingError(f"options: found {type(option).__name__}, expected TableOption, such as TableOption(weight_bits=4)")
+    return TableOption(
+        checked_bits(option.weight_bits, "weight_bits"),
+        checked_bits(option.activation_bits, "activation_bits"),
+        checked_share(option.zeros, "zeros"),
+        checked_share(option.removed, "removed", below=True),
+        checked_pattern(option.pattern),
+    )
 
 
 def _bases(graph: LayerGraph, settled: Settled, energies: StepEnergies) -> dict[str, Base]:

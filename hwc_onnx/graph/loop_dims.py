@@ -8,6 +8,7 @@ are activations.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hwc_onnx.errors import ModelError
@@ -41,9 +42,10 @@ class LoopDims:
         for name in ("B", "G", "K", "C", "OY", "OX", "FY", "FX"):
             object.__setattr__(self, name, _whole(getattr(self, name), name, 1))
         for name, least, count in (("stride", 1, 2), ("dilation", 1, 2), ("pads", None, 4), ("input_size", 0, 2)):
-            sizes = tuple(getattr(self, name))
+            given = getattr(self, name)
+            sizes = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else ()
             if len(sizes) != count:
-                raise ModelError(f"loop dimensions, {name}: found {len(sizes)} numbers, expected {count}")
+                raise ModelError(f"loop dimensions, {name}: found {given!r}, expected {count} whole numbers")
             object.__setattr__(self, name, tuple(_whole(size, name, least) for size in sizes))
         if self.input_size == (0, 0):
             covered = [
@@ -69,8 +71,10 @@ class LoopDims:
 def _whole(size: object, name: str, least: int | None) -> int:
     """The number as an `int`; refused if it is not a whole one of at least `least`."""
     if isinstance(size, bool) or not hasattr(size, "__index__") or (least is not None and int(size.__index__()) < least):
+        named = size is None or isinstance(size, str)
         raise ModelError(
             f"loop dimension {name}: found {size!r}, expected a whole number"
-            f"{'' if least is None else f' of at least {least}'}; fix open sizes with --input-shape NAME:1x3x224x224"
+            f"{'' if least is None else f' of at least {least}'}"
+            f"{'; fix open sizes with --input-shape NAME:1x3x224x224' if named else ''}"
         )
     return int(size.__index__())

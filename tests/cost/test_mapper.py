@@ -123,8 +123,9 @@ def test_tile_that_does_not_fit_is_refused():
 @pytest.mark.parametrize("sizes", [{"K": "N"}, {"C": 0}, {"OY": 2.5}, {"B": None}])
 def test_layer_with_an_open_or_impossible_size_is_refused(sizes):
     (name,) = sizes
-    with pytest.raises(ModelError, match=rf"loop dimension {name}: found .* expected a whole number .* --input-shape"):
+    with pytest.raises(ModelError, match=rf"loop dimension {name}: found .* expected a whole number") as refused:
         LoopDims(**sizes)
+    assert ("--input-shape" in str(refused.value)) == (sizes[name] in ("N", None))
 
 
 def test_array_that_is_too_full_for_a_buffer_is_used_in_part():
