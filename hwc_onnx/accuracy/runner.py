@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import DataError, RuntimeFailure
-from hwc_onnx.graph.external import mapped_feeds, without_mapped
+from hwc_onnx.graph.external import is_large, mapped_feeds, without_mapped
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -152,6 +152,10 @@ def open_session(
     options.add_session_config_entry("session.x64quantprecision", "0" if "vnni" in cpu_features() else "1")
     # a MatMul with quantized weights only would otherwise compute with 8-bit activations of its own making
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    if not isinstance(model, str | Path) and any(is_large(tensor) for tensor in model.graph.initializer):
+        # the usual order restores the weights of all layers from their integers before the first one runs
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     if level == "fake_quant":
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     where = str(model) if isinstance(model, str | Path) else f"model '{model.graph.name}'"

@@ -134,6 +134,11 @@ def is_mapped(tensor: TensorProto) -> bool:
     return bool(tensor.data_location == TensorProto.EXTERNAL)
 
 
+def is_large(tensor: TensorProto) -> bool:
+    """Whether the values are mapped, or would be if they were not packed."""
+    return is_mapped(tensor) or (tensor.data_type in PACKED_BITS and len(tensor.raw_data) >= SPILL_BYTES)
+
+
 def any_mapped(proto: onnx.ModelProto) -> bool:
     """Whether some initializer lies outside the message: the model is treated as a large one."""
     return any(is_mapped(tensor) for tensor in proto.graph.initializer)
