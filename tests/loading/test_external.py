@@ -13,6 +13,9 @@ from onnx import TensorProto, numpy_helper
 
 import hwc_onnx
 from hwc_onnx import candidate
+from hwc_onnx.accuracy.runner import open_session
+from hwc_onnx.accuracy.runner import run as run_session
+from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.database import Stitched
 from hwc_onnx.errors import ModelError, RuntimeFailure
 from hwc_onnx.export import write_model
@@ -185,6 +188,21 @@ def test_plain_rounding_takes_no_moments_and_keeps_codes_out_of_memory(
     same_constants(mapped.proto, whole.proto)
     with pytest.raises(AssertionError, match="moments are gathered"):
         hwc_onnx.apply_plan(tmp_path / "m.onnx", plan=plan, recovery="full")
+
+
+def test_sessions_of_large_weights_restore_them_one_by_one_and_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = models.batch_arithmetic()
+    small = hwc_onnx.apply_plan(model, plan=hwc_onnx.uniform_plan(model, "w4a8"), recovery="none").proto
+    samples = Samples({"x": np.random.default_rng(0).standard_normal((4, 3, 8, 8)).astype(np.float32)}, None)
+    usual = open_session(small, 1)
+    monkeypatch.setattr(external, "SPILL_BYTES", 64)
+    assert any(external.is_large(tensor) for tensor in small.graph.initializer) and not external.any_mapped(small)
+    frugal = open_session(small, 1)
+    orders = [session.ort.get_session_options().execution_order for session in (usual, frugal)]
+    assert orders == [onnxruntime.ExecutionOrder.DEFAULT, onnxruntime.ExecutionOrder.PRIORITY_BASED]
+    expected = run_session(usual, samples)
+    for name, values in run_session(frugal, samples).items():
+        np.testing.assert_array_equal(values, expected[name])
 
 
 def same_constants(found: onnx.ModelProto, expected: onnx.ModelProto) -> None:
