@@ -61,8 +61,11 @@ def show_command(settings: Settings, name: str) -> None:
 @accel.command("check")
 @click.argument("name", metavar="FILE")
 @shared_options
-def check_command(settings: Settings, name: str) -> None:
+@click.pass_context
+def check_command(ctx: click.Context, /, settings: Settings, name: str) -> None:
     """Check an accelerator file; each mistake is named with its field, what is allowed there and what to do.
+
+    A file with mistakes exits with 4, and with --json lists them.
 
     \b
     Examples:
@@ -70,9 +73,17 @@ def check_command(settings: Settings, name: str) -> None:
       hwc-onnx accel check edge-flex --json
     """
     from hwc_onnx.cost.profile import load_profile
-    from hwc_onnx.report.accel_table import check_payload, check_tables
+    from hwc_onnx.errors import ProfileError
+    from hwc_onnx.report.accel_table import check_payload, check_tables, refusal_payload
 
-    payload = check_payload(load_profile(name), name)
+    try:
+        payload = check_payload(load_profile(name), name)
+    except ProfileError as error:
+        if not settings.json:
+            raise
+        refused = refusal_payload(error, name)
+        settings.show(refused, list)
+        ctx.exit(error.exit_code)
     settings.show(payload, lambda: check_tables(payload))
 
 

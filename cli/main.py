@@ -1,13 +1,14 @@
 """The entry point: which commands exist, and what becomes of an error.
 
 Commands are named in a literal table and imported when asked for. An `HwcError` is printed as one line and sets its
-own exit code; an interrupt exits with 130; anything else is a bug of this program, exits with 1 and shows its
-traceback only with `--debug`.
+own exit code; an interrupt exits with 130, a closed pipe with 141; anything else is a bug of this program, exits with 1
+and shows its traceback only with `--debug`.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ COMMANDS: Mapping[str, str] = {
     "accel": "hwc_onnx.cli.accel:accel",
 }
 INTERRUPTED = 130
+CLOSED_PIPE = 141
 
 
 class LazyGroup(click.Group):
@@ -65,8 +67,12 @@ class LazyGroup(click.Group):
         settings = ctx.ensure_object(Settings)
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except BrokenPipeError:
+            # whoever read the output has enough of it; what is still buffered must not fail at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            ctx.exit(CLOSED_PIPE)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
@@ -112,5 +118,5 @@ def cli() -> None:
 
     Results go to stdout, progress to stderr; every command takes --json. Exit codes: 0 goal met, 1 internal
     error, 2 usage, 3 valid file written but goal not met, 4 model, data, accelerator or plan refused,
-    5 verification failed, 130 interrupted.
+    5 verification failed, 130 interrupted, 141 output closed.
     """

@@ -32,6 +32,7 @@ class Settings:
             print_json(payload, sys.stdout)
         else:
             print_tables(tables(), sys.stdout)
+        sys.stdout.flush()
 
 
 def _store(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:

@@ -6,6 +6,8 @@ do next. `assert` is kept for our own bugs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class HwcError(Exception):
     """Base of every error that a user can cause or mend; `exit_code` is what the command line returns."""
@@ -32,9 +34,13 @@ class DataError(HwcError):
 
 
 class ProfileError(HwcError):
-    """The accelerator file was refused."""
+    """The accelerator file was refused; `mistakes` has one message for each, where they are known apart."""
 
     exit_code = 4
+
+    def __init__(self, message: str, mistakes: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.mistakes = tuple(mistakes) or (message,)
 
 
 class MappingError(HwcError):

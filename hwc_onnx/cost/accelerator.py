@@ -204,7 +204,7 @@ class Residency(_Model):
     """What stays on chip between layers and between inferences."""
 
     activations: Literal["auto", "never"] = "auto"
-    """`auto`: in the home memory when that is cheapest; `never`: all travel through the last memory."""
+    """`auto`: in the home memory, where there is one, when that is cheapest; `never`: all travel through the last memory."""
     weights_bytes: Count = 0
     """byte: weights up to this size are on chip for ever and never fetched."""
 

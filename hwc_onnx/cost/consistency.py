@@ -28,7 +28,9 @@ class Contradictions(ValueError):
 
 def check_consistency(profile: AcceleratorProfile) -> None:
     """Raise Contradictions with field path, what was found and what to do, for every rule that is broken."""
-    rules = (_names, _repeats, _last_memory, _inner_memories, _chains, _home, _law, _unit, _zeros, _formats, _origins)
+    rules = (
+        _names, _repeats, _last_memory, _inner_memories, _chains, _home, _law, _unit, _zeros, _formats, _mapping, _origins
+    )  # fmt: skip
     mistakes = [mistake for rule in rules for mistake in rule(profile)]
     if mistakes:
         raise Contradictions(mistakes)
@@ -140,8 +142,9 @@ def _home(profile: AcceleratorProfile) -> Iterator[str]:
                     f"'{beside}' lies between it and the dram for operand {operand}",
                     f"mark '{beside}' as home, or none",
                 )
-    if not homes and profile.residency.activations != "never":
-        yield _mistake("residency.activations", "auto needs a memory with home: true", "mark one, or write never")
+    stated = "residency" in profile.model_fields_set and "activations" in profile.residency.model_fields_set
+    if not homes and stated and profile.residency.activations != "never":
+        yield _mistake("residency.activations", "auto needs a memory with home: true", "mark one, write never, or leave it out")
     kept = profile.residency.weights_bytes
     room = sum(memory.bytes or 0 for memory in profile.memories if "W" in memory.operands and memory.kind == "buffer")
     if kept > room:
@@ -233,6 +236,18 @@ def _formats(profile: AcceleratorProfile) -> Iterator[str]:
         yield _mistake("sparsity.decode_pj", "no memory has formats to unpack", "leave it out, or write formats")
 
 
+def _mapping(profile: AcceleratorProfile) -> Iterator[str]:
+    """What is to be spread over the array needs an axis that takes it."""
+    taken = {dim for axis in profile.array.axes for dim in axis.dims}
+    lost = [dim for dim in profile.mapping.unroll if dim not in taken]
+    if lost:
+        yield _mistake(
+            "mapping.unroll",
+            f"no array axis takes {_listed(lost)}",
+            f"add it to the dims of an axis, or choose from {_listed(sorted(taken))}",
+        )
+
+
 def _origins(profile: AcceleratorProfile) -> Iterator[str]:
     """Every number says where it comes from, and no origin is given twice or for a field that does not exist."""
     content = profile.model_dump(by_alias=True, exclude={"sources", "assumed"})
@@ -248,8 +263,9 @@ def _origins(profile: AcceleratorProfile) -> Iterator[str]:
                 )
     for entry in sorted(set(profile.sources) & set(profile.assumed)):
         yield _mistake(f"assumed.{entry}", "has an entry in sources too", "keep one of the two")
-    # a section that is left out does nothing, so its defaults need no origin
-    written = [(path, value) for path, value in leaves if path.split(".")[0] in profile.model_fields_set]
+    # defaults need no origin, and a mapping is a choice
+    stated = profile.model_dump(by_alias=True, exclude={"sources", "assumed", "mapping"}, exclude_unset=True)
+    written = [(path, value) for path, value in _leaves(stated) if path != "schema"]
     numbers = [path for path, value in written if isinstance(value, (int, float)) and not isinstance(value, bool)]
     bare = [path for path in numbers if not any(f"{path}.".startswith(f"{entry}.") for entry in entries)]
     covered = set(numbers) - set(bare)

@@ -121,15 +121,17 @@ def _wrong_pins(profile: AcceleratorProfile) -> Iterator[str]:
 def _refusal(where: str, mistakes: list[str]) -> ProfileError:
     """One line for each mistake, and where to read what is allowed."""
     if len(mistakes) == 1:
-        return ProfileError(f"{where}: {mistakes[0]}; see accel_profiles/README.md")
+        return ProfileError(f"{where}: {mistakes[0]}; see accel_profiles/README.md", mistakes)
     lines = (f"  {mistake}" for mistake in mistakes)
-    return ProfileError("\n".join([f"{where}: {len(mistakes)} mistakes, see accel_profiles/README.md", *lines]))
+    return ProfileError("\n".join([f"{where}: {len(mistakes)} mistakes, see accel_profiles/README.md", *lines]), mistakes)
 
 
 def _mistakes(errors: list[ErrorDetails], content: Mapping[str, Any]) -> Iterator[str]:
     """Every mistake in words: field path, what was found, what is allowed."""
     groups: dict[Location, list[ErrorDetails]] = {}
     for error in errors:
+        if error["type"] == "too_short" and error["input"]:
+            continue  # a list whose entries are wrong is not too short besides
         groups.setdefault(_field(error["loc"]), []).append(error)
     misspelt = {
         field: nearest(str(field[-1]), _field_names(field))

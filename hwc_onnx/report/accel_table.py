@@ -12,6 +12,7 @@ from rich.console import RenderableType
 from hwc_onnx.cost.laws import mac_energy, mac_lanes
 from hwc_onnx.cost.levels import NATIVE, instances, levels
 from hwc_onnx.cost.profile import AcceleratorProfile
+from hwc_onnx.errors import ProfileError
 from hwc_onnx.report.console import table
 from hwc_onnx.report.payloads import SCHEMA
 
@@ -96,10 +97,13 @@ def _notes(profile: AcceleratorProfile, name: str) -> list[str]:
     return [mark for mark, holds in marks if holds] + apart + list(formats)
 
 
-def _constants(profile: AcceleratorProfile) -> list[dict[str, Any]]:
-    """Every constant: field path, value, unit, and its source or "assumed"."""
+def _constants(profile: AcceleratorProfile, *, stated: bool = False) -> list[dict[str, Any]]:
+    """Every constant, or those that the file states: field path, value, unit, and its source or "assumed"."""
     content = profile.model_dump(
-        by_alias=True, mode="json", exclude={"name", "description", "sources", "assumed", "schema_version", "unit"}
+        by_alias=True,
+        mode="json",
+        exclude={"name", "description", "sources", "assumed", "schema_version", "unit"},
+        exclude_unset=stated,
     )
     return [
         {"field": field, "value": value, "unit": _unit(field, profile.unit), "source": _source(field, profile)}
@@ -108,8 +112,12 @@ def _constants(profile: AcceleratorProfile) -> list[dict[str, Any]]:
 
 
 def check_payload(profile: AcceleratorProfile, file: str) -> dict[str, Any]:
-    """What a valid file holds: how many figures have a source, and how many are assumed."""
-    sources = [item["source"] for item in _constants(profile) if _is_figure(item["value"])]
+    """What a valid file states: how many figures have a source, and how many are assumed. A mapping has no figures."""
+    sources = [
+        item["source"]
+        for item in _constants(profile, stated=True)
+        if _is_figure(item["value"]) and not item["field"].startswith("mapping.")
+    ]
     return {
         "schema": SCHEMA,
         "file": file,
@@ -119,6 +127,11 @@ def check_payload(profile: AcceleratorProfile, file: str) -> dict[str, Any]:
         "figures": len(sources),
         "assumed": sources.count(ASSUMED),
     }
+
+
+def refusal_payload(error: ProfileError, file: str) -> dict[str, Any]:
+    """What is wrong with a file."""
+    return {"schema": SCHEMA, "file": file, "valid": False, "problems": list(error.mistakes)}
 
 
 def _is_figure(value: Any) -> bool:

@@ -15,6 +15,15 @@ WIDTH = 80
 """Columns that everything but long names fits."""
 
 
+class _Console(Console):
+    """A console that leaves a closed pipe to its caller."""
+
+    def on_broken_pipe(self) -> None:
+        """Called while the error is handled: raise it again."""
+        self.quiet = True
+        raise BrokenPipeError
+
+
 def print_json(payload: dict[str, Any] | list[Any], stream: TextIO) -> None:
     """Write `payload` as JSON (no NaN or infinity, which JSON does not have: a ValueError)."""
     stream.write(json.dumps(payload, indent=1, allow_nan=False) + "\n")
@@ -22,7 +31,7 @@ def print_json(payload: dict[str, Any] | list[Any], stream: TextIO) -> None:
 
 def print_tables(tables: Sequence[RenderableType], stream: TextIO) -> None:
     """Write tables and lines; long paths are not broken."""
-    console = Console(file=stream, highlight=False, markup=False)
+    console = _Console(file=stream, highlight=False, markup=False)
     for table in tables:
         console.print(table, soft_wrap=isinstance(table, str))
 

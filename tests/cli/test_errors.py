@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -121,3 +122,14 @@ def test_usage_error_exits_with_2_and_says_what_is_allowed(arguments: list[str],
     assert result.exit_code == 2
     assert words in result.stderr
     assert "Traceback" not in result.stderr and result.stdout == ""
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_closed_pipe_ends_quietly(options: tuple[str, ...]) -> None:
+    """As `head` closes it: nobody reads any more."""
+    command = [sys.executable, "-m", "hwc_onnx", "accel", "show", "edge-flex", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout is not None and running.stderr is not None
+        running.stdout.close()
+        said = running.stderr.read()
+        assert (running.wait(), said) == (141, b"")

@@ -284,3 +284,39 @@ def test_digest_follows_numbers_and_ignores_words():
     assert tiny().digest() == tiny({"description": "another text", "sources": {"mac.law": "a paper"}}).digest()
     changed = [{"mac.energy_pj": 0.51}, {"memories.buffer.bytes": 65}, {"residency.activations": "never"}]
     assert len({tiny().digest(), *(tiny(change).digest() for change in changed)}) == 4
+
+
+def test_without_home_and_residency_everything_travels():
+    made = without("residency")
+    for memory in made["memories"]:
+        memory.pop("home", None)
+    profile = parse_profile(made | {"assumed": [name for name in made["assumed"] if name != "residency"]}, "chip")
+    assert profile.home is None
+    assert "leave it out" in message({**made, "residency": {"activations": "auto"}})
+
+
+def test_a_section_that_states_no_number_needs_no_source():
+    made = content({"residency": {"activations": "never"}})
+    made["assumed"].remove("residency")
+    assert parse_profile(made, "chip").residency.activations == "never"
+    made["residency"]["weights_bytes"] = 8
+    assert "field 'residency': no source" in message(made)
+
+
+def test_a_mapping_needs_no_source_and_its_own_mistakes_are_named():
+    pin = {"layer": {"K": 4}, "spatial": {"columns": {"K": 2}}, "temporal": [["K", 2]]}
+    assert len(parse_profile(content({"mapping": {"pinned": [pin]}}), "chip").mapping.pinned) == 1
+    found = message(content({"mapping": {"pinned": [pin | {"spatial": {"columns": {"K": 3}}}]}}))
+    assert "mapping.pinned.0" in found and "no source" not in found
+
+
+def test_an_unroll_that_no_axis_takes_is_named():
+    found = message(content({"mapping": {"unroll": ["FY", "OX"]}}))
+    assert "mapping.unroll" in found and "no array axis takes OX" in found
+    assert parse_profile(content({"mapping": {"unroll": ["FY", "OY"]}}), "chip").mapping.unroll == ("FY", "OY")
+
+
+def test_a_list_with_a_wrong_entry_is_not_too_short_besides():
+    found = message(content({"memories.buffer.operands": ["X"]}))
+    assert "memories.buffer.operands" in found and "at least 1" not in found and "2 mistakes" not in found
+    assert "at least 1" in message(content({"memories.buffer.operands": []}))

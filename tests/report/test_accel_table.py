@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import yaml
 
-from hwc_onnx.cost.profile import list_profiles, load_profile
+from hwc_onnx.cost.profile import list_profiles, load_profile, parse_profile
 from hwc_onnx.report.accel_table import (
     check_payload,
     list_payload,
@@ -137,3 +137,31 @@ def test_template_is_printed_as_a_file_that_checks(tmp_path: Path) -> None:
     result = hwc("accel", "check", file)
     assert result.exit_code == 0, result.stderr
     assert "valid accelerator 'my-chip'" in result.stdout
+
+
+def test_check_counts_the_figures_that_the_file_states() -> None:
+    """A source turns an assumed figure into one with a source; a default that nobody wrote is none; a mapping has none."""
+    base = content({"sources": {}})
+    whole = check_payload(parse_profile(base, "tiny"), "tiny")
+    assert (whole["figures"], whole["figures"] - whole["assumed"]) == (whole["assumed"], 0)
+    stated = content({"sources": {"mac.energy_pj": "a paper"}})
+    assert check_payload(parse_profile(stated, "tiny"), "tiny") | {"sha256": ""} == whole | {
+        "sha256": "", "assumed": whole["assumed"] - 1
+    }  # fmt: skip
+    del base["residency"]["weights_bytes"]
+    assert check_payload(parse_profile(base, "tiny"), "tiny")["figures"] == whole["figures"] - 1
+    pinned = content({"mapping": {"pinned": [{"layer": {"K": 2}, "spatial": {"columns": {"K": 2}}, "temporal": []}]}})
+    assert check_payload(parse_profile(pinned, "tiny"), "tiny")["figures"] == whole["figures"]
+
+
+def test_check_json_of_a_file_with_mistakes_lists_them(tmp_path: Path) -> None:
+    file = tmp_path / "chip.yaml"
+    file.write_text(yaml.safe_dump(content({"mac.bits": 0, "vector.lanes": "many"})))
+    result = hwc("accel", "check", file, "--json")
+    payload = json.loads(result.stdout)
+    jsonschema.validate(payload, json.loads(files("hwc_onnx").joinpath("accel.schema.json").read_text()))
+    assert result.exit_code == 4 and result.stderr == ""
+    assert payload["valid"] is False and payload["file"] == str(file)
+    assert [words.split("'")[1] for words in payload["problems"]] == ["mac.bits", "vector.lanes"]
+    missing = json.loads(hwc("accel", "check", tmp_path / "none.yaml", "--json").stdout)
+    assert len(missing["problems"]) == 1 and "cannot be read" in missing["problems"][0]
