@@ -11,6 +11,7 @@ import numpy as np
 from energy_pairs import profile_of
 from networks import resnet50
 
+from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.cost.batch import Densities, energies
 from hwc_onnx.cost.hierarchy import Hierarchy
 from hwc_onnx.cost.model import CostModel
@@ -21,13 +22,15 @@ from hwc_onnx.cost.setting import LayerSetting, Place
 from hwc_onnx.cost.steps import StepEnergies
 from hwc_onnx.cost.window import rows_moved
 from hwc_onnx.graph.layer_graph import LayerGraph
+from hwc_onnx.graph.loop_dims import LoopDims
 from hwc_onnx.workspace import open_model
 
 SETTINGS = 2000
+REPETITIONS = 9
 
 
 def timing_lines() -> Iterator[str]:
-    """All figures, CPU time of one core."""
+    """All figures: CPU time of one core, each the median of several, and wall time of whole networks."""
     from architectures import ARCHITECTURES
 
     graph = open_model(resnet50(), None).graph
@@ -37,10 +40,7 @@ def timing_lines() -> Iterator[str]:
     for profile in [*profiles, *(load_profile(n) for n in ("eyeriss-v1", "edge-tpu-64x64", "edge-flex"))]:
         taken = []
         for dims in shapes:
-            rows_moved.cache_clear()
-            started = time.process_time()
-            search(Nest(dims), Hierarchy(profile))
-            taken.append(1e3 * (time.process_time() - started))
+            taken.append(statistics.median(_cold(dims, profile) for _ in range(3)))
         yield f"  {profile.name:20} {statistics.median(taken):7.1f} ({max(taken):.1f})"
     yield "warm query, CPU us for a layer at a setting not asked for before: one at a time; many at once (millions a second)"
     for name in ("edge-flex", "eyeriss-v1", "edge-tpu-64x64"):
@@ -49,6 +49,14 @@ def timing_lines() -> Iterator[str]:
     yield "ResNet-50, every node at INT8 and float, from an opened model, wall s: cold; from the cache on disk; asked again"
     for name in ("edge-flex", "eyeriss-v1", "edge-tpu-64x64"):
         yield f"  {name:20} " + "; ".join(f"{seconds:.2f}" for seconds in _network(name, graph))
+
+
+def _cold(dims: LoopDims, profile: AcceleratorProfile) -> float:
+    """Milliseconds of one search with nothing remembered."""
+    rows_moved.cache_clear()
+    started = time.process_time()
+    search(Nest(dims), Hierarchy(profile))
+    return 1e3 * (time.process_time() - started)
 
 
 def _queries(name: str, graph: LayerGraph) -> tuple[float, float]:
@@ -65,27 +73,31 @@ def _queries(name: str, graph: LayerGraph) -> tuple[float, float]:
             a, w = (int(n) for n in rng.integers(2, 9, 2))
             d = rng.uniform(0.1, 1.0, 3)
             one = base._replace(activation_bits=a, weight_bits=w, activation_density=d[0], weight_density=d[1], out_density=d[2])
-            started = time.perf_counter()
+            started = time.process_time()
             steps.best(one, place)
-            alone.append(1e6 * (time.perf_counter() - started))
+            alone.append(1e6 * (time.process_time() - started))
         many = Densities(*(rng.uniform(0.1, 1.0, SETTINGS) for _ in range(3)))
         energies(steps.query, steps.tables.table(dims), base, place, many)
-        started = time.perf_counter()
-        energies(steps.query, steps.tables.table(dims), base, place, many)
-        together.append(1e6 * (time.perf_counter() - started) / SETTINGS)
+        for _ in range(REPETITIONS):
+            started = time.process_time()
+            energies(steps.query, steps.tables.table(dims), base, place, many)
+            together.append(1e6 * (time.process_time() - started) / SETTINGS)
     return statistics.median(alone), statistics.median(together)
 
 
 def _network(name: str, graph: LayerGraph) -> list[float]:
-    """Seconds of a first call, of one in a new process with the cache on disk, and of one more."""
-    profile, taken = load_profile(name), []
-    with tempfile.TemporaryDirectory() as folder:
-        model = CostModel(profile, folder)
-        for again in (model, CostModel(profile, folder), None):
-            rows_moved.cache_clear()
-            model = again or model
-            started = time.perf_counter()
-            model.baseline(graph)
-            model.float_cost(graph)
-            taken.append(time.perf_counter() - started)
-    return taken
+    """Seconds of a first call, of one in a new process with the cache on disk, and of one more: medians of three rounds."""
+    profile, rounds = load_profile(name), []
+    for _ in range(3):
+        taken = []
+        with tempfile.TemporaryDirectory() as folder:
+            model = CostModel(profile, folder)
+            for again in (model, CostModel(profile, folder), None):
+                rows_moved.cache_clear()
+                model = again or model
+                started = time.perf_counter()
+                model.baseline(graph)
+                model.float_cost(graph)
+                taken.append(time.perf_counter() - started)
+        rounds.append(taken)
+    return [statistics.median(seconds) for seconds in zip(*rounds, strict=True)]
