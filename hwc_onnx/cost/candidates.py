@@ -28,19 +28,26 @@ from hwc_onnx.cost.operands import DIMS, FX, FY, OX, OY, B, C, G, K, Nest
 
 Ints = NDArray[np.int64]
 
-BLOCKS: dict[bool, dict[str, tuple[int, ...]]] = {
-    False: {"I": (K,), "W": (OX, OY, B), "O": (FX, FY, C)},
-    True: {"I": (FX, FY, K), "W": (OX, OY, B), "O": (C,)},
-}
-"""By whether the layer is transposed: the dimensions that each operand ignores, in the order in which they grow."""
+class Blocks(NamedTuple):
+    """The dimensions that each operand ignores, in the order in which they grow, and those that all others go inside."""
+
+    ignored: dict[str, tuple[int, ...]]
+    last: tuple[int, ...]
+
+
+def blocks_of(nest: Nest) -> Blocks:
+    """The blocks of a layer; images of a batch are positions to the weights, a batch of one is no loop at all."""
+    positions, last = ((OX, OY, B), (G,)) if nest.sizes[B] > 1 else ((OX, OY), (G, B))
+    if nest.dims.transposed:
+        return Blocks({"I": (FX, FY, K), "W": positions, "O": (C,)}, last)
+    return Blocks({"I": (K,), "W": positions, "O": (FX, FY, C)}, last)
+
 
 UNLIMITED = 1 << 40
 
 SHARES = (1.0, 0.5, 0.75, 0.25, 0.34, 0.125, 0.6, 0.06, 0.03, 0.0)
 """Shares of the largest useful size to try for the free size, the more important ones first."""
 
-OUTER_LOOPS = 2 * (3 + 3) + 1 + 1
-"""Most loops outside the PEs: two blocks cut in two, the third, and G."""
 
 
 class Loops(NamedTuple):
@@ -83,12 +90,12 @@ def inner_nests(nest: Nest, trips: Ints, rooms: Rooms, sizes: int) -> tuple[Loop
     shares = np.array(SHARES[:sizes])[:, None]
     which = np.tile(np.arange(len(trips)), len(shares))
     trips_each, rooms_each = trips[which], Rooms(*(room[which] for room in rooms))
-    blocks = BLOCKS[nest.dims.transposed]
+    blocks, last = blocks_of(nest)
     loops: list[list[Ints]] = []
     orders: list[tuple[int, ...]] = []
     for first, second, third in itertools.permutations("IWO"):
         order = blocks[second] + blocks[third] + blocks[first] + blocks[second]
-        tail = blocks[third] + blocks[first] + blocks[second] + (G,)
+        tail = blocks[third] + blocks[first] + blocks[second] + last
         for tile in _tiles(nest, trips, rooms, first):
             limit = _limit(nest, tile, first, (second, third), rooms)
             most = np.minimum(limit, -(-trips[:, blocks[first]] // tile[:, blocks[first]]).prod(axis=1))
@@ -129,9 +136,10 @@ def remaining(prefix: Loops, trips: Ints) -> Ints:
     return left
 
 
-def outer_nests(prefix: Loops, trips: Ints, passes: tuple[int, ...], transposed: bool = False) -> Loops:
+def outer_nests(nest: Nest, prefix: Loops, trips: Ints, passes: tuple[int, ...]) -> Loops:
     """Every prefix with every arrangement of the loops outside the PEs, cut into `passes`."""
-    blocks = BLOCKS[transposed]
+    blocks, last = blocks_of(nest)
+    most = 2 * sum(map(len, blocks.values())) - min(map(len, blocks.values())) + len(last)
     left = remaining(prefix, trips)
     pairs = np.array(list(itertools.product(passes, passes)), dtype=np.int64)
     source = np.tile(np.arange(len(left)), len(pairs))
@@ -146,9 +154,9 @@ def outer_nests(prefix: Loops, trips: Ints, passes: tuple[int, ...], transposed:
             rest = -(-rest // grown)
             useful &= (cut == 1) | (rest[:, block] > 1).any(axis=1)
             columns.append(grown[:, block])
-        columns += [left[:, blocks[third]], rest[:, blocks[first]], rest[:, blocks[second]], left[:, (G,)]]
-        order = blocks[first] + blocks[second] + blocks[third] + blocks[first] + blocks[second] + (G,)
-        absent = OUTER_LOOPS - len(order)
+        columns += [left[:, blocks[third]], rest[:, blocks[first]], rest[:, blocks[second]], left[:, last]]
+        order = blocks[first] + blocks[second] + blocks[third] + blocks[first] + blocks[second] + last
+        absent = most - len(order)
         columns.append(ones[:, :absent])
         keep = np.nonzero(useful)[0]
         rows.append(source[keep])

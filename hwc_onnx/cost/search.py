@@ -82,7 +82,7 @@ def _search(nest: Nest, hierarchy: Hierarchy, effort: Effort, full: Ints) -> Map
     prefix = _stage_one(judge, trips, effort) if choice else nothing_inside(len(unrolls))
     if not len(prefix.which):  # no tile of some operand fits the PEs
         return select(judge.counter(prefix), cases, effort.free_steps)
-    pool = judge.allowed(_distinct(outer_nests(prefix, trips, _cuts(nest, hierarchy, cases, effort), nest.dims.transposed)))
+    pool = judge.allowed(_distinct(outer_nests(nest, prefix, trips, _cuts(nest, hierarchy, cases, effort))))
     pool = pool.take(best_of_each(judge.energies(pool), effort.kept))
     if choice and len(pool.which):
         used, which = np.unique(pool.which, return_inverse=True)
