@@ -28,7 +28,7 @@ from hwc_onnx.graph.loop_dims import LoopDims
 
 _log = logging.getLogger(__name__)
 
-VERSION = 9
+VERSION = 10
 """Raised when counting or search change, so that older files are not used."""
 
 
