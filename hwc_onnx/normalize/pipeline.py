@@ -15,6 +15,7 @@ import onnx
 from hwc_onnx.errors import ModelError, RuntimeFailure
 from hwc_onnx.graph.domains import foreign_nodes
 from hwc_onnx.graph.infer import infer_shapes, input_shapes_of
+from hwc_onnx.normalize.attention import write_attention
 from hwc_onnx.normalize.branches import take_branches
 from hwc_onnx.normalize.compare import compare
 from hwc_onnx.normalize.editing import drop_unused, name_first_outputs, sort_nodes
@@ -113,6 +114,14 @@ def _compared(
     return model
 
 
+def _attention(model: onnx.ModelProto, input_shapes: InputShapes) -> None:
+    if any(node.op_type == "Attention" for node in model.graph.node):
+        drop_unused(model.graph)
+        if write_attention(model, infer_shapes(model, input_shapes)):
+            fold_constants(model, input_shapes)
+            eliminate(model)
+
+
 def _products(model: onnx.ModelProto, input_shapes: InputShapes) -> None:
     drop_unused(model.graph)
     if plain_products(model, infer_shapes(model, input_shapes)):
@@ -127,6 +136,7 @@ def _shuffles_and_constants(model: onnx.ModelProto, input_shapes: InputShapes) -
 
 
 REWRITES: tuple[tuple[str, Callable[[onnx.ModelProto, InputShapes], None]], ...] = (
+    ("Attention in plain operators", _attention),
     ("padding into convolutions", lambda model, _: merge_pads(model)),
     ("factors of a Gemm into its weights", lambda model, _: plain_gemm(model)),
     ("products written as Einsum", _products),
