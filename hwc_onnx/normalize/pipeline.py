@@ -18,6 +18,7 @@ from hwc_onnx.graph.infer import infer_shapes, input_shapes_of
 from hwc_onnx.normalize.attention import write_attention
 from hwc_onnx.normalize.branches import take_branches
 from hwc_onnx.normalize.compare import compare
+from hwc_onnx.normalize.contrib import is_contrib, write_contrib
 from hwc_onnx.normalize.editing import drop_unused, name_first_outputs, sort_nodes
 from hwc_onnx.normalize.eliminate import eliminate
 from hwc_onnx.normalize.fold import fold_constants
@@ -114,6 +115,13 @@ def _compared(
     return model
 
 
+def _contrib(model: onnx.ModelProto, input_shapes: InputShapes) -> None:
+    if any(is_contrib(node) for node in model.graph.node):
+        drop_unused(model.graph)
+        if write_contrib(model, infer_shapes(model, input_shapes)):
+            fold_constants(model, input_shapes)
+
+
 def _attention(model: onnx.ModelProto, input_shapes: InputShapes) -> None:
     if any(node.op_type == "Attention" for node in model.graph.node):
         drop_unused(model.graph)
@@ -136,6 +144,7 @@ def _shuffles_and_constants(model: onnx.ModelProto, input_shapes: InputShapes) -
 
 
 REWRITES: tuple[tuple[str, Callable[[onnx.ModelProto, InputShapes], None]], ...] = (
+    ("fused operators of ONNX Runtime", _contrib),
     ("Attention in plain operators", _attention),
     ("padding into convolutions", lambda model, _: merge_pads(model)),
     ("factors of a Gemm into its weights", lambda model, _: plain_gemm(model)),
