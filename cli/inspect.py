@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import accelerator_option, input_shape_option, model_argument
+from .options import accelerator_option, data_option, input_shape_option, model_argument
 from .settings import Settings, shared_options
 
 
@@ -14,6 +14,7 @@ from .settings import Settings, shared_options
 @model_argument
 @accelerator_option
 @click.option("--figure", metavar="FILE.svg", help="Also draw the layers with one colour for each channel group.")
+@data_option
 @input_shape_option
 @shared_options
 def inspect(
@@ -21,6 +22,7 @@ def inspect(
     model: str,
     accelerator: str,
     figure: str | None,
+    data: str | None,
     input_shapes: dict[str, tuple[int, ...]] | None,
 ) -> None:
     """Layers, channel groups and activation groups of MODEL, with the reason where channels cannot be removed.
@@ -39,7 +41,7 @@ def inspect(
     from hwc_onnx.report.payloads import inspect_payload
 
     page = None if figure is None else checked_svg(figure)
-    graph = api.inspect(model, input_shapes=input_shapes)
+    graph = api.inspect(model, data=data, input_shapes=input_shapes)
     payload = inspect_payload(graph, api.graph_cost(graph, accelerator, cache_folder()), accelerator)
     if page is not None:
         write_group_figure(page, payload, f"Channel groups of {Path(model).name}")

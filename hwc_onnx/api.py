@@ -198,9 +198,12 @@ def profile(
     return ProfileResult(cost, baseline, float_cost, graph, loaded_profile, time.perf_counter() - started, origin, zeros)
 
 
-def inspect(model: Model, *, input_shapes: InputShapes = None) -> LayerGraph:
-    """Layers, channel groups, activation groups and what is not modelled."""
-    return open_model(model, input_shapes).graph
+def inspect(model: Model, *, data: Any = None, input_shapes: InputShapes = None) -> LayerGraph:
+    """Layers, channel groups, activation groups and what is not modelled.
+
+    Sizes that the model leaves open come from `input_shapes`, else from the arrays in `data`.
+    """
+    return open_model(model, shapes_from_data(model, data, input_shapes)).graph
 
 
 def graph_cost(

@@ -222,6 +222,8 @@ def _random_samples(proto: onnx.ModelProto, wanted: Mapping[str, Sequence[int]] 
     """Standard normal inputs, drawn with a fixed seed."""
     shapes = input_shapes_of(proto, wanted, RANDOM_SAMPLES)
     count = min((shape[0] for shape in shapes.values() if shape), default=1)
+    # the batch may stand behind an axis of size 1, as in the state of a recurrent layer
+    shapes = input_shapes_of(proto, wanted, count)
     feeds = random_feeds(proto, {name: (count, *shape[1:]) for name, shape in shapes.items()})
     return Samples({name: np.asarray(values) for name, values in feeds.items()}, None)
 

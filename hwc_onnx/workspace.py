@@ -22,6 +22,7 @@ from hwc_onnx.cost.types import ModelCost
 from hwc_onnx.database import LayerDatabase
 from hwc_onnx.errors import ModelError, PlanError
 from hwc_onnx.graph.domains import obstacle_to_running
+from hwc_onnx.graph.infer import input_shapes_of
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
 from hwc_onnx.graph.loading import Loaded, load_model
 from hwc_onnx.graph.op_kinds import GATES, LAYER_OPS
@@ -228,7 +229,7 @@ def load_samples(
         data,
         input_specs(proto),
         preset=preset,
-        input_shapes=input_shapes,
+        input_shapes=input_shapes_of(proto, input_shapes),
         stored=recorded or None,
         seed=seed,
         model=proto,

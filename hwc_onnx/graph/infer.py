@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 
 from hwc_onnx.errors import ModelError
 from hwc_onnx.graph.external import mapped_feeds, without_mapped
+from hwc_onnx.graph.input_sizes import batch_names, settled
 from hwc_onnx.graph.model_view import reads
 from hwc_onnx.graph.structure import LARGEST_TENSOR
 
@@ -44,57 +45,43 @@ def input_shapes_of(
 ) -> dict[str, tuple[int, ...]]:
     """A static shape for every model input: as declared, with `batch` for a dynamic first axis, or as `wanted`.
 
+    Inputs that `wanted` does not name follow the batch of those that it does (`input_sizes.py`).
+
     Raises:
-        ModelError: another axis is dynamic and `wanted` does not settle it, or `wanted` contradicts the model.
+        ModelError: another axis is dynamic and nothing settles it, or `wanted` contradicts the model.
     """
     wanted = dict(wanted or {})
-    constants = {tensor.name for tensor in proto.graph.initializer}
-    shapes: dict[str, tuple[int, ...]] = {}
-    for value in proto.graph.input:
-        if value.name in constants:
-            continue
+    inputs = fed_inputs(proto)
+    for value in inputs:
         if not value.type.HasField("tensor_type"):
             raise ModelError(f"input '{value.name}': is not a tensor; only tensor inputs are supported")
-        kind = value.type.tensor_type
-        asked = wanted.pop(value.name, None)
-        if not kind.HasField("shape"):
-            if asked is None:
-                raise ModelError(
-                    f"input '{value.name}': the model declares no shape; give one with --input-shape {value.name}:1x3x224x224"
-                )
-            shapes[value.name] = tuple(int(size) for size in asked)
-            continue
-        declared = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
-        shapes[value.name] = _settle(value.name, declared, asked, batch)
-    if wanted:
-        known = ", ".join(shapes) or "none"
-        raise ModelError(f"--input-shape names '{next(iter(wanted))}', but the model's inputs are: {known}")
+    strange = [name for name in wanted if name not in {value.name for value in inputs}]
+    if strange:
+        known = ", ".join(value.name for value in inputs) or "none"
+        raise ModelError(f"--input-shape names '{strange[0]}', but the model's inputs are: {known}")
+    return settled(inputs, wanted, batch)
+
+
+def shapes_at_batch(
+    proto: onnx.ModelProto, wanted: Mapping[str, Sequence[int]] | None, batch: int
+) -> dict[str, tuple[int, ...]]:
+    """As `input_shapes_of`, but the batch is `batch` whatever `wanted` says, wherever the model leaves it open."""
+    shapes = input_shapes_of(proto, wanted, batch)
+    inputs = fed_inputs(proto)
+    names = batch_names(inputs)
+    for value in inputs:
+        dims = value.type.tensor_type.shape.dim
+        shapes[value.name] = tuple(
+            batch if dim.dim_param in names or (axis == 0 and not dim.HasField("dim_value")) else size
+            for axis, (dim, size) in enumerate(zip(dims, shapes[value.name], strict=True))
+        ) if value.type.tensor_type.HasField("shape") else shapes[value.name]
     return shapes
 
 
-def _settle(name: str, declared: list[int | None], asked: Sequence[int] | None, batch: int) -> tuple[int, ...]:
-    text = "x".join("?" if size is None else str(size) for size in declared)
-    if asked is None:
-        open_axes = [axis for axis, size in enumerate(declared) if size is None and axis > 0]
-        if open_axes:
-            example = "x".join(
-                str(size) if size else ("1" if axis == 0 else "224") for axis, size in enumerate(declared)
-            )
-            raise ModelError(
-                f"input '{name}': shape {text} leaves axis {open_axes[0]} open; only the first axis (batch) may stay dynamic. "
-                f"Settle it with --input-shape {name}:{example}, or with --data FILE.npz of that size"
-            )
-        return tuple(batch if size is None else size for size in declared)
-    if len(asked) != len(declared):
-        raise ModelError(f"input '{name}': has {len(declared)} axes ({text}), but the shape given has {len(asked)}")
-    for axis, (size, other) in enumerate(zip(declared, asked, strict=True)):
-        if size is not None and size != other:
-            raise ModelError(
-                f"input '{name}': axis {axis} is {size} in the model ({text}), but the shape given says {other}"
-            )
-        if other < 1:
-            raise ModelError(f"input '{name}': axis {axis} of the shape given is {other}; sizes must be positive")
-    return tuple(int(size) for size in asked)
+def fed_inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The declared inputs that are not initializers."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    return [value for value in proto.graph.input if value.name not in constants]
 
 
 def skeleton(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from hwc_onnx.graph.domains import behind_foreign, is_foreign
-from hwc_onnx.graph.infer import Shapes, infer_shapes, input_shapes_of, run_for, zero_feeds
+from hwc_onnx.graph.infer import Shapes, infer_shapes, input_shapes_of, run_for, shapes_at_batch, zero_feeds
 from hwc_onnx.graph.model_view import ModelView, attributes, reads, subgraphs
 from hwc_onnx.graph.op_kinds import GATES, LAYER_OPS
 from hwc_onnx.normalize.editing import (
@@ -91,7 +91,7 @@ def _evaluate(
     proto: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] | None, names: Sequence[str]
 ) -> list[tuple[Values, Shapes]]:
     """The static tensors and all shapes for each batch size; one run only when the batch is fixed."""
-    first, second = (_with_batch(proto, input_shapes, batch) for batch in BATCHES)
+    first, second = (shapes_at_batch(proto, input_shapes, batch) for batch in BATCHES)
     runs: list[tuple[Values, Shapes]] = []
     for shapes in [first] if first == second else [first, second]:
         values = run_for(proto, zero_feeds(proto, shapes), names)
@@ -103,23 +103,6 @@ def _evaluate(
     shapes = input_shapes_of(proto, input_shapes)
     values = run_for(proto, zero_feeds(proto, shapes), names)
     return [] if values is None else [(values, infer_shapes(proto, shapes))]
-
-
-def _with_batch(
-    proto: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] | None, batch: int
-) -> dict[str, tuple[int, ...]]:
-    """Static input shapes; a first axis that the model leaves open is `batch` whatever `input_shapes` says."""
-    shapes = input_shapes_of(proto, input_shapes, batch)
-    for value in proto.graph.input:
-        kind = value.type.tensor_type
-        if (
-            value.name in shapes
-            and kind.HasField("shape")
-            and kind.shape.dim
-            and not kind.shape.dim[0].HasField("dim_value")
-        ):
-            shapes[value.name] = (batch, *shapes[value.name][1:])
-    return shapes
 
 
 def _agree(values: Sequence[Any]) -> bool:

@@ -18,7 +18,7 @@ such a node on the integers.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -67,7 +67,8 @@ def insert_qdq(
     accepted = get_dialect(dialect)
     layers = {layer.key: layer for layer in graph.layers}
     _check_widths(layers, weights, activations, accepted)
-    carrier, types = _carrier(proto, layers, weights, activations, accepted, purpose)
+    shapes = {name: graph.tensors[name].shape for name in graph.inputs if name in graph.tensors}
+    carrier, types = _carrier(proto, layers, weights, activations, accepted, purpose, shapes)
     builder = ModelBuilder(carrier)
     _check_tensors(builder, activations)
     renamed: dict[str, str] = {}
@@ -183,6 +184,7 @@ def _carrier(
     activations: Mapping[str, QuantParams],
     dialect: Dialect,
     purpose: Purpose,
+    shapes: Mapping[str, Sequence[int]],
 ) -> tuple[onnx.ModelProto, dict[int, int]]:
     """The model at an opset that carries the plan, and the ONNX type of each weight width used."""
     widths = {weight.params.bits for weight in weights.values() if weight.params is not None}
@@ -190,7 +192,7 @@ def _carrier(
     lowest = LOWEST_OPSET if widths or activations else 1
     for table in (dialect.weight_types, dialect.fallback_types) if purpose == "file" else (dialect.fallback_types,):
         needed = max([WIDE_OPSET if wide else lowest, *(table[bits][1] for bits in widths)])
-        raised = raise_opset(proto, needed, check=purpose == "file")
+        raised = raise_opset(proto, needed, check=purpose == "file", shapes=shapes)
         if raised is not None:
             types = {bits: table[bits][0] for bits in widths}
             return raised, {**types, 16: int(TensorProto.INT16)} if wide else types

@@ -8,13 +8,14 @@ that its opset has.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
 from onnx import helper
 
 from hwc_onnx.errors import ModelError
-from hwc_onnx.graph.infer import input_shapes_of, run_for
+from hwc_onnx.graph.infer import run_for, shapes_at_batch
 from hwc_onnx.normalize.compare import random_feeds
 from hwc_onnx.normalize.raising import converted
 
@@ -35,10 +36,13 @@ def ensure_ir_version(proto: onnx.ModelProto) -> None:
     proto.ir_version = max(proto.ir_version, needed)
 
 
-def raise_opset(proto: onnx.ModelProto, opset: int, check: bool = True) -> onnx.ModelProto | None:
+def raise_opset(
+    proto: onnx.ModelProto, opset: int, check: bool = True, shapes: Mapping[str, Sequence[int]] | None = None
+) -> onnx.ModelProto | None:
     """`proto` at `opset` or above: itself when it already is, None when that cannot be done.
 
-    `check` runs both models on random input and refuses a raised one that computes something else.
+    `check` runs both models on random input, of these `shapes` where the model leaves sizes open, and refuses a raised one
+    that computes something else.
     """
     if model_opset(proto) >= opset:
         return proto
@@ -46,21 +50,26 @@ def raise_opset(proto: onnx.ModelProto, opset: int, check: bool = True) -> onnx.
     if raised is None:
         return None
     _restore_declarations(raised, proto)
-    if check and not same_outputs(proto, raised):
-        logger.warning("opset %d stays: raised to %d, the model computes something else", model_opset(proto), opset)
+    if check and not same_outputs(proto, raised, shapes=shapes):
+        logger.warning("opset %d stays: raised to %d, the model computes something else or does not run", model_opset(proto), opset)
         return None
     return raised
 
 
-def same_outputs(before: onnx.ModelProto, after: onnx.ModelProto, rtol: float = RTOL) -> bool:
+def same_outputs(
+    before: onnx.ModelProto,
+    after: onnx.ModelProto,
+    rtol: float = RTOL,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> bool:
     """Whether two float models agree on random input, within `rtol` of each output's largest magnitude.
 
-    False as well when the inputs' shapes are open, so that nothing can be run.
+    False as well when sizes stay open that `shapes` does not settle, so that nothing can be run.
     """
     outputs = [value.name for value in before.graph.output]
     for batch in (2, 1):
         try:
-            feeds = random_feeds(before, input_shapes_of(before, None, batch))
+            feeds = random_feeds(before, shapes_at_batch(before, shapes, batch))
         except ModelError:
             return False
         expected = run_for(before, feeds, outputs)

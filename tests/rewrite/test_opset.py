@@ -74,3 +74,14 @@ def test_raise_opset_keeps_declarations_and_metadata_and_makes_constants_initial
 def test_raise_opset_at_or_above_returns_the_same_object() -> None:
     model = QuantizedCase.of("chain").case.model
     assert raise_opset(model, 13) is model
+
+
+def test_raise_opset_compares_at_the_sizes_that_were_given(caplog: pytest.LogCaptureFixture) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> pool (float[n,4,length] x) => (float[n,4] y)'
+        "{ y = ReduceMean <axes=[2], keepdims=0> (x) }"
+    )
+    raised = raise_opset(model, 21, shapes={"x": (1, 4, 6)})
+    assert raised is not None and model_opset(raised) == 21 and not caplog.text
+    assert raise_opset(model, 21) is None
+    assert "does not run" in caplog.text
