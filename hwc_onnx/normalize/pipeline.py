@@ -15,6 +15,7 @@ import onnx
 from hwc_onnx.errors import ModelError, RuntimeFailure
 from hwc_onnx.graph.domains import foreign_nodes
 from hwc_onnx.graph.infer import infer_shapes, input_shapes_of
+from hwc_onnx.graph.op_kinds import SOFTMAXES
 from hwc_onnx.normalize.attention import write_attention
 from hwc_onnx.normalize.branches import take_branches
 from hwc_onnx.normalize.compare import compare
@@ -27,6 +28,7 @@ from hwc_onnx.normalize.merge import constants_per_node, merge_affine, merge_pad
 from hwc_onnx.normalize.products import plain_products
 from hwc_onnx.normalize.quantized_operators import to_quantizers
 from hwc_onnx.normalize.raising import raised
+from hwc_onnx.normalize.row_softmax import unwrap_softmax
 from hwc_onnx.normalize.shuffle import gather_shuffles
 from hwc_onnx.normalize.widen import UNRUNNABLE, float_kinds, widen
 
@@ -130,6 +132,12 @@ def _attention(model: onnx.ModelProto, input_shapes: InputShapes) -> None:
             eliminate(model)
 
 
+def _softmaxes(model: onnx.ModelProto, input_shapes: InputShapes) -> None:
+    if any(node.op_type in SOFTMAXES for node in model.graph.node):
+        drop_unused(model.graph)
+        unwrap_softmax(model, infer_shapes(model, input_shapes))
+
+
 def _products(model: onnx.ModelProto, input_shapes: InputShapes) -> None:
     drop_unused(model.graph)
     if plain_products(model, infer_shapes(model, input_shapes)):
@@ -148,6 +156,7 @@ REWRITES: tuple[tuple[str, Callable[[onnx.ModelProto, InputShapes], None]], ...]
     ("Attention in plain operators", _attention),
     ("padding into convolutions", lambda model, _: merge_pads(model)),
     ("factors of a Gemm into its weights", lambda model, _: plain_gemm(model)),
+    ("Softmax over the last axis", _softmaxes),
     ("products written as Einsum", _products),
     ("shuffles, and constants per channel into layers", _shuffles_and_constants),
 )

@@ -12,6 +12,7 @@ import onnx
 
 from hwc_onnx.graph.infer import SMALL
 from hwc_onnx.graph.model_view import opset_of
+from hwc_onnx.graph.structure import RUNTIME_STANDARD
 
 logger = logging.getLogger(__name__)
 
@@ -19,15 +20,26 @@ LOWEST_OPSET = 13
 """Per-channel quantizers and axes as operands; older models are raised to it."""
 
 
+NORMALIZING_OPSET = 17
+"""LayerNormalization; ONNX Runtime has it at any opset, and its optimizer writes it into older models."""
+
+PASSED_BY = "hwc.kept"
+"""A domain that the converter does not know, so that it leaves such nodes as they are."""
+
+FAILURES = (RuntimeError, ValueError, onnx.shape_inference.InferenceError, onnx.version_converter.ConvertError)
+
+
 def raised(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model at LOWEST_OPSET or above.
+    """The model at LOWEST_OPSET or above; at NORMALIZING_OPSET, if ONNX Runtime put normalizations into it.
 
     Where ONNX's converter fails, the model itself: every later step reads both forms of the operators that changed, and
     only writing per-channel quantizers needs the newer opset.
     """
-    if opset_of(model) >= LOWEST_OPSET:
+    normalizing = any(node.op_type.endswith("LayerNormalization") for node in model.graph.node)
+    opset = NORMALIZING_OPSET if normalizing else LOWEST_OPSET
+    if opset_of(model) >= opset:
         return model
-    result = converted(model, LOWEST_OPSET)
+    result = converted(model, opset)
     if result is None:
         return model
     result.ir_version = max(model.ir_version, 7)
@@ -37,13 +49,25 @@ def raised(model: onnx.ModelProto) -> onnx.ModelProto:
 def converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto | None:
     """The model as ONNX's converter writes it at `opset`, metadata kept; None, with a warning, where it fails."""
     light, large = _without_large(model)
+    early = [node for node in light.graph.node if node.op_type in RUNTIME_STANDARD and not node.domain]
+    if early and opset_of(light) < NORMALIZING_OPSET:
+        light.opset_import.append(onnx.helper.make_opsetid(PASSED_BY, 1))
+        for node in early:
+            node.domain = PASSED_BY
     try:
         result = onnx.version_converter.convert_version(light, opset)
-    except (RuntimeError, ValueError, onnx.version_converter.ConvertError) as error:
+    except FAILURES as error:
         logger.warning(
             "opset %d stays: raising it to %d failed (%s)", opset_of(model), opset, " ".join(str(error).split())
         )
         return None
+    for node in result.graph.node:
+        if node.domain == PASSED_BY:
+            node.domain = ""
+    for place, entry in enumerate(result.opset_import):
+        if entry.domain == PASSED_BY:
+            del result.opset_import[place]
+            break
     names = {tensor.name for tensor in large}
     inputs = [value for value in result.graph.input if value.name not in names]
     copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in inputs]

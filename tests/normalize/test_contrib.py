@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from hwc_onnx.graph.loading import load_model
 from hwc_onnx.graph.parse import parse
 from hwc_onnx.normalize import contrib
 from hwc_onnx.normalize.pipeline import normalize
@@ -134,23 +135,26 @@ def test_a_wrong_formula_is_noticed(monkeypatch: pytest.MonkeyPatch, caplog: pyt
     assert "left out" in caplog.text and "fused operators" in caplog.text
 
 
-def encoder(mask: bool) -> onnx.ModelProto:
+def encoder(mask: bool, opset: int = 17) -> onnx.ModelProto:
     """A layer of a transformer as the optimizer writes it."""
-    b = Builder(["batch", S, C])
+    b = Builder(["batch", S, C], opset=opset)
     own = {"domain": "com.microsoft"}
     qkv = (b.const(b.rng.normal(0, 0.3, (C, 3 * C))), b.vector(3 * C))
-    lengths = [b.node("Cast", b.node("ReduceSum", b.node("Abs", "x"), b.const([1, 2], np.int64), keepdims=0), to=6)]
+    lengths = [b.node("Cast", b.node("ReduceMax", b.node("ArgMax", "x", axis=2, keepdims=0), axes=[1], keepdims=0), to=6)]
     y = b.node("Attention", "x", *qkv, *(lengths if mask else []), num_heads=H, **own)
     product = b.node("MatMul", y, b.weight(C, C))
     y = b.node("SkipLayerNormalization", product, "x", *(b.vector(C) for _ in range(3)), **own)
     hidden = b.node("BiasGelu", b.node("MatMul", y, b.weight(C, 24)), b.vector(24), **own)
     product = b.node("MatMul", hidden, b.weight(24, C))
-    return b.finish(b.node("SkipLayerNormalization", product, y, *(b.vector(C) for _ in range(3)), **own))
+    y = b.node("SkipLayerNormalization", product, y, *(b.vector(C) for _ in range(3)), **own)
+    return b.finish(y, ["batch", S, C])
 
 
+@pytest.mark.parametrize("opset", [11, 14, 17])
 @pytest.mark.parametrize("mask", [False, True])
-def test_heads_and_hidden_channels_of_an_optimized_encoder_can_go(mask: bool) -> None:
-    proto = normalize(encoder(mask))
+def test_heads_and_hidden_channels_of_an_optimized_encoder_can_go(mask: bool, opset: int) -> None:
+    proto = normalize(encoder(mask, opset))
+    onnx.checker.check_model(proto)
     graph = parse(proto)
     assert not graph.unmodelled
     free = {group.root: group for group in graph.channel_groups if group.locked_because is None}
@@ -161,6 +165,18 @@ def test_heads_and_hidden_channels_of_an_optimized_encoder_can_go(mask: bool) ->
     found = tiny_models.run(remove_channels(proto, graph, keep), feeds)[0]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert not np.allclose(tiny_models.run(proto, feeds)[0], expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize("opset", [11, 16])
+def test_a_normalization_that_is_newer_than_its_opset_raises_it(opset: int) -> None:
+    b = Builder(["batch", S, C], opset=opset)
+    y = b.node("LayerNormalization", b.node("MatMul", "x", b.weight(C, C)), b.vector(C), b.vector(C), epsilon=0.1)
+    model = b.finish(b.node("MatMul", y, b.weight(C, 5)), ["batch", S, 5])
+    found = normalize(load_model(model).proto)
+    onnx.checker.check_model(found)
+    feeds = tiny_models.feeds(model)
+    np.testing.assert_allclose(tiny_models.run(found, feeds)[0], tiny_models.run(model, feeds)[0], rtol=1e-5, atol=1e-5)
+    assert [node.op_type for node in found.graph.node] == ["MatMul", "LayerNormalization", "MatMul"]
 
 
 def optimized(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
