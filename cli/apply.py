@@ -34,6 +34,12 @@ from .settings import Settings, shared_options
     help="Repair with calibration data: nothing, ranges only, every layer by itself (full), or every layer after those"
     " before it (sequential). Default: the plan's own; full for a uniform setting.",
 )
+@click.option(
+    "--ranges",
+    type=click.Choice(["minmax", "percentile", "mse"]),
+    help="How ranges of activations are chosen: all values seen, 0.01% cut off either tail, or least squared error."
+    " Default: the plan's own; mse for a uniform setting.",
+)
 @data_option
 @metric_option
 @task_option
@@ -52,6 +58,7 @@ def apply(
     output: str | None,
     save_plan: str | None,
     recovery: str | None,
+    ranges: str | None,
     data: str | None,
     metric: str | None,
     task: str | None,
@@ -87,6 +94,7 @@ def apply(
         plan=chosen,
         data=data,
         recovery=recovery,
+        ranges=ranges,
         metric=metric,
         task=task,
         preset=preset,

@@ -47,13 +47,16 @@ class Achieved(BaseModel):
 RECOVERIES = ("none", "ranges", "full", "sequential")
 """How weights are fitted: rounded only, with fitted ranges, each layer by itself, each layer after those before it."""
 
+RANGES = ("minmax", "percentile", "mse")
+"""How the range of an activation is chosen (hwc_onnx/quantization/ranges.py)."""
+
 
 class CalibrationRecord(BaseModel):
     """Which samples the plan was built from, so that another data set is noticed and as many calibrate again.
 
     `digest` covers the source and which of its samples calibrate, not those that a search measures on.
     `source` is its name without folders, so that the same data elsewhere gives the same plan. `recovery` is one of
-    `RECOVERIES`.
+    `RECOVERIES`, `ranges` one of `RANGES`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,7 +65,7 @@ class CalibrationRecord(BaseModel):
     samples: int = 0
     split_seed: int = 0
     digest: str = ""
-    ranges: str = "mse"
+    ranges: Annotated[str, Field(pattern=f"^({'|'.join(RANGES)})$")] = "mse"
     recovery: Annotated[str, Field(pattern=f"^({'|'.join(RECOVERIES)})$")] = "full"
 
 

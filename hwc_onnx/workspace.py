@@ -135,10 +135,12 @@ def calibrate(
     portable: bool = False,
     dialect: str = "ort",
     moments: bool = True,
+    ranges: str = "mse",
 ) -> Calibrated:
     """Run the calibration samples once and set up the layer database and the INT8 baseline.
 
-    Without `moments` only ranges are measured: enough for plans that round and do nothing else.
+    Without `moments` only ranges are measured: enough for plans that round and do nothing else. `ranges` is
+    how those of activations are chosen (`hwc_onnx.quantization.ranges`).
     """
     started = time.perf_counter()
     rng = np.random.default_rng([seed, 0xCA11])
@@ -151,6 +153,7 @@ def calibrate(
         lanes=lanes,
         recovery=recovery,  # type: ignore[arg-type]
         portable=portable,
+        ranges=ranges,  # type: ignore[arg-type]
     )
     baseline = uniform(opened.graph, LayerConfig()).model_copy(
         update={"dialect": dialect, "lanes": lanes, "portable": portable}

@@ -144,3 +144,14 @@ def test_evaluate_against_refuses_sqnr_and_defaults_to_cosine(tmp_path: Path) ->
     assert (found.metric, found.reference) == ("cosine", pytest.approx(1.0))
     assert found.value == pytest.approx(angle, abs=1e-3) and found.value < 0.9999
     assert found.drop_points == pytest.approx(100 * (1 - found.value))
+
+
+def test_apply_plan_chooses_ranges_as_told_and_as_the_plan_says() -> None:
+    plan = api.uniform_plan(MODEL, "w8a4")
+    made = {ranges: api.apply_plan(MODEL, plan=plan, data=samples(), ranges=ranges) for ranges in ("minmax", "mse")}
+    assert made["minmax"].proto.SerializeToString() != made["mse"].proto.SerializeToString()
+    assert {ranges: found.plan.calibration.ranges for ranges, found in made.items()} == {"minmax": "minmax", "mse": "mse"}
+    again = api.apply_plan(MODEL, plan=made["minmax"].plan, data=samples())
+    assert again.proto.SerializeToString() == made["minmax"].proto.SerializeToString()
+    with pytest.raises(UsageError, match="choose minmax, percentile, mse"):
+        api.apply_plan(MODEL, plan=plan, data=samples(), ranges="widest")

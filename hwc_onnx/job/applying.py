@@ -23,7 +23,7 @@ from hwc_onnx.files import write_atomic
 from hwc_onnx.graph.domains import obstacle_to_running
 from hwc_onnx.job.compression import check_output
 from hwc_onnx.job.unrunnable import with_weights_rounded
-from hwc_onnx.plan import RECOVERIES, CalibrationRecord, CompressionPlan, LayerConfig, check_plan, with_plan
+from hwc_onnx.plan import RANGES, RECOVERIES, CalibrationRecord, CompressionPlan, LayerConfig, check_plan, with_plan
 from hwc_onnx.rebuild import rebuild
 from hwc_onnx.result import versions
 from hwc_onnx.uniform import uniform
@@ -75,6 +75,7 @@ def apply_plan(
     plan: CompressionPlan | str | Path,
     data: Any = None,
     recovery: str | None = None,
+    ranges: str | None = None,
     metric: Any = None,
     task: str | None = None,
     preset: str | None = None,
@@ -92,6 +93,8 @@ def apply_plan(
         recovery: "none" (rounding only), "ranges", "full" (each layer by itself) or "sequential" (each layer after those
             before it); default: the plan's own. A model with operators of foreign domains takes "none" only, and 16-bit
             activations: it is neither calibrated nor measured.
+        ranges: how the range of each stored tensor is chosen: "minmax" (all values seen), "percentile" (0.01% cut off either
+            tail) or "mse" (least squared error); default: the plan's own.
         metric, task, preset: as for `compress`; an INT8 baseline that the metric needs is built with the same repairs.
         accelerator: where the energy is computed.
         input_shapes: sizes of dynamic inputs.
@@ -102,6 +105,9 @@ def apply_plan(
     recovery = recovery or chosen.calibration.recovery
     if recovery not in RECOVERIES:
         raise UsageError(f"recovery: '{recovery}'; choose {', '.join(RECOVERIES)}")
+    ranges = ranges or chosen.calibration.ranges
+    if ranges not in RANGES:
+        raise UsageError(f"ranges: '{ranges}'; choose {', '.join(RANGES)}")
     input_shapes = shapes_from_data(model, data, input_shapes)
     opened = open_float_model(model, input_shapes, to_run=False)
     if output is not None:
@@ -132,12 +138,14 @@ def apply_plan(
         portable=chosen.portable,
         dialect=chosen.dialect,
         moments=recovery in ("full", "sequential") or any(c.algorithm != "none" for c in chosen.layers.values()),
+        ranges=ranges,
     )
     record = CalibrationRecord(
         source=Path(loaded.source).name,
         samples=len(splits.calibration),
         split_seed=seed,
         digest=splits.calibration_digest,
+        ranges=ranges,
         recovery=recovery,
     )
     complete = chosen.model_copy(
