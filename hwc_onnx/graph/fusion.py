@@ -4,11 +4,14 @@ A node that computes (a layer, a batch normalization, an elementwise operator) s
 elementwise operators behind it: activation, Clip, batch normalization, addition of a constant. Several operators that
 start from one tensor and meet again (GELU as Div-Erf-Add-Mul-Mul, hard-swish, SiLU) are one such unit. At an Add of two
 branches the branch that is finished last streams in; the other one has to be stored.
+
+A branch must be as large as the result. Where channels of the result can leave, it may have one position instead (a gate
+that all channels share): with one channel left both are the same, and a plan must not change what is stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from hwc_onnx.graph.layer_graph import Node
 from hwc_onnx.graph.op_kinds import BINARY, UNARY
@@ -23,12 +26,14 @@ def fused_tensors(
     shapes: Mapping[str, tuple[int, ...]],
     constants: frozenset[str] | set[str],
     outputs: Sequence[str],
+    removable: Collection[tuple[str, int]],
 ) -> dict[str, str]:
     """Tensor -> key of the node that consumes it on the fly (the first one, where a unit reads it several times).
 
-    `layers` are the keys of the nodes that are layers, `shapes` the static shapes, `constants` the initializers.
+    `layers` are the keys of the nodes that are layers, `shapes` the static shapes, `constants` the initializers,
+    `removable` the axes (tensor, number) whose channels can leave.
     """
-    finder = _Finder(nodes, shapes, constants, frozenset(outputs))
+    finder = _Finder(nodes, shapes, constants, frozenset(outputs), removable)
     fused: dict[str, str] = {}
     streaming: set[str] = set()
     for node in nodes:
@@ -55,11 +60,13 @@ class _Finder:
         shapes: Mapping[str, tuple[int, ...]],
         constants: frozenset[str] | set[str],
         outputs: frozenset[str],
+        removable: Collection[tuple[str, int]],
     ) -> None:
         self.nodes = nodes
         self.shapes = shapes
         self.constants = constants
         self.outputs = outputs
+        self.removable = removable
         self.position = {node.key: index for index, node in enumerate(nodes)}
         self.maker = {name: node for node in nodes for name in node.outputs}
         self.readers: dict[str, list[Node]] = {}
@@ -75,12 +82,21 @@ class _Finder:
         """Computes each output element from the operands' elements at the same place."""
         return node.op_type in UNARY or node.op_type in BINARY
 
+    def fits(self, operand: str, result: str) -> bool:
+        """Whether an operand is as large as the result, but for channels that can leave."""
+        small, large = self.shapes.get(operand), self.shapes.get(result)
+        if small is None or large is None or len(small) != len(large):
+            return False
+        return all(
+            size == other or (size == 1 and (result, axis) in self.removable)
+            for axis, (size, other) in enumerate(zip(small, large, strict=True))
+        )
+
     def streams(self, node: Node, tensors: set[str]) -> bool:
-        """Can work on the fly when all its non-constant operands are in `tensors` and as large as its output."""
+        """Can work on the fly when all its non-constant operands are in `tensors` and fit its output."""
         if not (self.elementwise(node) or node.op_type == "BatchNormalization"):
             return False
-        size = self.shapes.get(node.outputs[0])
-        return all(name in tensors and self.shapes.get(name) == size for name in self.data(node)) and size is not None
+        return all(name in tensors and self.fits(name, node.outputs[0]) for name in self.data(node))
 
     def unit(self, tensor: str) -> dict[str, str]:
         """The smallest set of tensors, `tensor` included, that only the elementwise nodes right behind it read.
@@ -116,14 +132,13 @@ class _Finder:
         operands = self.data(node)
         if node.op_type not in BINARY or len(operands) < 2:
             return None
-        size = self.shapes.get(node.outputs[0])
         free = [
             name
             for name in operands
             if name in streaming
             and len(self.readers[name]) == 1
             and name not in self.outputs
-            and self.shapes.get(name) == size
+            and self.fits(name, node.outputs[0])
         ]
         return max(free, key=self._made_at) if free else None
 

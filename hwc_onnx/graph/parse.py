@@ -70,7 +70,9 @@ def parse(
     bodies, unreadable = _bodies(view, found)
     unmodelled += unreadable
     names = frozenset(constants)
-    fused = fused_tensors(nodes, {layer.key for layer in layers}, shapes, names, view.outputs)
+    channels = channel_groups(nodes, layers, shapes, constants, view.inputs, view.outputs)
+    free = {(m.tensor, m.axis) for group in channels if group.locked_because is None for m in group.members}
+    fused = fused_tensors(nodes, {layer.key for layer in layers}, shapes, names, view.outputs, free)
     groups = activation_groups(nodes, layers, dtypes, fused, constants, view.inputs, view.outputs)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     if densities is None:
@@ -86,7 +88,7 @@ def parse(
         outputs=view.outputs,
         opset=view.opset,
         source_digest=hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest(),
-        channel_groups=channel_groups(nodes, layers, shapes, constants, view.inputs, view.outputs),
+        channel_groups=channels,
         activation_groups=groups,
         fused=fused,
         unmodelled=unmodelled,
