@@ -3,7 +3,8 @@
 Exporters leave arithmetic on shapes in the graph (Shape, Gather, Concat, Cast ...). Its results depend on constants and
 on the input shape only, so they are evaluated by ONNX Runtime for two different batch sizes. A result that is the same
 for both becomes an initializer. A Reshape target that differs in the batch entry alone is rewritten with ONNX's own
-placeholders (0: as in the input, -1: whatever remains). Anything else stays computed.
+placeholders (0: as in the input, -1: whatever remains), and an Expand target that differs only where the operand already
+has its size with a 1 there; an Expand that then changes nothing goes. Anything else stays computed.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def fold_constants(proto: onnx.ModelProto, input_shapes: Mapping[str, Sequence[i
     keep_nodes(proto.graph, lambda node: not all(name in folded for name in node.output if name))
     _blank_outputs(proto.graph, folded)
     _settle_reshapes(proto, runs)
+    _settle_expands(proto, runs)
     drop_unused(proto.graph)
 
 
@@ -164,3 +166,45 @@ def placeholder_target(targets: Sequence[Sequence[int]], inputs: Sequence[Sequen
         else:
             pattern.append(-1)
     return pattern if pattern.count(-1) <= 1 else None
+
+
+def _settle_expands(proto: onnx.ModelProto, runs: Sequence[tuple[Values, Shapes]]) -> None:
+    taken = all_names(proto.graph)
+    for node in proto.graph.node:
+        if node.op_type != "Expand":
+            continue
+        target = node.input[1]
+        if any(target not in values or node.input[0] not in shapes for values, shapes in runs):
+            continue
+        operands = [shapes[node.input[0]][0] for _, shapes in runs]
+        pattern = expand_target([[int(item) for item in values[target]] for values, _ in runs], operands)
+        if pattern is None:
+            continue
+        if set(pattern) <= {1} and len(pattern) == len(operands[0]):
+            node.op_type = "Identity"
+            del node.input[1]
+        else:
+            node.input[1] = fresh_name(taken, f"{target}_static")
+            put_initializer(proto.graph, node.input[1], np.asarray(pattern, np.int64))
+
+
+def expand_target(targets: Sequence[Sequence[int]], operands: Sequence[Sequence[int]]) -> list[int] | None:
+    """One Expand target that means `targets[i]` for an operand of shape `operands[i]`, or None when there is none.
+
+    >>> expand_target([[2, 1, 9], [3, 1, 9]], [[2, 4, 1], [3, 4, 1]])
+    [1, 1, 9]
+    """
+    rank = max(len(shape) for shape in (*targets, *operands))
+    pattern: list[int] = []
+    for sizes, present in zip(
+        zip(*([1] * (rank - len(target)) + list(target) for target in targets), strict=True),
+        zip(*([1] * (rank - len(shape)) + list(shape) for shape in operands), strict=True),
+        strict=True,
+    ):
+        if all(size in (1, has) for size, has in zip(sizes, present, strict=True)):
+            pattern.append(1)
+        elif len(set(sizes)) == 1:
+            pattern.append(sizes[0])
+        else:
+            return None
+    return pattern

@@ -8,6 +8,8 @@ and, for dynamic quantization, where (q, s, z) = DynamicQuantizeLinear(x):
     before  y = Cast(MatMulInteger(q, w, z, z_w)) * (s * s_w)
     after   y = MatMul(DQ(q, s, z), DQ(w, s_w, z_w))
 
+The bias of a ConvInteger, which such graphs round to steps of s * s_w at each run, is added in float.
+
 Both sides compute the same real numbers; the integer kernels round them once more. Source: ONNX operator
 specifications of QLinearConv, QLinearMatMul, ConvInteger, MatMulInteger; ONNX Runtime ContribOperators.md for the
 operators of com.microsoft. What does not fit one of these patterns is left alone.
@@ -24,6 +26,7 @@ from onnx import helper
 
 from hwc_onnx.graph.model_view import ModelView, opset_of
 from hwc_onnx.normalize.editing import all_names, forget_shapes, fresh_name, put_initializer
+from hwc_onnx.normalize.integer_pattern import INTEGER, integer_pattern
 
 BINARY = {"QLinearAdd": "Add", "QLinearMul": "Mul"}
 UNARY = {
@@ -33,7 +36,6 @@ UNARY = {
 MOVING = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "MaxPool", "Identity"})
 """Operators that these models apply to the integers themselves; dequantizing commutes with them."""
 
-INTEGER = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
 OURS = frozenset({"channels_last", "opset"})
 """Attributes that only the quantized operators have."""
 
@@ -205,28 +207,11 @@ _TABLE: dict[str, Callable[[_Change, onnx.NodeProto], bool]] = {
 
 def _integer(change: _Change, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     """The nodes that the float operator replaces behind an integer one; empty when the pattern is another."""
-    view = change.view
-    dynamic = view.producer.get(node.input[0])
-    weight, zero = node.input[1], _input(node, 3)
-    if dynamic is None or dynamic.op_type != "DynamicQuantizeLinear" or weight not in view.initializers:
+    found = integer_pattern(change.view, node)
+    if found is None:
         return []
-    if _input(node, 2) != dynamic.output[2]:
-        return []
-    cast = view.only_consumer(node.output[0])
-    scaled = view.only_consumer(cast.output[0]) if cast is not None and cast.op_type == "Cast" else None
-    if cast is None or scaled is None or scaled.op_type != "Mul":
-        return []
-    factor = view.producer.get(next((name for name in scaled.input if name != cast.output[0]), ""))
-    if factor is None or factor.op_type != "Mul" or dynamic.output[1] not in factor.input:
-        return []
-    scale = next((name for name in factor.input if name != dynamic.output[1]), "")
-    if scale not in view.initializers:
-        return []
-    rank = len(view.initializers[weight].dims)
-    values = view.array(scale)
-    if values.size > 1 and (node.op_type == "ConvInteger" or values.ndim != 1):
-        return []
-    data = change.dequantize(node.input[0], dynamic.output[1], dynamic.output[2])
-    constant = change.dequantize(weight, scale, zero, rank - 1)
-    change.compute(node, INTEGER[node.op_type], [data, constant], scaled.output[0])
-    return [cast, scaled]
+    rank = len(change.view.initializers[node.input[1]].dims)
+    data = change.dequantize(node.input[0], found.data_scale, node.input[2])
+    constant = change.dequantize(node.input[1], found.weight_scale, _input(node, 3), rank - 1)
+    change.compute(node, INTEGER[node.op_type], [data, constant, *found.bias], found.tail[-1].output[0])
+    return found.tail

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
@@ -33,6 +33,9 @@ ABREAST = 4
 
 HEADINGS = 50
 """Columns that the accelerators' names take together; a name longer than its share goes over several lines."""
+
+NAMED = 3
+"""Nodes named for each reason why they are not modelled."""
 
 Payload = dict[str, Any]
 
@@ -143,7 +146,7 @@ def _totals(payloads: Sequence[Payload]) -> RenderableType:
     row("latency", lambda p: latency(p["totals"]["latency_s"]))
     row("static power", lambda p: "not stated" if p["static_power_mw"] is None else power(p["static_power_mw"]))
     row("bytes of weights", lambda p: size(p["totals"]["accelerator_bytes"]))
-    row("MACs modelled", lambda p: percent(p["coverage"]["macs"]))
+    row("MACs modelled", _macs_modelled)
     row("traffic modelled", lambda p: percent(p["coverage"]["traffic"]))
     return made
 
@@ -172,12 +175,25 @@ def _remarks(payload: Payload) -> Iterator[str]:
     """What must be said of one accelerator's figures: what is not modelled, sums that do not fit, an assumed unit."""
     name = payload["accelerator"]
     if payload["unmodelled"]:
-        yield f"{name}: not modelled: " + ", ".join(
-            f"{item['key']} ({item['reason']})" for item in payload["unmodelled"]
-        )
+        yield f"{name}: not modelled: " + ", ".join(_by_reason(payload["unmodelled"]))
     yield from _overflow(payload)
     if payload["reference_mac_pj"] is not None:
         yield f"* {name}: assuming reference_mac_pj, {payload['reference_mac_pj']:g} pJ for its reference MAC."
+
+
+def _by_reason(items: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """A few nodes for each reason and how many more there are; --json has all of them."""
+    keys: dict[str, list[str]] = {}
+    for item in items:
+        keys.setdefault(item["reason"], []).append(item["key"])
+    for reason, found in keys.items():
+        more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        yield f"{', '.join(found[:NAMED])}{more} ({reason})"
+
+
+def _macs_modelled(payload: Payload) -> str:
+    # a node of unknown work counts one per output element, most often too little
+    return f"{'at most ' if payload['unmodelled'] else ''}{percent(payload['coverage']['macs'])}"
 
 
 def _overflow(payload: Payload) -> Iterator[str]:

@@ -461,6 +461,22 @@ def integer_operators() -> onnx.ModelProto:
     return b.finish(b.node("Add", dynamic("MatMulInteger", t, (6, 5)), b.vector(5)), ["batch", 5])
 
 
+def rounded_biases() -> onnx.ModelProto:
+    """ConvInteger as ONNX Runtime's first quantizer left it: the float bias becomes steps of both scales at each run."""
+    b = Builder(IMAGE, opset=13)
+
+    def conv(x: str, rows: int, columns: int) -> str:
+        q, scale, zero = b.node("DynamicQuantizeLinear", x, outs=3)
+        codes, step = b.const(b.rng.integers(0, 256, (rows, columns, 3, 3)), np.uint8), b.const(0.004)
+        summed = b.node("ConvInteger", q, codes, zero, b.const(128, np.uint8), pads=[1, 1, 1, 1])
+        steps = b.node("Floor", b.node("Div", b.vector(rows), b.node("Mul", scale, step)))
+        shift = b.node("Reshape", b.node("Cast", steps, to=TensorProto.INT32), b.const([1, -1, 1, 1], np.int64))
+        return b.node("Mul", b.node("Cast", b.node("Add", summed, shift), to=FLOAT), b.node("Mul", scale, step))
+
+    pooled = b.node("GlobalAveragePool", conv(b.node("Relu", conv("x", 6, 3)), 5, 6))
+    return b.finish(b.node("Flatten", pooled, axis=1), ["batch", 5])
+
+
 MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
     **{f"opset{version}": (lambda version=version: opset(version)) for version in (*range(7, 27),)},
     **{

@@ -114,7 +114,7 @@ def test_sizes_declared_below_one_count_as_open() -> None:
     assert not load_model(model).proto.graph.input[0].type.tensor_type.shape.dim[0].HasField("dim_value")
 
 
-@pytest.mark.parametrize("name", ["qoperator_model", "integer_operators", "qdq_model"])
+@pytest.mark.parametrize("name", ["qoperator_model", "integer_operators", "rounded_biases", "qdq_model"])
 def test_quantized_models_are_read_back_and_not_quantized_again(name: str) -> None:
     graph = hwc_onnx.inspect(getattr(models, name)())
     assert [layer.weight_bits for layer in graph.layers] == [8] * len(graph.layers) != []
@@ -123,7 +123,7 @@ def test_quantized_models_are_read_back_and_not_quantized_again(name: str) -> No
         hwc_onnx.uniform_plan(getattr(models, name)(), "w4a4")
 
 
-@pytest.mark.parametrize("name", ["qoperator_model", "integer_operators"])
+@pytest.mark.parametrize("name", ["qoperator_model", "integer_operators", "rounded_biases"])
 def test_a_wrong_reading_of_quantized_operators_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right = quantized_operators.to_quantizers
 

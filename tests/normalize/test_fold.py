@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hwc_onnx.graph.parse import parse
 from hwc_onnx.normalize.compare import same_values
-from hwc_onnx.normalize.fold import placeholder_target
+from hwc_onnx.normalize.fold import expand_target, placeholder_target
 from hwc_onnx.normalize.pipeline import normalize
 from tests import tiny_models
 from tests.tiny_models import Builder
@@ -62,6 +62,42 @@ def test_fold_what_depends_on_the_batch_stays_computed() -> None:
     after = normalize(model)
     assert "Expand" in {node.op_type for node in after.graph.node}
     assert all(equal(model, after, batch) for batch in (1, 2, 5))
+
+
+def test_fold_expand_to_the_size_it_has_goes() -> None:
+    b = Builder(["batch", 6, 8])
+    first = b.linear("x", 8, 8)
+    mean = b.node("Div", b.node("ReduceSum", first, b.const([1], np.int64), keepdims=1), b.const(6.0))
+    shape = b.node("Concat", dim(b, first, 0), b.const([1, 8], np.int64), axis=0)
+    model = b.finish(b.linear(b.node("Sub", first, b.node("Expand", mean, shape)), 8, 4))
+    after = normalize(model)
+    assert not {"Expand", "Shape"} & {node.op_type for node in after.graph.node}
+    assert all(equal(model, after, batch) for batch in (1, 2, 5))
+    assert parse(after).channel_groups[0].locked_because is None
+
+
+def test_fold_expand_along_other_axes_than_the_batch_keeps_a_dynamic_batch() -> None:
+    b = Builder(["batch", 8])
+    first = b.node("Unsqueeze", b.gemm("x", 8, 8), b.const([1], np.int64))
+    shape = b.node("Concat", dim(b, first, 0), b.const([3, 8], np.int64), axis=0)
+    model = b.finish(b.linear(b.node("Expand", first, shape), 8, 4))
+    after = normalize(model)
+    assert "Shape" not in {node.op_type for node in after.graph.node}
+    assert all(equal(model, after, batch) for batch in (1, 2, 5))
+
+
+@pytest.mark.parametrize(
+    ("targets", "operands", "expected"),
+    [
+        ([[2, 1, 9], [3, 1, 9]], [[2, 4, 1], [3, 4, 1]], [1, 1, 9]),
+        ([[4, 8], [4, 8]], [[2, 4, 8], [3, 4, 8]], [1, 1, 1]),
+        ([[2, 4, 8], [3, 4, 8]], [[4, 8], [4, 8]], None),
+        ([[5, 2, 4], [5, 3, 4]], [[2, 4], [3, 4]], [5, 1, 1]),
+        ([[2, 2], [3, 3]], [[2, 1], [3, 1]], None),
+    ],
+)
+def test_expand_target(targets: list[list[int]], operands: list[list[int]], expected: list[int] | None) -> None:
+    assert expand_target(targets, operands) == expected
 
 
 def test_fold_arithmetic_on_weights_is_done_once() -> None:

@@ -82,6 +82,15 @@ def test_profile_table_says_which_sums_can_overflow(monkeypatch: pytest.MonkeyPa
     assert "overflow" not in text(profile_tables([payload]), monkeypatch)
 
 
+def test_profile_table_names_a_few_unmodelled_nodes_and_promises_no_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
+    payload = {**profiled(), "unmodelled": []}
+    assert "at most 100.0%" not in text(profile_tables([payload]), monkeypatch)
+    payload["unmodelled"] = [{"key": f"node{i}", "reason": "no work is known"} for i in range(5)]
+    shown = text(profile_tables([payload]), monkeypatch)
+    assert "not modelled: node0, node1, node2 and 2 more (no work is known)" in " ".join(shown.split())
+    assert "at most 100.0%" in shown
+
+
 def test_profile_table_top_keeps_the_costliest(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = text(profile_tables(with_nodes([profiled()], top=1)), monkeypatch)
     assert "conv1_output" in shown and "pool_output" not in shown
