@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hwc_onnx.api import apply_plan, compress, evaluate, inspect, profile, uniform_plan, verify
+    from hwc_onnx.api import apply_plan, compress, evaluate, inspect, profile, sensitivity, uniform_plan, verify, why
     from hwc_onnx.plan import CompressionPlan, LayerConfig
 
     __version__: str
@@ -22,6 +22,8 @@ _HOME = {
     "apply_plan": "hwc_onnx.api",
     "uniform_plan": "hwc_onnx.api",
     "verify": "hwc_onnx.api",
+    "sensitivity": "hwc_onnx.api",
+    "why": "hwc_onnx.api",
     "CompressionPlan": "hwc_onnx.plan",
     "LayerConfig": "hwc_onnx.plan",
 }
@@ -35,8 +37,10 @@ __all__ = [
     "evaluate",
     "inspect",
     "profile",
+    "sensitivity",
     "uniform_plan",
     "verify",
+    "why",
 ]
 
 

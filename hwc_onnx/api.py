@@ -18,6 +18,9 @@ from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.cost.types import ModelCost
+from hwc_onnx.diagnosis.sensitivity import sensitivity
+from hwc_onnx.diagnosis.sensitivity_result import Sensitivity
+from hwc_onnx.diagnosis.why import Why, why
 from hwc_onnx.errors import DataError, ModelError, UsageError
 from hwc_onnx.events import Listener
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
@@ -47,13 +50,17 @@ Zeros = Literal["none", "own", "unknown"]
 __all__ = [
     "Applied",
     "ProfileResult",
+    "Sensitivity",
+    "Why",
     "apply_plan",
     "compress",
     "evaluate",
     "inspect",
     "profile",
+    "sensitivity",
     "uniform_plan",
     "verify",
+    "why",
 ]
 
 

@@ -1,0 +1,1 @@
+"""Where a compressed model loses accuracy, and why: each layer by itself, measured in ONNX Runtime."""

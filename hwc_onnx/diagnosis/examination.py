@@ -1,0 +1,201 @@
+"""The measurements behind `why`: each suspect alone, left out, and under every remedy; then the plan with the best of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hwc_onnx.database import LayerDatabase
+from hwc_onnx.diagnosis.bench import Bench, Damage
+from hwc_onnx.diagnosis.causes import cause_of, findings
+from hwc_onnx.diagnosis.gather import Gatherer
+from hwc_onnx.diagnosis.remedies import Remedy, Trial, best_of, remedies
+from hwc_onnx.diagnosis.shares import (
+    Part,
+    alone,
+    parts_of,
+    read_groups,
+    removed_group,
+    tensors_read,
+    with_layer,
+    without,
+)
+from hwc_onnx.diagnosis.suspect import Suspect
+from hwc_onnx.events import Phase, Step
+from hwc_onnx.graph.layer_graph import FLOAT_BITS
+from hwc_onnx.plan import CompressionPlan
+from hwc_onnx.quantization.ranges import METHODS, Method
+from hwc_onnx.rebuild import rebuild
+from hwc_onnx.recovery.layer import Recovery
+
+MATTERS = 0.1
+"""Remedies are tried on the parts that do at least this share of the largest part's damage."""
+
+SCREENED = 4
+"""Layers that are measured alone for each that is looked at."""
+
+NONE = Damage(0.0, 0.0, 0.0)
+
+
+class Examination:
+    """One plan on one bench; `whole` is its damage."""
+
+    def __init__(self, bench: Bench, plan: CompressionPlan) -> None:
+        self.bench, self.plan, self.graph = bench, plan, bench.graph
+        self._databases: dict[tuple[Recovery | None, Method | None], LayerDatabase] = {(None, None): bench.database}
+        self._screened: dict[str, Damage] = {}
+        self._whole: dict[tuple[Recovery | None, Method | None], Damage] = {}
+        plain, full = (
+            bench.database if bench.database.recovery == wanted else self._database(wanted)
+            for wanted in ("ranges", "full")
+        )
+        self.gatherer = Gatherer(self.graph, plan, bench.database, plain, full)
+        bench.database.prepare([(key, plan.layers[key], None, "none") for key in bench.database.views])
+        stitched = bench.database.stitch(plan)
+        self._energy = bench.cost(stitched.plan).total
+        self.whole = self._whole[None, None] = bench.measured(stitched)
+
+    def ranked(self, top: int) -> tuple[list[tuple[str, float]], int]:
+        """The layers to look at with their output errors, those that lose most alone first; and how many are compressed.
+
+        Of the `SCREENED` x `top` layers with the largest output error each is measured alone, and the first `top` stay: how
+        much an output error matters differs from layer to layer.
+        """
+        errors = [
+            (layer.key, self.gatherer.output_error(layer.key))
+            for layer in self.graph.layers
+            if parts_of(self.graph, self.plan, layer.key)
+        ]
+        screened = sorted(errors, key=lambda item: -item[1])[: SCREENED * top]
+        self.bench.tell(Phase("screen", f"{len(screened)} of {len(errors)} layers alone"))
+        for number, (key, _) in enumerate(screened):
+            self.bench.tell(Step(number, len(screened), key))
+            self._screened[key] = self._alone(key, self.plan)
+        return sorted(screened, key=lambda item: -self._screened[item[0]].damage)[:top], len(errors)
+
+    def suspect(self, key: str, error: float) -> Suspect:
+        """Measure one layer and look for its cause and remedy."""
+        layer = self.graph.layer(key)
+        which = parts_of(self.graph, self.plan, key)
+        found = self._screened[key]
+        parts = {part: found if len(which) == 1 else self._alone(key, self.plan, (part,)) for part in which}
+        worst = max(parts, key=lambda part: parts[part].damage)
+        matter = [part for part in which if parts[part].damage >= MATTERS * parts[worst].damage]
+        seen = findings(self.gatherer.facts(key))
+        cause = cause_of(seen, worst)
+        trials = tuple(
+            self._trial(key, remedy) for remedy in remedies(self.graph, self.plan, key, matter, self.bench.database)
+        )
+        best = best_of(trials, found.damage)
+        left_out = self.bench.evaluate(without(self.graph, self.plan, key))
+        return Suspect(
+            key,
+            layer.op_type,
+            self.plan.layers[key],
+            error,
+            found,
+            left_out,
+            parts,
+            self._tied(key, which),
+            cause,
+            tuple(remark for remark in seen if remark is not cause and not remark.name.startswith("coarse_")),
+            trials,
+            best,
+            left_out if best is None or best.remedy.part is None else self._in_plan(best.remedy),
+        )
+
+    def unread(self) -> Damage | None:
+        """Damage of the stored tensors that no layer reads, alone (None where there is none)."""
+        tensors = {name for group in self.graph.activation_groups if not group.readers for name in group.tensors}
+        stitched = self.bench.database.stitch(self.plan)
+        if not tensors & set(stitched.activations):
+            return None
+        weighted = [layer.key for layer in self.graph.layers if layer.weight is not None]
+        plan = with_layer(self.plan, weighted, algorithm="none", ratio=0.0, weight_bits=FLOAT_BITS)
+        return self.bench.evaluate(plan, tensors)
+
+    def planwide(self) -> list[tuple[str, str, Damage]]:
+        """(name, change, the plan's damage) of each option that concerns the whole plan."""
+        database = self.bench.database
+        found = []
+        if database.recovery != "full":
+            found.append(("recovery full", "--recovery full", self._with("full", None)))
+        for method in METHODS:
+            if method != database.ranges:
+                found.append((f"ranges {method}", f"--ranges {method}", self._with(None, method)))
+        full = self._database("full") if database.recovery != "full" else database
+        samples = self.bench.splits.calibration
+        stitched = rebuild(self.bench.opened.proto, self.graph, self.plan, full, samples)
+        found.append(("recovery sequential", "--recovery sequential", self.bench.measured(stitched)))
+        return found
+
+    def mended(self, suspects: Sequence[Suspect]) -> tuple[CompressionPlan, str, Damage, float]:
+        """The plan with the best remedy of each layer, options beside it, its damage and its energy over the old plan's.
+
+        A remedy is taken where the plan has less damage with it, an option of the whole plan included.
+        """
+        layers = dict(self.plan.layers)
+        options: list[Remedy] = []
+        for suspect in suspects:
+            if suspect.best is None or suspect.after.damage >= self.whole.damage:
+                continue
+            remedy = suspect.best.remedy
+            if remedy.planwide:
+                options.append(remedy)
+            layers.update({key: new for key, new in remedy.plan.layers.items() if new != self.plan.layers[key]})
+        recovery = next((remedy.recovery for remedy in options if remedy.recovery is not None), None)
+        ranged = [remedy.ranges for remedy in options if remedy.ranges is not None]
+        ranges = min(ranged, key=lambda method: self._with(None, method).damage) if ranged else None
+        record = self.plan.calibration
+        calibration = record.model_copy(
+            update={"recovery": recovery or record.recovery, "ranges": ranges or record.ranges}
+        )
+        plan = self.plan.model_copy(update={"layers": layers, "calibration": calibration})
+        stitched = self._database(recovery, ranges).stitch(plan)
+        change = " ".join(([f"--recovery {recovery}"] if recovery else []) + ([f"--ranges {ranges}"] if ranges else []))
+        return plan, change, self.bench.measured(stitched), self._over(stitched.plan)
+
+    def _alone(
+        self,
+        key: str,
+        plan: CompressionPlan,
+        parts: Sequence[Part] | None = None,
+        database: LayerDatabase | None = None,
+    ) -> Damage:
+        which = ("weights", "input", "channels") if parts is None else parts
+        tensors = tensors_read(self.graph, key) if "input" in which else set()
+        return self.bench.evaluate(alone(self.graph, plan, key, which), tensors, database)
+
+    def _trial(self, key: str, remedy: Remedy) -> Trial:
+        database = self._database(remedy.recovery, remedy.ranges)
+        energy = None if remedy.planwide else self._over(database.stitch(remedy.plan).plan)
+        damage = NONE if remedy.part is None else self._alone(key, remedy.plan, database=database)
+        return Trial(remedy, damage, energy)
+
+    def _in_plan(self, remedy: Remedy) -> Damage:
+        if remedy.planwide:
+            return self._with(remedy.recovery, remedy.ranges)
+        return self.bench.evaluate(remedy.plan)
+
+    def _with(self, recovery: Recovery | None, ranges: Method | None) -> Damage:
+        """The plan's damage with other options."""
+        if (recovery, ranges) not in self._whole:
+            self._whole[recovery, ranges] = self.bench.evaluate(self.plan, None, self._database(recovery, ranges))
+        return self._whole[recovery, ranges]
+
+    def _database(self, recovery: Recovery | None = None, ranges: Method | None = None) -> LayerDatabase:
+        if (recovery, ranges) not in self._databases:
+            self._databases[recovery, ranges] = self.bench.other(recovery=recovery, ranges=ranges)
+        return self._databases[recovery, ranges]
+
+    def _over(self, plan: CompressionPlan) -> float:
+        """Energy of a plan over that of the plan looked at."""
+        return self.bench.cost(plan).total / self._energy if self._energy else 1.0
+
+    def _tied(self, key: str, which: Sequence[Part]) -> tuple[str, ...]:
+        found: list[str] = []
+        if "input" in which:
+            found += [reader for group in read_groups(self.graph, self.graph.layer(key)) for reader in group.readers]
+        cut = removed_group(self.graph, self.plan, key)
+        if "channels" in which and cut is not None:
+            found += cut.producers
+        return tuple(dict.fromkeys(other for other in found if other != key))
