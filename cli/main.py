@@ -27,6 +27,8 @@ COMMANDS: Mapping[str, str] = {
     "inspect": "hwc_onnx.cli.inspect:inspect",
     "evaluate": "hwc_onnx.cli.evaluate:evaluate",
     "apply": "hwc_onnx.cli.apply:apply",
+    "sensitivity": "hwc_onnx.cli.sensitivity:sensitivity",
+    "why": "hwc_onnx.cli.why:why",
     "verify": "hwc_onnx.cli.verify:verify",
     "accel": "hwc_onnx.cli.accel:accel",
 }

@@ -85,6 +85,20 @@ class _BitRange(click.ParamType[Any]):
         return (low, high)
 
 
+class _Widths(click.ParamType[Any]):
+    """Single widths: 8,4,2."""
+
+    name = "widths"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        parts = [part.strip() for part in value.split(",")]
+        if not all(re.fullmatch(r"[2-8]", part) for part in parts):
+            self.fail(f"'{value}' is not a list of widths; write widths from 2 to 8 separated by commas, such as 8,4,2")
+        return tuple(int(part) for part in parts)
+
+
 class _InputShape(click.ParamType[Any]):
     """An input's name and its static shape: x:1x3x224x224."""
 
@@ -131,6 +145,7 @@ ByteSize = _Bytes("size", BYTES, "B", "500KB")
 Share = _Share()
 Drop = _Drop()
 BitRange = _BitRange()
+Widths = _Widths()
 InputShape = _InputShape()
 
 

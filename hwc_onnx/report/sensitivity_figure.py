@@ -1,0 +1,176 @@
+"""`sensitivity --figure`: a heat map of damage, layers from the first to the last, one column for each setting.
+
+An SVG without scripts, with colours of its own for dark and for light pages. The colour is the logarithm of the damage,
+the number its thousandths; hovering shows the drop. A bar beside each row is the layer's share of the energy, a letter in
+a cell marks a number that several rows share.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from hwc_onnx.files import write_atomic
+from hwc_onnx.report.quantities import percent, points
+from hwc_onnx.report.sensitivity_table import DAMAGE_KINDS, milli, row_name, tied_letters
+
+ROW, TOP, NAMES, CELL, GAP, BARS = 22, 104, 300, 54, 10, 120
+"""Pixels: height of a row, space above, widths of the layer names, of a cell, of the gap between kinds and of the bars."""
+
+STOPS = ((255, 247, 214), (254, 217, 142), (254, 153, 41), (217, 95, 14), (110, 20, 10))
+"""Colours from the least damage to the most."""
+
+LEAST = 1e-6
+"""Damage below which all cells have the first colour."""
+
+STYLE = (
+    ".page{fill:#ffffff}.ink{fill:#202020}.soft{fill:#666666}.none{fill:#ececec}.bar{fill:#4269d0}"
+    "@media (prefers-color-scheme:dark){.page{fill:#16181d}.ink{fill:#e8e8e8}.soft{fill:#a0a4ab}.none{fill:#2a2d34}"
+    ".bar{fill:#7f9cf0}}"
+)
+
+
+def write_sensitivity_figure(path: Path, payload: dict[str, Any], title: str) -> None:
+    """Draw `Sensitivity.to_json()` (UsageError where the place is not writable)."""
+    write_atomic(path, sensitivity_figure(payload, title).encode(), "--figure")
+
+
+def sensitivity_figure(payload: dict[str, Any], title: str) -> str:
+    """The drawing as SVG text."""
+    rows = sorted(payload["layers"], key=lambda row: (row["position"], row["operand"]))
+    settings = payload["settings"]
+    letters = tied_letters(payload)
+    places = _places(settings)
+    right = places[-1] + CELL + 20
+    width, height = right + BARS + 70, TOP + ROW * (len(rows) + 4) + 60
+    scale = _Scale(
+        [cell["damage"] for row in rows for cell in row["cells"].values() if cell is not None]
+        + [setting["together"]["damage"] for setting in settings if setting["together"] is not None]
+    )
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        'role="img" font-family="system-ui, sans-serif" font-size="12">',
+        f"<title>{escape(title)}</title>",
+        f"<style>{STYLE}</style>",
+        f'<rect class="page" width="{width}" height="{height}"/>',
+        _text(10, 24, title, size=16),
+        _text(
+            10,
+            46,
+            f"Damage x 1000 of one thing compressed alone, everything else in float: {DAMAGE_KINDS[payload['damage_kind']]}, "
+            f"{payload['samples']} {payload['data']} samples. "
+            "Rows with the same letter share the number.",
+            "soft",
+        ),
+        *_heads(settings, places),
+        _text(right, TOP - 10, f"energy (INT8, {payload['accelerator']})", "soft"),
+    ]
+    most = max((row["energy_share"] for row in rows), default=0.0)
+    for line, row in enumerate(rows):
+        y = TOP + line * ROW
+        parts.append(_text(10, y + 15, _short(f"{row['op_type']} {row_name(row)}"), hover=row_name(row)))
+        for setting, x in zip(settings, places, strict=True):
+            cell = row["cells"][setting["name"]]
+            letter = "" if cell is None else letters.get((setting["kind"], cell["unit"]), "")
+            parts.append(_cell(x, y, cell, scale, f"{row_name(row)}, {setting['text']}", letter))
+        length = BARS * row["energy_share"] / most if most else 0.0
+        parts.append(f'<rect class="bar" x="{right}" y="{y + 4}" width="{length:.1f}" height="{ROW - 8}" rx="2"/>')
+        parts.append(_text(right + round(length) + 5, y + 15, percent(row["energy_share"]), "soft"))
+    parts += _ends(settings, places, TOP + ROW * len(rows) + 8, scale)
+    parts += scale.legend(NAMES, TOP + ROW * (len(rows) + 3) + 6)
+    return "\n".join([*parts, "</svg>\n"])
+
+
+class _Scale:
+    """Colours on a logarithmic scale over the damages that occur."""
+
+    def __init__(self, damages: Sequence[float]) -> None:
+        seen = [damage for damage in damages if damage > LEAST]
+        self.low = math.floor(math.log10(min(seen, default=LEAST)))
+        self.high = max(math.ceil(math.log10(max(seen, default=1.0))), self.low + 1)
+
+    def colour(self, damage: float) -> tuple[str, str]:
+        """Fill of a cell, and of the number on it."""
+        share = 0.0 if damage <= 0 else (math.log10(damage) - self.low) / (self.high - self.low)
+        place = min(max(share, 0.0), 1.0) * (len(STOPS) - 1)
+        first = min(int(place), len(STOPS) - 2)
+        red, green, blue = (
+            round(a + (place - first) * (b - a)) for a, b in zip(STOPS[first], STOPS[first + 1], strict=True)
+        )
+        light = 0.299 * red + 0.587 * green + 0.114 * blue
+        return f"#{red:02x}{green:02x}{blue:02x}", "#202020" if light > 140 else "#ffffff"
+
+    def legend(self, x: int, y: int) -> list[str]:
+        """One block for each power of ten."""
+        found = [_text(10, y + 15, "colours: damage x 1000", "soft")]
+        for step, power in enumerate(range(self.low, self.high + 1)):
+            fill, ink = self.colour(10.0**power)
+            found.append(f'<rect x="{x + step * CELL}" y="{y}" width="{CELL}" height="{ROW - 2}" fill="{fill}"/>')
+            found.append(_number(x + step * CELL + CELL / 2, y + 15, f"{10.0 ** (power + 3):g}", ink))
+        return found
+
+
+def _places(settings: Sequence[dict[str, Any]]) -> list[int]:
+    """Left edge of each column, with a gap between kinds."""
+    places, x, kind = [], NAMES, None
+    for setting in settings:
+        if kind is not None and setting["kind"] != kind:
+            x += GAP
+        kind = setting["kind"]
+        places.append(x)
+        x += CELL
+    return places
+
+
+def _heads(settings: Sequence[dict[str, Any]], places: Sequence[int]) -> list[str]:
+    found, kind = [], None
+    for setting, x in zip(settings, places, strict=True):
+        if setting["kind"] != kind:
+            found.append(_text(x, TOP - 30, setting["kind"], "soft"))
+            kind = setting["kind"]
+        found.append(_text(x + 4, TOP - 10, setting["name"], hover=setting["text"]))
+    return found
+
+
+def _cell(x: int, y: int, cell: dict[str, Any] | None, scale: _Scale, where: str, letter: str) -> str:
+    if cell is None:
+        hover = f"<title>{escape(where)}: nothing that can be compressed so</title>"
+        return f'<rect class="none" x="{x}" y="{y + 1}" width="{CELL - 2}" height="{ROW - 2}" rx="2">{hover}</rect>'
+    fill, ink = scale.colour(cell["damage"])
+    tied = f"; shared with {', '.join(cell['tied'])}" if cell.get("tied") else ""
+    hover = f"{where}: damage {cell['damage']:.3g}, drop {points(cell['drop_points'])} points{tied}"
+    mark = f'<text x="{x + 4}" y="{y + 14}" font-size="9" fill="{ink}">{letter}</text>' if letter else ""
+    return (
+        f'<g><title>{escape(hover)}</title><rect x="{x}" y="{y + 1}" width="{CELL - 2}" height="{ROW - 2}" rx="2" fill="{fill}"/>'
+        f"{mark}{_number(x + CELL - 6, y + 15, milli(cell['damage']), ink, 'end')}</g>"
+    )
+
+
+def _ends(settings: Sequence[dict[str, Any]], places: Sequence[int], y: int, scale: _Scale) -> list[str]:
+    """Two rows: the sum of the single damages, and all units together."""
+    found = [
+        _text(10, y + 15, "sum of the numbers alone", hover="units that several rows share count once"),
+        _text(10, y + ROW + 15, "all together, measured"),
+    ]
+    for setting, x in zip(settings, places, strict=True):
+        if setting["together"] is None:
+            continue
+        found.append(_cell(x, y, setting["sum"], scale, f"sum, {setting['text']}", ""))
+        found.append(_cell(x, y + ROW, setting["together"], scale, f"all together, {setting['text']}", ""))
+    return found
+
+
+def _number(x: float, y: int, words: str, ink: str, anchor: str = "middle") -> str:
+    return f'<text x="{x:g}" y="{y}" text-anchor="{anchor}" font-size="11" fill="{ink}">{words}</text>'
+
+
+def _text(x: int, y: int, words: str, kind: str = "ink", hover: str | None = None, size: int = 12) -> str:
+    title = "" if hover is None else f"<title>{escape(hover)}</title>"
+    return f'<text class="{kind}" x="{x}" y="{y}" font-size="{size}">{title}{escape(words)}</text>'
+
+
+def _short(words: str, longest: int = 44) -> str:
+    return words if len(words) <= longest else words[: longest // 2 - 1] + "…" + words[-longest // 2 + 1 :]
