@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from hwc_onnx.accuracy.datasets import load_data
+from hwc_onnx.accuracy.inputs import input_specs
 from hwc_onnx.accuracy.measure import measure
 from hwc_onnx.accuracy.reference import make_reference
-from hwc_onnx.accuracy.runner import input_specs, open_session, run
+from hwc_onnx.accuracy.runner import open_session, run
 from hwc_onnx.accuracy.splits import make_splits
 from hwc_onnx.candidate import build
 from hwc_onnx.uniform import parse_spec, uniform

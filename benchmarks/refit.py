@@ -14,9 +14,9 @@ import statistics
 from pathlib import Path
 
 from hwc_onnx.accuracy.datasets import load_data
+from hwc_onnx.accuracy.inputs import input_specs
 from hwc_onnx.accuracy.measure import measure
 from hwc_onnx.accuracy.reference import make_reference
-from hwc_onnx.accuracy.runner import input_specs
 from hwc_onnx.accuracy.splits import make_splits
 from hwc_onnx.candidate import assemble
 from hwc_onnx.rebuild import rebuild

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
+from hwc_onnx.accuracy.inputs import input_specs
 from hwc_onnx.accuracy.runner import LEVELS, cpu_features, open_session, run
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.export import PREFIX
@@ -221,10 +222,14 @@ def _source(ours: onnx.ModelProto, theirs: Loaded) -> Check:
 def _random_samples(proto: onnx.ModelProto, wanted: Mapping[str, Sequence[int]] | None) -> Samples:
     """Standard normal inputs, drawn with a fixed seed."""
     shapes = input_shapes_of(proto, wanted, RANDOM_SAMPLES)
-    count = min((shape[0] for shape in shapes.values() if shape), default=1)
-    # the batch may stand behind an axis of size 1, as in the state of a recurrent layer
-    shapes = input_shapes_of(proto, wanted, count)
-    feeds = random_feeds(proto, {name: (count, *shape[1:]) for name, shape in shapes.items()})
+    specs = {spec.name: spec for spec in input_specs(proto)}
+    one = any(spec.whole for spec in specs.values())
+    count = RANDOM_SAMPLES if one else min((shape[0] for shape in shapes.values() if shape), default=1)
+    # the batch may stand behind another axis, as in the state of a recurrent layer
+    shapes = input_shapes_of(proto, wanted, 1 if one else count)
+    feeds = random_feeds(
+        proto, {name: (count, *(shape if specs[name].whole else shape[1:])) for name, shape in shapes.items()}
+    )
     return Samples({name: np.asarray(values) for name, values in feeds.items()}, None)
 
 

@@ -14,13 +14,14 @@ import onnx
 
 from hwc_onnx.accuracy.collector import Calibration, collect
 from hwc_onnx.accuracy.datasets import load_data
+from hwc_onnx.accuracy.inputs import input_specs
 from hwc_onnx.accuracy.pool import Data
-from hwc_onnx.accuracy.runner import input_specs
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.types import ModelCost
 from hwc_onnx.database import LayerDatabase
 from hwc_onnx.errors import ModelError, PlanError
+from hwc_onnx.graph.bodies import inner_layers
 from hwc_onnx.graph.domains import obstacle_to_running
 from hwc_onnx.graph.infer import input_shapes_of
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
@@ -94,9 +95,16 @@ def open_float_model(model: Model, input_shapes: InputShapes = None, *, to_run: 
     """
     opened = open_model(model, input_shapes)
     if not any(layer.weight is not None for layer in opened.graph.layers):
+        inside = sum(layer.weight is not None for layer in inner_layers(opened.graph))
         raise ModelError(
             f"{opened.loaded.path or 'model'}: none of its {len(opened.graph.nodes)} nodes is a layer with constant weights "
             f"({', '.join(sorted((*LAYER_OPS, *GATES)))}); there is nothing to compress (inspect and profile take it as it is)"
+            + (
+                f"; the {inside} inside its If, Loop and Scan nodes are costed and not compressed: export the branch that is "
+                "deployed as a model of its own"
+                if inside
+                else ""
+            )
         )
     obstacle = obstacle_to_running(opened.proto)
     if to_run and obstacle is not None:

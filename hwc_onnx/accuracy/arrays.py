@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.checks import check_finite
+from hwc_onnx.accuracy.inputs import InputSpec
 from hwc_onnx.accuracy.pool import Pool, array_pool
 from hwc_onnx.accuracy.presets import Preprocess
-from hwc_onnx.accuracy.runner import InputSpec
 from hwc_onnx.errors import DataError
 
 Arrays = Mapping[str, NDArray[np.generic]]

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.arrays import content_digest, pool_of_arrays
+from hwc_onnx.accuracy.inputs import InputSpec
 from hwc_onnx.accuracy.pool import Data
 from hwc_onnx.accuracy.presets import Preprocess
-from hwc_onnx.accuracy.runner import InputSpec
 from hwc_onnx.errors import DataError
 
 CIFAR_FILES = {"test_batch.bin": 1, "test.bin": 2, "train.bin": 2, **{f"data_batch_{i}.bin": 1 for i in range(1, 6)}}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hwc_onnx.errors import DataError
 
 if TYPE_CHECKING:
-    from hwc_onnx.accuracy.runner import InputSpec
+    from hwc_onnx.accuracy.inputs import InputSpec
 
 
 def check_inputs(arrays: Mapping[str, NDArray[np.generic]], specs: Sequence[InputSpec], where: str) -> None:

@@ -39,6 +39,8 @@ def shapes_from_data(model: str | Path | onnx.ModelProto, data: Any, given: Shap
         dims = value.type.tensor_type.shape.dim
         if shape is not None and len(shape) == len(dims) > 1 and any(dim.dim_value <= 0 for dim in dims[1:]):
             settled[value.name] = (dims[0].dim_value if dims[0].dim_value > 0 else 1, *shape[1:])
+        elif shape is not None and len(shape) == len(dims) + 1 and any(dim.dim_value <= 0 for dim in dims):
+            settled[value.name] = tuple(shape[1:])
     return settled or given
 
 

@@ -14,11 +14,12 @@ from typing import Any
 import onnx
 
 from hwc_onnx.accuracy.binary_sets import find_binary_set
+from hwc_onnx.accuracy.inputs import InputSpec
 from hwc_onnx.accuracy.pool import Data
 from hwc_onnx.accuracy.presets import Preprocess, parse_preset
-from hwc_onnx.accuracy.runner import InputSpec
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import DataError
+from hwc_onnx.graph.compared import PASSING, compared_values
 from hwc_onnx.plugins import resolve
 
 DATASETS: Mapping[str, str] = {
@@ -49,7 +50,7 @@ def load_data(
     Args:
         source: a path, "synthetic" or "synthetic:COUNT", "module:function", a mapping of arrays, `Samples`, or an object
             with `get_next()`. None means synthetic.
-        specs: the model's inputs (`runner.input_specs`).
+        specs: the model's inputs (`inputs.input_specs`).
         preset: how images are normalised, see `presets.parse_preset`.
         stored: the preprocessing that the model file records.
         input_shapes: sizes for inputs that the model leaves open.
@@ -69,7 +70,10 @@ def load_data(
         from hwc_onnx.accuracy.synthetic import load_synthetic
 
         limits = index_limits(model) if model is not None else {}
-        return load_synthetic(wanted, asked, recorded, seed=seed, count=_count(source), index_limits=limits)
+        tested = compared_values(model) if model is not None else {}
+        return load_synthetic(
+            wanted, asked, recorded, seed=seed, count=_count(source), index_limits=limits, tested=tested
+        )
     kind, target = _recognise(source)
     loaded: Data = resolve("data source", kind, DATASETS)(target, wanted, asked, recorded)
     return loaded
@@ -81,10 +85,7 @@ def index_limits(model: onnx.ModelProto) -> dict[str, int]:
     origin = {value.name: value.name for value in model.graph.input}
     limits: dict[str, int] = {}
     for node in model.graph.node:
-        if (
-            node.op_type in ("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten")
-            and node.input[0] in origin
-        ):
+        if node.op_type in PASSING and node.input[0] in origin:
             origin[node.output[0]] = origin[node.input[0]]
         if node.op_type == "Gather" and node.input[0] in rows and node.input[1] in origin:
             axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
@@ -128,6 +129,7 @@ def _with_shape(spec: InputSpec, shapes: Mapping[str, Sequence[int]]) -> InputSp
     given = shapes.get(spec.name)
     if given is None:
         return spec
+    given = (1, *given) if spec.whole else given
     if len(given) != len(spec.shape):
         raise DataError(
             f"--input-shape {spec.name}:{'x'.join(map(str, given))}: the input has {len(spec.shape)} axes; give as many sizes"

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hwc_onnx.accuracy.inputs import InputSpec
 from hwc_onnx.accuracy.pool import Data, Pool
 from hwc_onnx.accuracy.presets import PRESETS, Preprocess
-from hwc_onnx.accuracy.runner import InputSpec, usable_threads
+from hwc_onnx.accuracy.runner import usable_threads
 from hwc_onnx.errors import DataError, UsageError
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.arrays import content_digest, has_pixels, pool_of_arrays, suspicious_range
+from hwc_onnx.accuracy.inputs import InputSpec
 from hwc_onnx.accuracy.npz_file import read_npz
 from hwc_onnx.accuracy.pool import Data
 from hwc_onnx.accuracy.presets import Preprocess
-from hwc_onnx.accuracy.runner import InputSpec
 from hwc_onnx.errors import DataError
 
 Contents = dict[str, NDArray[np.generic]]

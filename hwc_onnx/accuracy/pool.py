@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.checks import check_finite, check_inputs
-from hwc_onnx.accuracy.runner import InputSpec
+from hwc_onnx.accuracy.inputs import InputSpec
 from hwc_onnx.accuracy.types import Samples
 
 Fetch = Callable[[NDArray[np.int64]], dict[str, NDArray[np.generic]]]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from hwc_onnx.accuracy.runner import InputSpec
+from hwc_onnx.accuracy.inputs import InputSpec
 from hwc_onnx.errors import DataError, UsageError
 from hwc_onnx.plugins import nearest
 

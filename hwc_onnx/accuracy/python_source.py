@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwc_onnx.accuracy.inputs import InputSpec
 from hwc_onnx.accuracy.npz import data_of_arrays
 from hwc_onnx.accuracy.pool import Data
 from hwc_onnx.accuracy.presets import Preprocess
-from hwc_onnx.accuracy.runner import InputSpec
 from hwc_onnx.errors import DataError
 from hwc_onnx.plugins import resolve
 

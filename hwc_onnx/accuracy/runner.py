@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from hwc_onnx.accuracy.inputs import InputSpec, sampled
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import DataError, RuntimeFailure
 from hwc_onnx.graph.external import is_large, mapped_feeds, without_mapped
@@ -45,20 +46,12 @@ _FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", 
 
 
 @dataclass(frozen=True)
-class InputSpec:
-    """One model input. `shape` has None for a dynamic size; its first entry is taken as the batch."""
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: np.dtype[Any]
-
-
-@dataclass(frozen=True)
 class Session:
     """An open model: ONNX Runtime's session, what it reads and writes, and the settings that its results depend on.
 
     `spread` says what the threads share: batches that run side by side, or the work inside one operator. `constants`
-    are weights of a large model, fed from where they are mapped.
+    are weights of a large model, fed from where they are mapped. `batch_behind` says that some output declares the batch behind
+    its first axis (a sequence before the batch).
     """
 
     ort: onnxruntime.InferenceSession
@@ -68,10 +61,13 @@ class Session:
     level: Level
     spread: Spread = "samples"
     constants: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    batch_behind: bool = False
 
     @property
     def fixed_batch(self) -> int | None:
-        """The batch size that the model declares, or None when it accepts any."""
+        """The batch size that the model declares, 1 where it gives out batches behind another axis, or None: any."""
+        if self.batch_behind:
+            return 1
         return next((spec.shape[0] for spec in self.inputs if spec.shape and spec.shape[0] is not None), None)
 
     def run(self, feeds: Mapping[str, NDArray[np.generic]], names: Sequence[str] | None = None) -> list[Any]:
@@ -105,19 +101,6 @@ def cpu_features() -> str:
     except OSError:
         return platform.machine()
     return " ".join([platform.machine(), *(flag for flag in _FLAGS if flag in flags)])
-
-
-def input_specs(proto: onnx.ModelProto) -> tuple[InputSpec, ...]:
-    """The inputs that a caller must feed: declared inputs that are not initializers."""
-    constants = {tensor.name for tensor in proto.graph.initializer}
-    specs = []
-    for value in proto.graph.input:
-        if value.name in constants:
-            continue
-        tensor = value.type.tensor_type
-        shape = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim)
-        specs.append(InputSpec(value.name, shape, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
-    return tuple(specs)
 
 
 def open_session(
@@ -174,13 +157,21 @@ def open_session(
                     "check that the model runs unmodified, and that this version supports its opset and operators"
                 ) from error
     constants = {} if isinstance(model, str | Path) else mapped_feeds(model)
-    specs = tuple(
-        InputSpec(value.name, _static(value.shape), _numpy_type(value.type))
-        for value in session.get_inputs()
-        if value.name not in constants
+    specs = sampled(
+        [
+            InputSpec(value.name, _static(value.shape), _numpy_type(value.type))
+            for value in session.get_inputs()
+            if value.name not in constants
+        ]
     )
     outputs = tuple(value.name for value in session.get_outputs())
-    return Session(session, specs, outputs, count, level, spread, constants)
+    return Session(session, specs, outputs, count, level, spread, constants, _batch_behind(session))
+
+
+def _batch_behind(session: onnxruntime.InferenceSession) -> bool:
+    names = {value.shape[0] for value in session.get_inputs() if value.shape and isinstance(value.shape[0], str)}
+    shapes = [value.shape for value in session.get_outputs() if value.shape]
+    return any(shape[0] not in names and not names.isdisjoint(shape[1:]) for shape in shapes)
 
 
 def batch_size(session: Session) -> int:
@@ -214,7 +205,9 @@ def run(session: Session, samples: Samples, batch: int | None = None) -> dict[st
     def one(start: int) -> None:
         stop = min(start + size, total)
         padded = size if session.fixed_batch is not None else stop - start
-        values = session.run({name: _pad(array[start:stop], padded) for name, array in feeds.items()})
+        values = session.run(
+            {spec.name: spec.fed(_pad(feeds[spec.name][start:stop], padded)) for spec in session.inputs}
+        )
         for name, value in zip(session.outputs, values, strict=True):
             rows = _per_sample(name, value, padded)[: stop - start]
             with allocating:

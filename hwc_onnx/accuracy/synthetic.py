@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.arrays import content_digest, pool_of_arrays
+from hwc_onnx.accuracy.inputs import InputSpec
 from hwc_onnx.accuracy.pool import Data
 from hwc_onnx.accuracy.presets import Preprocess
-from hwc_onnx.accuracy.runner import InputSpec
 from hwc_onnx.errors import DataError
 
 F32 = NDArray[np.float32]
@@ -38,6 +38,7 @@ def load_synthetic(
     seed: int = 0,
     count: int | None = None,
     index_limits: Mapping[str, int] | None = None,
+    tested: Mapping[str, NDArray[Any]] | None = None,
 ) -> Data:
     """Made-up samples without labels.
 
@@ -48,6 +49,7 @@ def load_synthetic(
         seed: the same seed gives the same samples.
         count: number of samples; None: 2,048 small ones or 1,024 large ones.
         index_limits: rows of the table that a whole-number input indexes, by input name.
+        tested: what the model tests an input for (`graph/compared.py`), which it then is in every sample.
 
     Raises:
         DataError: a size other than the batch is open, or a type that cannot be made up.
@@ -62,7 +64,10 @@ def load_synthetic(
     total = count or (SMALL_COUNT if elements <= _SMALL_ELEMENTS else LARGE_COUNT)
     rng = np.random.default_rng([seed, 0x5E7])
     preprocess = preset or stored or _CENTRED
-    arrays = {spec.name: _values(spec, total, rng, (index_limits or {}).get(spec.name)) for spec in specs}
+    length = min((spec.shape[1] or 1 for spec in specs if len(spec.shape) > 1), default=1)
+    arrays = {spec.name: _values(spec, total, rng, (index_limits or {}).get(spec.name), length) for spec in specs}
+    for name, value in (tested or {}).items():
+        arrays[name] = np.full_like(arrays[name], value)
     pixels = any(array.dtype == np.uint8 and specs[i].dtype.kind == "f" for i, array in enumerate(arrays.values()))
     pool = pool_of_arrays(arrays, None, specs, preprocess, "synthetic data")
     settings = preprocess.to_dict() if pixels and (preset or stored) else {}
@@ -151,8 +156,8 @@ def _spread(fields: F32) -> F32:
     return np.maximum(spread, np.float32(1e-12))
 
 
-def _values(spec: InputSpec, count: int, rng: np.random.Generator, limit: int | None) -> NDArray[Any]:
-    """Plausible values [count, ...] of one input."""
+def _values(spec: InputSpec, count: int, rng: np.random.Generator, limit: int | None, length: int) -> NDArray[Any]:
+    """Plausible values [count, ...] of one input; `length` is that of the sequences in the others."""
     shape = (count, *(size or 1 for size in spec.shape[1:]))
     if spec.dtype.kind == "b":
         return rng.random(shape) < 0.5
@@ -161,6 +166,8 @@ def _values(spec: InputSpec, count: int, rng: np.random.Generator, limit: int | 
             return images(count, shape[1], shape[2], shape[3], rng)
         return np.ascontiguousarray(images(count, shape[3], shape[1], shape[2], rng).transpose(0, 2, 3, 1))
     if spec.dtype.kind in "iu":
+        if len(shape) == 1 and "len" in spec.name.lower():
+            return np.full(shape, length, spec.dtype)
         return _indices(spec, shape, rng, limit)
     if spec.dtype.kind == "f":
         return _signals(shape, rng).astype(spec.dtype)

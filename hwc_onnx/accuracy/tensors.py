@@ -38,7 +38,8 @@ def run_tensors(
     Raises:
         RuntimeFailure: ONNX Runtime cannot run the model.
     """
-    from hwc_onnx.accuracy.runner import input_specs, open_session
+    from hwc_onnx.accuracy.inputs import input_specs
+    from hwc_onnx.accuracy.runner import open_session
 
     specs = input_specs(proto)
     fixed = next((spec.shape[0] for spec in specs if spec.shape and spec.shape[0] is not None), None)
@@ -48,7 +49,8 @@ def run_tensors(
     for group in _memory_groups([name for name in names if name not in fed], sizes, step):
         session = open_session(with_outputs(proto, group), threads=threads, level="fake_quant", spread="operators")
         for first in range(0, last, step):
-            feed = {spec.name: samples.inputs[spec.name][first : first + step] for spec in session.inputs}
+            read = {spec.name for spec in session.inputs}
+            feed = {spec.name: spec.fed(samples.inputs[spec.name][first : first + step]) for spec in specs if spec.name in read}
             try:
                 arrays = session.ort.run(group, {**feed, **session.constants})
             except Exception as error:

@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from hwc_onnx.accuracy.runner import input_specs, open_session
+from hwc_onnx.accuracy.inputs import input_specs
+from hwc_onnx.accuracy.runner import open_session
 from hwc_onnx.accuracy.tensors import needed_nodes, with_outputs
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import RuntimeFailure
@@ -84,7 +85,7 @@ class Walk:
         last = count - (count % fixed if fixed else 0)
         inputs = self._samples.inputs
         batches = (range(first, min(first + step, last)) for first in range(0, last, step))
-        return [(at, {spec.name: inputs[spec.name][at.start : at.stop] for spec in specs}) for at in batches]
+        return [(at, {spec.name: spec.fed(inputs[spec.name][at.start : at.stop]) for spec in specs}) for at in batches]
 
 
 def _value(name: str, batches: Batches) -> onnx.ValueInfoProto:

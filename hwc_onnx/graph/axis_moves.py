@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from hwc_onnx.graph.axis_graph import AxisGraph, Positions
@@ -20,6 +22,10 @@ def reshape(graph: AxisGraph, node: Node) -> None:
     before, after = graph.shapes[x], graph.shapes[y]
     if 0 in before or 0 in after:
         graph.lock_all(node, f"reach {title(node)}, whose result is empty")
+        return
+    if prod(before) != prod(after):
+        # a branch that never runs at these sizes
+        graph.lock_all(node, f"reach {title(node)}, which does not fit the sizes of this input")
         return
     if node.op_type == "Reshape" and graph.integers(node, 1, "shape") is None:
         _lock(graph, node, range(len(before)), range(len(after)), f"reach {title(node)}, whose sizes are computed")

@@ -6,7 +6,7 @@ body is read where its shapes are known before the model runs, and so is the num
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from hwc_onnx.errors import ModelError
 from hwc_onnx.graph.infer import Shapes
-from hwc_onnx.graph.layer_graph import Body, LayerGraph
+from hwc_onnx.graph.layer_graph import Body, Layer, LayerGraph
 from hwc_onnx.graph.model_view import ModelView, attributes, captured
 
 Parse = Callable[[onnx.ModelProto], LayerGraph]
@@ -145,6 +145,14 @@ def _read(
     if unknown:
         raise Unreadable(f"the shape of '{unknown[0]}' inside is not known")
     return found
+
+
+def inner_layers(graph: LayerGraph) -> Iterator[Layer]:
+    """The layers inside control flow, at any depth."""
+    for bodies in graph.bodies.values():
+        for body in bodies:
+            yield from body.graph.layers
+            yield from inner_layers(body.graph)
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, TensorProto]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from hwc_onnx.errors import ModelError
+from hwc_onnx.graph.compared import compared_values
 from hwc_onnx.graph.external import mapped_feeds, without_mapped
 from hwc_onnx.graph.input_sizes import batch_names, settled
 from hwc_onnx.graph.model_view import reads
@@ -182,12 +183,13 @@ def declared_shapes(proto: onnx.ModelProto, settled: Mapping[str, Sequence[int]]
 
 
 def zero_feeds(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> dict[str, NDArray[Any]]:
-    """Zeros of every input's type."""
+    """Zeros of every input's type, or what the model tests an input for (`compared.py`)."""
+    tested = compared_values(proto)
     feeds = {}
     for value in proto.graph.input:
         if value.name in shapes:
             dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-            feeds[value.name] = np.zeros(tuple(shapes[value.name]), dtype)
+            feeds[value.name] = np.full(tuple(shapes[value.name]), tested.get(value.name, np.zeros((), dtype)), dtype)
     return feeds
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from hwc_onnx.accuracy.data_shapes import shapes_from_data
 from hwc_onnx.accuracy.datasets import load_data
+from hwc_onnx.accuracy.inputs import input_specs
 from hwc_onnx.accuracy.pool import Data
-from hwc_onnx.accuracy.runner import input_specs
 from hwc_onnx.accuracy.splits import make_splits
 from hwc_onnx.accuracy.types import Splits
 from hwc_onnx.cost.profile import load_profile

@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from hwc_onnx.errors import ModelError, RuntimeFailure
+from hwc_onnx.graph.compared import compared_values
 from hwc_onnx.graph.domains import foreign_nodes
 from hwc_onnx.graph.infer import NotRunnable, Shapes, declared_shapes, input_shapes_of, run_model
 
@@ -28,13 +29,18 @@ Feeds = dict[str, NDArray[Any]]
 
 
 def random_feeds(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], seed: int = 0) -> Feeds:
-    """Standard normal values for float inputs, 0 or 1 for integer and boolean ones, "a" for strings."""
+    """Standard normal values for float inputs, 0 or 1 for integer and boolean ones, "a" for strings.
+
+    An integer input that the model compares with a constant is that constant (`graph/compared.py`).
+    """
+    tested = compared_values(proto)
     rng = np.random.default_rng(seed)
     feeds: Feeds = {}
     for value in proto.graph.input:
         if value.name in shapes:
             dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
-            feeds[value.name] = _drawn(dtype, tuple(shapes[value.name]), rng)
+            drawn = _drawn(dtype, tuple(shapes[value.name]), rng)
+            feeds[value.name] = np.full_like(drawn, tested[value.name]) if value.name in tested else drawn
     return feeds
 
 

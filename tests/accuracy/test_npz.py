@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hwc_onnx.accuracy.datasets import load_data
+from hwc_onnx.accuracy.inputs import InputSpec, input_specs
 from hwc_onnx.accuracy.npz_file import LIMIT_BYTES, read_npz
-from hwc_onnx.accuracy.runner import InputSpec, input_specs
 from hwc_onnx.errors import DataError
 from tests.accuracy.linear_model import classifier, labelled
 

@@ -7,7 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from hwc_onnx.accuracy.runner import LEVELS, batch_size, cpu_features, input_specs, open_session, run
+from hwc_onnx.accuracy.inputs import input_specs
+from hwc_onnx.accuracy.runner import LEVELS, batch_size, cpu_features, open_session, run
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import DataError, RuntimeFailure
 from tests.accuracy.linear_model import CLASSES, classifier, labelled, weights

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hwc_onnx.accuracy.datasets import load_data
-from hwc_onnx.accuracy.runner import InputSpec, input_specs
+from hwc_onnx.accuracy.inputs import InputSpec, input_specs
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import DataError, UsageError
 from tests.accuracy.linear_model import classifier, labelled

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hwc_onnx.accuracy.datasets import load_data
-from hwc_onnx.accuracy.runner import InputSpec
+from hwc_onnx.accuracy.inputs import InputSpec
 from hwc_onnx.accuracy.splits import calibration_size, make_splits, stratified_order
 from hwc_onnx.errors import DataError
 

@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from hwc_onnx.accuracy.datasets import load_data
-from hwc_onnx.accuracy.runner import InputSpec, input_specs
+from hwc_onnx.accuracy.inputs import InputSpec, input_specs
 from hwc_onnx.accuracy.synthetic import fractal_noise, images
 from hwc_onnx.errors import DataError
 

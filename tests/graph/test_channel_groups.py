@@ -289,3 +289,19 @@ def test_group_two_layers_with_one_weight_tensor_lose_the_same_channels() -> Non
     group = parse(model).group_of(left)
     assert group is not None and set(group.producers) == {left, right}
     assert len(graph_of(model).channel_groups) == 3  # normalizing gives each its own copy
+
+
+def test_a_reshape_that_does_not_fit_locks_what_it_touches() -> None:
+    """A branch of an If for inputs of another size is read as well, though it never runs."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> m (float[1,4] x, bool small) => (float y) <int64[2] nine = {3, 3}>
+        {
+            h = Relu (x)
+            y = If (small) <
+                then_branch = t () => (a) { a = Identity (h) },
+                else_branch = e () => (b) { b = Reshape (h, nine) }
+            >
+        }"""
+    )
+    graph = parse(model)
+    assert [node.op_type for node in graph.nodes] == ["Relu", "If"]
