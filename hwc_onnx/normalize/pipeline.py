@@ -30,6 +30,7 @@ from hwc_onnx.normalize.quantized_operators import to_quantizers
 from hwc_onnx.normalize.raising import raised
 from hwc_onnx.normalize.row_softmax import unwrap_softmax
 from hwc_onnx.normalize.shuffle import gather_shuffles
+from hwc_onnx.normalize.swaps import plain_swaps
 from hwc_onnx.normalize.widen import UNRUNNABLE, float_kinds, widen
 
 logger = logging.getLogger(__name__)
@@ -147,6 +148,7 @@ def _products(model: onnx.ModelProto, input_shapes: InputShapes) -> None:
 def _shuffles_and_constants(model: onnx.ModelProto, input_shapes: InputShapes) -> None:
     drop_unused(model.graph)
     shapes = infer_shapes(model, input_shapes)
+    plain_swaps(model, shapes)
     gather_shuffles(model, shapes)
     merge_affine(model, shapes)
 
