@@ -142,12 +142,13 @@ def _weights(facts: Facts, seen: LayerFacts) -> Iterator[Finding]:
         )
     if seen.groups > 1 and seen.columns <= FEW_TAPS:
         gain = seen.plain_error / seen.error if seen.error > 0 else 1.0
+        kind = "depthwise" if facts.layer.weight_shape[1:2] == (1,) else "grouped"
+        helped = f"; repair makes it {gain:.2g} times smaller than rounding alone" if facts.recovery == "full" else ""
         yield Finding(
             "few_taps",
             "weights",
-            f"{'depthwise' if facts.layer.weight_shape[1:2] == (1,) else 'grouped'}: each output has {seen.columns} weights, so "
-            f"the error of one can hardly be made up by others (relative output error {seen.error:.2g}, {gain:.2g} times less "
-            "than rounding alone)",
+            f"{kind}: each output has {seen.columns} weights, so the error of one can hardly be made up by others (relative "
+            f"output error {seen.error:.2g}{helped})",
             {"taps": float(seen.columns), "error": seen.error, "gain": gain},
         )
     if seen.pruned_error > HALF * max(seen.error, 1e-12):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hwc_onnx.database import LayerDatabase
+from hwc_onnx.database import LayerDatabase, Stitched
 from hwc_onnx.diagnosis.bench import Bench, Damage
-from hwc_onnx.diagnosis.causes import cause_of, findings
+from hwc_onnx.diagnosis.causes import Finding, cause_of, findings
 from hwc_onnx.diagnosis.gather import Gatherer
 from hwc_onnx.diagnosis.remedies import Remedy, Trial, best_of, remedies
 from hwc_onnx.diagnosis.shares import (
@@ -30,8 +30,8 @@ from hwc_onnx.recovery.layer import Recovery
 MATTERS = 0.1
 """Remedies are tried on the parts that do at least this share of the largest part's damage."""
 
-SCREENED = 4
-"""Layers that are measured alone for each that is looked at."""
+SCREENED, SCREENED_AT_LEAST = 4, 40
+"""Layers that are measured alone for each that is looked at, and in all at least."""
 
 NONE = Damage(0.0, 0.0, 0.0)
 
@@ -43,6 +43,7 @@ class Examination:
         self.bench, self.plan, self.graph = bench, plan, bench.graph
         self._databases: dict[tuple[Recovery | None, Method | None], LayerDatabase] = {(None, None): bench.database}
         self._screened: dict[str, Damage] = {}
+        self._sequential: Damage | None = None
         self._whole: dict[tuple[Recovery | None, Method | None], Damage] = {}
         plain, full = (
             bench.database if bench.database.recovery == wanted else self._database(wanted)
@@ -57,15 +58,15 @@ class Examination:
     def ranked(self, top: int) -> tuple[list[tuple[str, float]], int]:
         """The layers to look at with their output errors, those that lose most alone first; and how many are compressed.
 
-        Of the `SCREENED` x `top` layers with the largest output error each is measured alone, and the first `top` stay: how
-        much an output error matters differs from layer to layer.
+        Of the `SCREENED` x `top` layers (at least 40) with the largest output error each is measured alone, and the first
+        `top` stay: how much an output error matters differs from layer to layer.
         """
         errors = [
             (layer.key, self.gatherer.output_error(layer.key))
             for layer in self.graph.layers
             if parts_of(self.graph, self.plan, layer.key)
         ]
-        screened = sorted(errors, key=lambda item: -item[1])[: SCREENED * top]
+        screened = sorted(errors, key=lambda item: -item[1])[: max(SCREENED * top, SCREENED_AT_LEAST)]
         self.bench.tell(Phase("screen", f"{len(screened)} of {len(errors)} layers alone"))
         for number, (key, _) in enumerate(screened):
             self.bench.tell(Step(number, len(screened), key))
@@ -85,7 +86,7 @@ class Examination:
         trials = tuple(
             self._trial(key, remedy) for remedy in remedies(self.graph, self.plan, key, matter, self.bench.database)
         )
-        best = best_of(trials, found.damage)
+        best = best_of([trial for trial in trials if self._suits_all(trial.remedy)], found.damage)
         left_out = self.bench.evaluate(without(self.graph, self.plan, key))
         return Suspect(
             key,
@@ -97,7 +98,7 @@ class Examination:
             parts,
             self._tied(key, which),
             cause,
-            tuple(remark for remark in seen if remark is not cause and not remark.name.startswith("coarse_")),
+            _remarks(seen, cause),
             trials,
             best,
             left_out if best is None or best.remedy.part is None else self._in_plan(best.remedy),
@@ -122,16 +123,14 @@ class Examination:
         for method in METHODS:
             if method != database.ranges:
                 found.append((f"ranges {method}", f"--ranges {method}", self._with(None, method)))
-        full = self._database("full") if database.recovery != "full" else database
-        samples = self.bench.splits.calibration
-        stitched = rebuild(self.bench.opened.proto, self.graph, self.plan, full, samples)
-        found.append(("recovery sequential", "--recovery sequential", self.bench.measured(stitched)))
-        return found
+        self._sequential = self.bench.measured(self._rebuilt(self.plan, None))
+        return [*found, ("recovery sequential", "--recovery sequential", self._sequential)]
 
     def mended(self, suspects: Sequence[Suspect]) -> tuple[CompressionPlan, str, Damage, float]:
         """The plan with the best remedy of each layer, options beside it, its damage and its energy over the old plan's.
 
-        A remedy is taken where the plan has less damage with it, an option of the whole plan included.
+        A remedy is taken where the plan has less damage with it, an option of the whole plan included; recovery
+        "sequential" where it is better than any other.
         """
         layers = dict(self.plan.layers)
         options: list[Remedy] = []
@@ -145,14 +144,25 @@ class Examination:
         recovery = next((remedy.recovery for remedy in options if remedy.recovery is not None), None)
         ranged = [remedy.ranges for remedy in options if remedy.ranges is not None]
         ranges = min(ranged, key=lambda method: self._with(None, method).damage) if ranged else None
+        sequential = self._sequential is not None and self._sequential.damage < self._with(recovery, None).damage
         record = self.plan.calibration
-        calibration = record.model_copy(
-            update={"recovery": recovery or record.recovery, "ranges": ranges or record.ranges}
+        kept = "sequential" if sequential else recovery or self.bench.database.recovery
+        plan = self.plan.model_copy(
+            update={
+                "layers": layers,
+                "calibration": record.model_copy(update={"recovery": kept, "ranges": ranges or record.ranges}),
+            }
         )
-        plan = self.plan.model_copy(update={"layers": layers, "calibration": calibration})
-        stitched = self._database(recovery, ranges).stitch(plan)
-        change = " ".join(([f"--recovery {recovery}"] if recovery else []) + ([f"--ranges {ranges}"] if ranges else []))
-        return plan, change, self.bench.measured(stitched), self._over(stitched.plan)
+        stitched = self._rebuilt(plan, ranges) if sequential else self._database(recovery, ranges).stitch(plan)
+        change = [f"--recovery {kept}"] if sequential or recovery else []
+        change += [f"--ranges {ranges}"] if ranges else []
+        return plan, " ".join(change), self.bench.measured(stitched), self._over(stitched.plan)
+
+    def _rebuilt(self, plan: CompressionPlan, ranges: Method | None) -> Stitched:
+        """A plan with recovery "sequential"."""
+        full = self.bench.database.recovery == "full"
+        database = self._database(None if full else "full", ranges)
+        return rebuild(self.bench.opened.proto, self.graph, plan, database, self.bench.splits.calibration)
 
     def _alone(
         self,
@@ -170,6 +180,10 @@ class Examination:
         energy = None if remedy.planwide else self._over(database.stitch(remedy.plan).plan)
         damage = NONE if remedy.part is None else self._alone(key, remedy.plan, database=database)
         return Trial(remedy, damage, energy)
+
+    def _suits_all(self, remedy: Remedy) -> bool:
+        """Whether an option of the whole plan does not harm other layers more than it helps this one."""
+        return not remedy.planwide or self._with(remedy.recovery, remedy.ranges).damage < self.whole.damage
 
     def _in_plan(self, remedy: Remedy) -> Damage:
         if remedy.planwide:
@@ -199,3 +213,12 @@ class Examination:
         if "channels" in which and cut is not None:
             found += cut.producers
         return tuple(dict.fromkeys(other for other in found if other != key))
+
+
+def _remarks(seen: Sequence[Finding], cause: Finding | None) -> tuple[Finding, ...]:
+    """The other findings, one of each kind, without those that say no more than that there is rounding."""
+    kinds = {} if cause is None else {cause.name: cause}
+    for finding in seen:
+        if not finding.name.startswith("coarse_"):
+            kinds.setdefault(finding.name, finding)
+    return tuple(finding for finding in kinds.values() if finding is not cause)

@@ -15,7 +15,7 @@ from hwc_onnx.quantization.ranges import METHODS, Method
 from hwc_onnx.recovery.layer import Recovery
 
 ENOUGH = 0.5
-"""A remedy that leaves at most this share of the damage is good enough; the one that costs least energy is best."""
+"""A remedy that leaves at most this share of the damage is good enough; the one that adds least energy is best."""
 
 
 @dataclass(frozen=True)

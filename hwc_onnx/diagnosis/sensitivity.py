@@ -110,7 +110,7 @@ def _measured(bench: Bench, settings: Sequence[Setting], chosen: set[str]) -> li
         nonlocal done
         found = bench.evaluate(plan_of(graph, setting, which), tensors_of(graph, setting, which))
         done += 1
-        bench.tell(Step(done, total, setting.text))
+        bench.tell(Step(done, total, setting.name))
         return found
 
     columns = []

@@ -69,7 +69,7 @@ def settings_of(
     return [
         *found,
         Setting("50%", "pruning", "half of the weights zero (obs)", 0, *FINE),
-        Setting("2:4", "pruning", "two of every four weights zero (nm24)", 0, *PATTERN),
+        Setting("2:4", "pruning", "two of every four weights along the input channels zero (nm24)", 0, *PATTERN),
         Setting("ch30", "channels", "30% of the output channels removed (reconstruct)", 0, *COARSE),
     ]
 

@@ -115,8 +115,8 @@ def why(
         plan: a CompressionPlan or a plan file.
         spec: one setting for all layers instead, such as "w4a8" (default "w8a8"; see `uniform_plan`).
         recovery: as for `apply_plan`; default: the plan's own. Layers of a "sequential" plan are looked at with "full".
-        top: how many layers to look at; four times as many, those of the largest output error, are measured alone to find
-            them.
+        top: how many layers to look at; four times as many (at least 40), those of the largest output error, are measured
+            alone to find them.
         split_seed: which samples calibrate and judge; default the plan's own.
         on_event: hears the records of `hwc_onnx.events`.
         **options: `data` (synthetic inputs when None), `metric`, `task`, `preset`, `accelerator`, `input_shapes` as for
