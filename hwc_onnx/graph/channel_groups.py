@@ -86,9 +86,13 @@ def _choices_of(graph: AxisGraph, group: ChannelGroup) -> list[str]:
     return list(dict.fromkeys(key for axis, key in graph.chosen_at if axis in axes))
 
 
-def _free(model: _Model, groups: Sequence[ChannelGroup]) -> float:
-    """Elements of constants that lie on a position which can go."""
+def _free(model: _Model, groups: Sequence[ChannelGroup]) -> tuple[float, float]:
+    """Elements of constants that lie on a position which can go; then, where that is equal, counted once for each axis.
+
+    Where all inputs of an attention can go, no element is left for its heads to free, but they are a second way to prune.
+    """
     stays: dict[str, float] = {}
+    ways = 0.0
     for group in groups:
         if group.locked_because is None:
             for member in group.members:
@@ -98,7 +102,8 @@ def _free(model: _Model, groups: Sequence[ChannelGroup]) -> float:
                     if group.fixed:
                         free &= np.asarray(group.parts)[index] != FIXED
                     stays[member.tensor] = stays.get(member.tensor, 1.0) * (1.0 - float(free.mean()))
-    return sum(prod(model.shapes[name]) * (1.0 - share) for name, share in stays.items())
+                    ways += prod(model.shapes[member.tensor]) * float(free.mean())
+    return sum(prod(model.shapes[name]) * (1.0 - share) for name, share in stays.items()), ways
 
 
 def _groups(model: _Model, chosen: Mapping[str, int]) -> tuple[tuple[ChannelGroup, ...], AxisGraph]:

@@ -49,3 +49,18 @@ def test_other_moves_stay(order: tuple[int, ...]) -> None:
     after = normalize(model)
     values = tiny_models.feeds(model, 2, seed=1)
     np.testing.assert_array_equal(tiny_models.run(after, values)[0], tiny_models.run(model, values)[0])
+
+
+def test_heads_of_a_joint_layer_are_followed_though_all_its_inputs_can_go() -> None:
+    """Query, key and value are cut from one layer: its first axis tells them apart, and is no channel that can go."""
+    b = Builder(["batch", 5, 12])
+    first = b.linear("x", 12, 12)
+    joint = b.node("Reshape", b.linear(first, 12, 36), b.const([0, 5, 3, 3, 4], np.int64))
+    moved = b.node("Transpose", joint, perm=[2, 0, 3, 1, 4])
+    query, key, value = (b.node("Gather", moved, b.const(place, np.int64), axis=0) for place in range(3))
+    scores = b.node("Softmax", b.node("MatMul", query, b.node("Transpose", key, perm=[0, 1, 3, 2])), axis=-1)
+    joined = b.node("Transpose", b.node("MatMul", scores, value), perm=[0, 2, 1, 3])
+    second = b.linear(b.node("Reshape", joined, b.const([0, 5, 12], np.int64)), 12, 12)
+    model = b.finish(b.linear(b.node("Add", first, second), 12, 6))
+    groups = parse(normalize(model)).channel_groups
+    assert [(group.channels, group.locked_because is None) for group in groups] == [(12, True), (3, True), (6, False)]
