@@ -83,6 +83,7 @@ class Bench:
         calibrated: statistics, and the INT8 baseline's plan.
         reference: the original's outputs on the samples that variants are measured on.
         cost_model: of the accelerator.
+        splits, split_seed: the samples, and the seed that divided them.
         real: whether samples were given.
         notes: what the user should know.
     """
@@ -111,6 +112,7 @@ class Bench:
         self.splits: Splits = make_splits(
             loaded, options.split_seed, None if calibration is None else calibration_size(loaded, calibration)
         )
+        self.split_seed = options.split_seed
         self.real = self.splits.real
         if not self.real:
             self.note(

@@ -22,7 +22,7 @@ from hwc_onnx.diagnosis.shares import (
 from hwc_onnx.diagnosis.suspect import Suspect
 from hwc_onnx.events import Phase, Step
 from hwc_onnx.graph.layer_graph import FLOAT_BITS
-from hwc_onnx.plan import CompressionPlan
+from hwc_onnx.plan import CompressionPlan, LayerConfig
 from hwc_onnx.quantization.ranges import METHODS, Method
 from hwc_onnx.rebuild import rebuild
 from hwc_onnx.recovery.layer import Recovery
@@ -129,8 +129,8 @@ class Examination:
     def mended(self, suspects: Sequence[Suspect]) -> tuple[CompressionPlan, str, Damage, float]:
         """The plan with the best remedy of each layer, options beside it, its damage and its energy over the old plan's.
 
-        A remedy is taken where the plan has less damage with it, an option of the whole plan included; recovery
-        "sequential" where it is better than any other.
+        A remedy is taken where the plan has less damage with it, an option of the whole plan included, and recovery
+        "sequential" on top where that lowers it further.
         """
         layers = dict(self.plan.layers)
         options: list[Remedy] = []
@@ -141,22 +141,30 @@ class Examination:
             if remedy.planwide:
                 options.append(remedy)
             layers.update({key: new for key, new in remedy.plan.layers.items() if new != self.plan.layers[key]})
-        recovery = next((remedy.recovery for remedy in options if remedy.recovery is not None), None)
+        repair = next((remedy.recovery for remedy in options if remedy.recovery is not None), None)
         ranged = [remedy.ranges for remedy in options if remedy.ranges is not None]
         ranges = min(ranged, key=lambda method: self._with(None, method).damage) if ranged else None
-        sequential = self._sequential is not None and self._sequential.damage < self._with(recovery, None).damage
-        record = self.plan.calibration
-        kept = "sequential" if sequential else recovery or self.bench.database.recovery
-        plan = self.plan.model_copy(
-            update={
-                "layers": layers,
-                "calibration": record.model_copy(update={"recovery": kept, "ranges": ranges or record.ranges}),
-            }
-        )
-        stitched = self._rebuilt(plan, ranges) if sequential else self._database(recovery, ranges).stitch(plan)
-        change = [f"--recovery {kept}"] if sequential or recovery else []
+        recovery: str | None = repair
+        plan = self._recorded(layers, repair or self.bench.database.recovery, ranges)
+        stitched = self._database(repair, ranges).stitch(plan)
+        damage = self.bench.measured(stitched)
+        if self._sequential is not None and self._sequential.damage < self.whole.damage:
+            refitted = self._recorded(layers, "sequential", ranges)
+            rebuilt = self._rebuilt(refitted, ranges)
+            better = self.bench.measured(rebuilt)
+            if better.damage < damage.damage:
+                plan, stitched, damage, recovery = refitted, rebuilt, better, "sequential"
+        change = [f"--recovery {recovery}"] if recovery else []
         change += [f"--ranges {ranges}"] if ranges else []
-        return plan, " ".join(change), self.bench.measured(stitched), self._over(stitched.plan)
+        return plan, " ".join(change), damage, self._over(stitched.plan)
+
+    def _recorded(self, layers: dict[str, LayerConfig], recovery: str, ranges: Method | None) -> CompressionPlan:
+        """The plan with other settings and options."""
+        record = self.plan.calibration
+        options = record.model_copy(
+            update={"recovery": recovery, "ranges": ranges or record.ranges, "split_seed": self.bench.split_seed}
+        )
+        return self.plan.model_copy(update={"layers": layers, "calibration": options})
 
     def _rebuilt(self, plan: CompressionPlan, ranges: Method | None) -> Stitched:
         """A plan with recovery "sequential"."""
