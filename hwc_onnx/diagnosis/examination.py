@@ -8,7 +8,7 @@ from hwc_onnx.database import LayerDatabase, Stitched
 from hwc_onnx.diagnosis.bench import Bench, Damage
 from hwc_onnx.diagnosis.causes import Finding, cause_of, findings
 from hwc_onnx.diagnosis.gather import Gatherer
-from hwc_onnx.diagnosis.remedies import Remedy, Trial, best_of, remedies
+from hwc_onnx.diagnosis.remedies import Remedy, Trial, best_of, merged_layers, remedies
 from hwc_onnx.diagnosis.shares import (
     Part,
     alone,
@@ -132,15 +132,16 @@ class Examination:
         A remedy is taken where the plan has less damage with it, an option of the whole plan included, and recovery
         "sequential" on top where that lowers it further.
         """
-        layers = dict(self.plan.layers)
         options: list[Remedy] = []
+        changed: list[CompressionPlan] = []
         for suspect in suspects:
             if suspect.best is None or suspect.after.damage >= self.whole.damage:
                 continue
             remedy = suspect.best.remedy
             if remedy.planwide:
                 options.append(remedy)
-            layers.update({key: new for key, new in remedy.plan.layers.items() if new != self.plan.layers[key]})
+            changed.append(remedy.plan)
+        layers = merged_layers(self.plan, changed)
         repair = next((remedy.recovery for remedy in options if remedy.recovery is not None), None)
         ranged = [remedy.ranges for remedy in options if remedy.ranges is not None]
         ranges = min(ranged, key=lambda method: self._with(None, method).damage) if ranged else None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from hwc_onnx.database import LayerDatabase
 from hwc_onnx.diagnosis.bench import Damage
 from hwc_onnx.diagnosis.shares import Part, read_groups, removed_group, with_input_bits, with_layer, without
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
-from hwc_onnx.plan import CompressionPlan, group_bits
+from hwc_onnx.plan import CompressionPlan, LayerConfig, group_bits
 from hwc_onnx.pruning.table import COARSE, FINE, PATTERNS
 from hwc_onnx.quantization.ranges import METHODS, Method
 from hwc_onnx.recovery.layer import Recovery
@@ -82,6 +82,23 @@ def best_of(trials: Collection[Trial], before: float) -> Trial | None:
     if enough:
         return min(enough, key=lambda trial: (trial.added, trial.damage.damage))
     return min(trials, key=lambda trial: trial.damage.damage)
+
+
+def merged_layers(plan: CompressionPlan, changed: Iterable[CompressionPlan]) -> dict[str, LayerConfig]:
+    """The settings with the changes of several plans, field by field; of two widths the wider one, of other fields the later.
+
+    Each of the plans changes a shared width for all who share it, so the result is one that can be carried out.
+    """
+    layers = dict(plan.layers)
+    for other in changed:
+        for key, config in other.layers.items():
+            fields = {
+                field: max(getattr(layers[key], field), after) if field.endswith("_bits") else after
+                for field, after in config.model_dump().items()
+                if after != getattr(plan.layers[key], field)
+            }
+            layers[key] = layers[key].model_copy(update=fields)
+    return layers
 
 
 def _of_weights(plan: CompressionPlan, key: str) -> Iterator[Remedy]:

@@ -8,8 +8,8 @@ import pytest
 
 from hwc_onnx import api
 from hwc_onnx.diagnosis.bench import Damage
-from hwc_onnx.diagnosis.remedies import Remedy, Trial, best_of
-from hwc_onnx.diagnosis.shares import alone, parts_of, tensors_read, without
+from hwc_onnx.diagnosis.remedies import Remedy, Trial, best_of, merged_layers
+from hwc_onnx.diagnosis.shares import alone, parts_of, tensors_read, with_input_bits, with_layer, without
 from hwc_onnx.diagnosis.why import Why, why
 from hwc_onnx.errors import PlanError, UsageError
 from hwc_onnx.plan import CompressionPlan, LayerConfig, check_plan, group_bits
@@ -76,6 +76,19 @@ def test_best_remedy_is_the_cheapest_that_leaves_half_of_the_damage() -> None:
     assert best_of([float_, wide, free], 1.0) is free
     assert best_of([trial("a", 0.9, None), trial("b", 0.8, 1.2)], 1.0).remedy.name == "b"
     assert best_of([], 1.0) is None
+
+
+def test_remedies_of_layers_that_share_a_tensor_go_together() -> None:
+    plan = uniform(GRAPH, parse_spec("w4a6"))
+    group = next(group for group in GRAPH.activation_groups if len(group.readers) > 1)
+    first, second = group.readers[:2]
+    wide = [with_input_bits(GRAPH, plan, first, 16), with_input_bits(GRAPH, plan, second, 7)]
+    heavy = with_layer(plan, [second], weight_bits=8)
+    for changes in ([*wide, heavy], [heavy, *wide[::-1]]):
+        both = plan.model_copy(update={"layers": merged_layers(plan, changes)})
+        check_plan(GRAPH, both)
+        assert both.layers[first].activation_bits == both.layers[second].activation_bits == 16
+        assert both.layers[second].weight_bits == 8 and both.layers[first].weight_bits == 4
 
 
 def test_options_of_the_whole_plan_are_measured(found: Why) -> None:
