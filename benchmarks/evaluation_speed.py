@@ -39,7 +39,7 @@ def main() -> None:
     opened = open_float_model(SAMPLES / f"{args.model}.onnx")
     data = load_data(str(SAMPLES / "fashion_mnist.npz"), input_specs(opened.proto))
     splits = make_splits(data, search=1024)
-    calibrated = calibrate(opened, splits.calibration, seed=0)
+    calibrated = calibrate(opened, splits.calibration, seed=0, repairs=())
     reference = make_reference(opened.proto, splits.search)
     plans = [uniform(opened.graph, parse_spec(SETTINGS[i % len(SETTINGS)])) for i in range(args.candidates)]
     started = time.perf_counter()

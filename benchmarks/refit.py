@@ -35,7 +35,7 @@ def main() -> None:
     opened = open_float_model(SAMPLES / f"{name}.onnx")
     data = load_data(str(SAMPLES / "fashion_mnist.npz"), input_specs(opened.proto))
     splits = make_splits(data)
-    calibrated = calibrate(opened, splits.calibration, seed=0)
+    calibrated = calibrate(opened, splits.calibration, seed=0, repairs=())
     reference = make_reference(opened.proto, splits.search)
     print(
         f"{name}, {len(splits.search)} search images\n{'setting':<24} {'damage':>8} {'refitted':>9} {'drop':>7} {'refitted':>9}"

@@ -40,6 +40,12 @@ from .settings import Settings, shared_options
     help="How ranges of activations are chosen: all values seen, 0.01% cut off either tail, or least squared error."
     " Default: the plan's own; mse for a uniform setting.",
 )
+@click.option(
+    "--repairs",
+    metavar="LIST",
+    help="Of the repairs across layers that full and sequential recovery make, those to keep: equalize,statistics, or none."
+    " Default: the plan's own; both for a uniform setting.",
+)
 @data_option
 @metric_option
 @task_option
@@ -59,6 +65,7 @@ def apply(
     save_plan: str | None,
     recovery: str | None,
     ranges: str | None,
+    repairs: str | None,
     data: str | None,
     metric: str | None,
     task: str | None,
@@ -95,6 +102,7 @@ def apply(
         data=data,
         recovery=recovery,
         ranges=ranges,
+        repairs=None if repairs is None else [name for name in repairs.split(",") if name not in ("", "none")],
         metric=metric,
         task=task,
         preset=preset,

@@ -28,7 +28,7 @@ from hwc_onnx.quantization.ranges import Method, activation_params
 from hwc_onnx.recovery.byte_cache import ByteCache
 from hwc_onnx.recovery.channels import ChannelMaps, WeightView, choose_channels
 from hwc_onnx.recovery.entries import ROWS_BYTES, Entries, Parameters
-from hwc_onnx.recovery.layer import Recovery, RepairedRows, Setting
+from hwc_onnx.recovery.layer import Recovery, RepairedRows, Setting, Taken
 from hwc_onnx.recovery.layout import RowLayout, layout_of
 from hwc_onnx.recovery.on_demand import OnDemand
 from hwc_onnx.recovery.plain import rounded
@@ -81,10 +81,12 @@ class LayerDatabase:
         recovery: Recovery = "full",
         portable: bool = False,
         ranges: Method = "mse",
+        taken: Mapping[tuple[str, int], F64] | None = None,
     ) -> None:
         self.graph, self.calibration = graph, calibration
         self.lanes, self.recovery, self.portable, self.ranges = lanes, recovery, portable, ranges
         self.maps = ChannelMaps(graph)
+        self.taken = taken or {}
         self._keep: dict[tuple[str, str, float], Index] = {}
         self._params: dict[tuple[str, int], QuantParams] = {}
         self._group = {tensor: g for g in graph.activation_groups for tensor in g.tensors}
@@ -98,7 +100,14 @@ class LayerDatabase:
         self._rows: Mapping[str, F64] = OnDemand(keys, self._to_rows, lambda rows: rows.nbytes, ROWS_BYTES)
         self._layouts = {key: layout_of(self._layers[key]) for key in keys}
         self.views = {
-            key: WeightView(self._layers[key], self._layouts[key], self._rows, calibration.layers.get(key)) for key in keys
+            key: WeightView(
+                self._layers[key],
+                self._layouts[key],
+                self._rows,
+                calibration.layers.get(key),
+                taken_by(self._layers[key], self._layouts[key], self.taken),
+            )
+            for key in keys
         }
         self.entries = Entries(self.views, self.parameters, cache_dir, recovery, portable)
 
@@ -333,6 +342,18 @@ class LayerDatabase:
         if layer.state_weight is not None:
             weight = np.concatenate([weight, external.tensor_values(tensors[layer.state_weight])], axis=layer.input_axis)
         return Parameters(weight, bias, takes_bias)
+
+
+def taken_by(layer: Layer, layout: RowLayout, taken: Mapping[tuple[str, int], F64]) -> Taken | None:
+    """What equalization multiplied a layer's rows with, from the factors by (initializer, axis); None for nothing."""
+    rows, columns = (taken.get((layer.weight or "", axis)) for axis in (layer.output_axis, layer.input_axis))
+    if (rows is None and columns is None) or layout.groups * layout.rows != layout.outputs or layout.stack > 1:
+        return None
+    by_row = np.ones((layout.groups, layout.rows)) if rows is None else rows.reshape(layout.groups, layout.rows)
+    by_column = np.ones((layout.groups, layout.width))
+    if columns is not None and layout.groups == 1:
+        by_column = np.repeat(columns, layout.taps)[None, :]
+    return Taken(by_row, by_column)
 
 
 def _owned_bytes(parameters: Parameters) -> int:

@@ -47,7 +47,10 @@ class Achieved(BaseModel):
 RECOVERIES = ("none", "ranges", "full", "sequential")
 """How weights are fitted: rounded only, with fitted ranges, each layer by itself, each layer after those before it."""
 
-RANGES = ("minmax", "percentile", "mse")
+REPAIRS = ("equalize", "statistics")
+"""Made with recovery "full" and "sequential": channels scaled to use their quantizers alike, channel statistics mended."""
+
+RANGES = ("minmax", "percentile", "mse", "entropy")
 """How the range of an activation is chosen (hwc_onnx/quantization/ranges.py)."""
 
 
@@ -56,7 +59,7 @@ class CalibrationRecord(BaseModel):
 
     `digest` covers the source and which of its samples calibrate, not those that a search measures on.
     `source` is its name without folders, so that the same data elsewhere gives the same plan. `recovery` is one of
-    `RECOVERIES`, `ranges` one of `RANGES`.
+    `RECOVERIES`, `ranges` one of `RANGES`, `repairs` are of `REPAIRS`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +70,7 @@ class CalibrationRecord(BaseModel):
     digest: str = ""
     ranges: Annotated[str, Field(pattern=f"^({'|'.join(RANGES)})$")] = "mse"
     recovery: Annotated[str, Field(pattern=f"^({'|'.join(RECOVERIES)})$")] = "full"
+    repairs: tuple[Annotated[str, Field(pattern=f"^({'|'.join(REPAIRS)})$")], ...] = REPAIRS
 
 
 class CompressionPlan(BaseModel):

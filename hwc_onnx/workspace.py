@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from hwc_onnx.accuracy.datasets import load_data
 from hwc_onnx.accuracy.inputs import input_specs
 from hwc_onnx.accuracy.pool import Data
 from hwc_onnx.accuracy.types import Samples
+from hwc_onnx.candidate import Candidate, assemble
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.types import ModelCost
-from hwc_onnx.database import LayerDatabase
+from hwc_onnx.database import LayerDatabase, Stitched
+from hwc_onnx.equalization import Equalized, equalize
 from hwc_onnx.errors import ModelError, PlanError
 from hwc_onnx.graph.bodies import inner_layers
 from hwc_onnx.graph.domains import obstacle_to_running
@@ -31,8 +33,10 @@ from hwc_onnx.graph.open_sizes import settle_open_sizes
 from hwc_onnx.graph.parse import DENSITY_KEY, PATTERN_KEY, density_of, parse
 from hwc_onnx.graph.read_qdq import BITS_KEY
 from hwc_onnx.normalize.pipeline import normalize
-from hwc_onnx.plan import CompressionPlan, LayerConfig, with_plan
+from hwc_onnx.plan import REPAIRS, CompressionPlan, LayerConfig, with_plan
 from hwc_onnx.pruning.table import PATTERNS
+from hwc_onnx.rewrite.insert_qdq import Purpose
+from hwc_onnx.statistics_repair import StatisticsRepair
 from hwc_onnx.uniform import uniform
 from hwc_onnx.verification import SOURCE_KEY
 
@@ -124,12 +128,28 @@ def open_float_model(model: Model, input_shapes: InputShapes = None, *, to_run: 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The layer database of one model and calibration split, the INT8 baseline's plan and how long it took."""
+    """The layer database of one model and calibration split, the INT8 baseline's plan and how long it took.
 
+    `proto` is the model that the database describes: equalized, where that was asked for, and of the same function as the
+    normalised one. `repair` mends stitched plans, None where channel statistics are left alone.
+    """
+
+    proto: onnx.ModelProto
+    graph: LayerGraph
     database: LayerDatabase
     calibration: Calibration
     baseline: CompressionPlan
+    repair: StatisticsRepair | None
     seconds: float
+
+    def stitch(self, plan: CompressionPlan) -> Stitched:
+        """`plan` from the database, with mended channel statistics (PlanError)."""
+        stitched = self.database.stitch(plan)
+        return stitched if self.repair is None else self.repair(stitched)
+
+    def candidate(self, plan: CompressionPlan, purpose: Purpose = "file") -> Candidate:
+        """The model of `plan` (PlanError)."""
+        return assemble(self.proto, self.graph, self.stitch(plan), purpose)
 
 
 def calibrate(
@@ -144,17 +164,21 @@ def calibrate(
     dialect: str = "ort",
     moments: bool = True,
     ranges: str = "mse",
+    repairs: Collection[str] = REPAIRS,
 ) -> Calibrated:
     """Run the calibration samples once and set up the layer database and the INT8 baseline.
 
     Without `moments` only ranges are measured: enough for plans that round and do nothing else. `ranges` is
-    how those of activations are chosen (`hwc_onnx.quantization.ranges`).
+    how those of activations are chosen (`hwc_onnx.quantization.ranges`). `repairs` (of `REPAIRS`) are made with
+    recovery "full" only.
     """
     started = time.perf_counter()
     rng = np.random.default_rng([seed, 0xCA11])
-    found = collect(opened.proto, opened.graph, samples, moments=moments, rng=rng)
+    repairs = repairs if recovery == "full" and moments else ()
+    equalized = equalize(opened.proto, opened.graph, samples) if "equalize" in repairs else Equalized(opened.proto)
+    found = collect(equalized.proto, opened.graph, samples, moments=moments, rng=rng)
     database = LayerDatabase(
-        opened.proto,
+        equalized.proto,
         opened.graph,
         found,
         cache_dir=cache_dir,
@@ -162,12 +186,15 @@ def calibrate(
         recovery=recovery,  # type: ignore[arg-type]
         portable=portable,
         ranges=ranges,  # type: ignore[arg-type]
+        taken=equalized.factors,
     )
+    repair = StatisticsRepair(equalized.proto, opened.graph, database, samples) if "statistics" in repairs else None
     baseline = uniform(opened.graph, LayerConfig()).model_copy(
         update={"dialect": dialect, "lanes": lanes, "portable": portable}
     )
-    stitched = database.stitch(baseline)
-    return Calibrated(database, found, stitched.plan, time.perf_counter() - started)
+    plan = database.stitch(baseline).plan
+    seconds = time.perf_counter() - started
+    return Calibrated(equalized.proto, opened.graph, database, found, plan, repair, seconds)
 
 
 def float_densities(graph: LayerGraph, database: LayerDatabase) -> LayerGraph:

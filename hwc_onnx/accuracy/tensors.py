@@ -21,6 +21,9 @@ from hwc_onnx.quantization.quantizer import QuantParams
 GROUP_BYTES = 192 << 20
 """Extra outputs of one session stay below this many bytes per batch."""
 
+SMALLEST_BATCH = 4
+"""Batches are made smaller, down to this, before tensors are spread over sessions, each of which runs the model again."""
+
 
 def run_tensors(
     proto: onnx.ModelProto,
@@ -43,10 +46,11 @@ def run_tensors(
 
     specs = input_specs(proto)
     fixed = next((spec.shape[0] for spec in specs if spec.shape and spec.shape[0] is not None), None)
-    step = fixed or batch
-    last = len(samples) - (len(samples) % fixed if fixed else 0)
     fed = {spec.name for spec in specs}
-    for group in _memory_groups([name for name in names if name not in fed], sizes, step):
+    made = [name for name in names if name not in fed]
+    step = fixed or _batch_for(made, sizes, batch)
+    last = len(samples) - (len(samples) % fixed if fixed else 0)
+    for group in _memory_groups(made, sizes, step):
         session = open_session(with_outputs(proto, group), threads=threads, level="fake_quant", spread="operators")
         for first in range(0, last, step):
             read = {spec.name for spec in session.inputs}
@@ -102,6 +106,12 @@ def needed_nodes(
             wanted.update(name for name in read if name not in given)
             nodes.append(node)
     return nodes[::-1], needed
+
+
+def _batch_for(names: Sequence[str], sizes: Mapping[str, int], batch: int) -> int:
+    """The largest batch up to `batch` with which all of `names` fit into one session, but no less than SMALLEST_BATCH."""
+    per_image = 4 * sum(sizes.get(name, 0) for name in names)
+    return min(batch, max(SMALLEST_BATCH, GROUP_BYTES // max(per_image, 1)))
 
 
 def _memory_groups(names: Sequence[str], sizes: Mapping[str, int], batch: int) -> list[list[str]]:

@@ -151,13 +151,14 @@ class Bench:
     def other(self, *, recovery: Recovery | None = None, ranges: Method | None = None) -> LayerDatabase:
         """The same layers and statistics repaired otherwise, or with other activation ranges."""
         return LayerDatabase(
-            self.opened.proto,
+            self.calibrated.proto,
             self.graph,
             self.calibrated.calibration,
             lanes=self.database.lanes,
             recovery=recovery or self.database.recovery,
             portable=self.database.portable,
             ranges=ranges or self.database.ranges,
+            taken=self.database.taken,
         )
 
     def evaluate(
@@ -184,7 +185,7 @@ class Bench:
 
     def evaluation(self, stitched: Stitched) -> Evaluation:
         """The whole measurement of what was stitched."""
-        return measure(assemble(self.opened.proto, self.graph, stitched, "measure").proto, self.reference)
+        return measure(assemble(self.calibrated.proto, self.graph, stitched, "measure").proto, self.reference)
 
     def cost(self, plan: CompressionPlan) -> ModelCost:
         """The cost of a plan that records what it achieved (as `Stitched.plan` does)."""
@@ -197,7 +198,7 @@ class Bench:
         check_reference(reference, options.split_seed)
         if reference.needs_baseline:
             baseline = self.database.stitch(self.calibrated.baseline)
-            reference = with_baseline(reference, assemble(self.opened.proto, self.graph, baseline).proto)
+            reference = with_baseline(reference, assemble(self.calibrated.proto, self.graph, baseline).proto)
             self.note(
                 f"metric {reference.metric.name}: drops are measured from the INT8 baseline, less than 0 is better"
             )

@@ -171,7 +171,7 @@ class Examination:
         """A plan with recovery "sequential"."""
         full = self.bench.database.recovery == "full"
         database = self._database(None if full else "full", ranges)
-        return rebuild(self.bench.opened.proto, self.graph, plan, database, self.bench.splits.calibration)
+        return rebuild(self.bench.calibrated.proto, self.graph, plan, database, self.bench.splits.calibration)
 
     def _alone(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hwc_onnx.accuracy.measure import measure
 from hwc_onnx.accuracy.reference import make_reference, with_baseline
 from hwc_onnx.accuracy.splits import calibration_size, make_splits
 from hwc_onnx.accuracy.types import Evaluation
-from hwc_onnx.candidate import assemble, build
+from hwc_onnx.candidate import assemble
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.cost.types import ModelCost
@@ -23,7 +24,16 @@ from hwc_onnx.files import write_atomic
 from hwc_onnx.graph.domains import obstacle_to_running
 from hwc_onnx.job.compression import check_output
 from hwc_onnx.job.unrunnable import with_weights_rounded
-from hwc_onnx.plan import RANGES, RECOVERIES, CalibrationRecord, CompressionPlan, LayerConfig, check_plan, with_plan
+from hwc_onnx.plan import (
+    RANGES,
+    RECOVERIES,
+    REPAIRS,
+    CalibrationRecord,
+    CompressionPlan,
+    LayerConfig,
+    check_plan,
+    with_plan,
+)
 from hwc_onnx.rebuild import rebuild
 from hwc_onnx.result import versions
 from hwc_onnx.uniform import uniform
@@ -76,6 +86,7 @@ def apply_plan(
     data: Any = None,
     recovery: str | None = None,
     ranges: str | None = None,
+    repairs: Collection[str] | None = None,
     metric: Any = None,
     task: str | None = None,
     preset: str | None = None,
@@ -95,6 +106,8 @@ def apply_plan(
             activations: it is neither calibrated nor measured.
         ranges: how the range of each stored tensor is chosen: "minmax" (all values seen), "percentile" (0.01% cut off either
             tail) or "mse" (least squared error); default: the plan's own.
+        repairs: with recovery "full" or "sequential", which of "equalize" (channels scaled to use their quantizers alike) and
+            "statistics" (means and spreads of channels mended) are made; default: the plan's own.
         metric, task, preset: as for `compress`; an INT8 baseline that the metric needs is built with the same repairs.
         accelerator: where the energy is computed.
         input_shapes: sizes of dynamic inputs.
@@ -108,6 +121,10 @@ def apply_plan(
     ranges = ranges or chosen.calibration.ranges
     if ranges not in RANGES:
         raise UsageError(f"ranges: '{ranges}'; choose {', '.join(RANGES)}")
+    unknown = sorted(set(repairs or ()) - set(REPAIRS))
+    if unknown:
+        raise UsageError(f"repairs: '{unknown[0]}'; choose from {', '.join(REPAIRS)}")
+    repairs = tuple(name for name in REPAIRS if name in (chosen.calibration.repairs if repairs is None else repairs))
     input_shapes = shapes_from_data(model, data, input_shapes)
     opened = open_float_model(model, input_shapes, to_run=False)
     if output is not None:
@@ -139,6 +156,7 @@ def apply_plan(
         dialect=chosen.dialect,
         moments=recovery in ("full", "sequential") or any(c.algorithm != "none" for c in chosen.layers.values()),
         ranges=ranges,
+        repairs=repairs,
     )
     record = CalibrationRecord(
         source=Path(loaded.source).name,
@@ -147,6 +165,7 @@ def apply_plan(
         digest=splits.calibration_digest,
         ranges=ranges,
         recovery=recovery,
+        repairs=repairs,
     )
     complete = chosen.model_copy(
         update={
@@ -160,15 +179,15 @@ def apply_plan(
     )
     database = calibrated.database
     if recovery == "sequential":
-        stitched = rebuild(opened.proto, opened.graph, complete, database, splits.calibration)
+        stitched = rebuild(calibrated.proto, opened.graph, complete, database, splits.calibration)
     else:
-        stitched = database.stitch(complete)
-    candidate = assemble(opened.proto, opened.graph, stitched)
+        stitched = calibrated.stitch(complete)
+    candidate = assemble(calibrated.proto, opened.graph, stitched)
     cost_model = CostModel(load_profile(accelerator))
     unquantized, baseline, cost = costs(cost_model, opened, calibrated, candidate.plan)
     reference = make_reference(opened.proto, splits.holdout, metric, task=task)
     if reference.needs_baseline:
-        reference = with_baseline(reference, build(opened.proto, opened.graph, database, calibrated.baseline).proto)
+        reference = with_baseline(reference, calibrated.candidate(calibrated.baseline).proto)
         notes.append(f"metric {reference.metric.name}: compared with the INT8 baseline, built with the same repairs")
     evaluation = measure(candidate.proto, reference, level="all")
     metadata = metadata_of(candidate.plan, opened, loaded.preprocess, {"hwc.version": complete.code_version})

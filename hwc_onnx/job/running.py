@@ -10,7 +10,7 @@ from hwc_onnx.accuracy.pool import Data
 from hwc_onnx.accuracy.reference import Reference, make_reference, with_baseline
 from hwc_onnx.accuracy.sanity import check_reference
 from hwc_onnx.accuracy.types import Splits
-from hwc_onnx.candidate import Candidate, assemble, build
+from hwc_onnx.candidate import Candidate, assemble
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import AcceleratorProfile
 from hwc_onnx.events import Event, Note, Phase
@@ -67,7 +67,7 @@ class Running:
         reference = make_reference(self.opened.proto, splits.search, options.metric, task=options.task)
         self.tell(Note(reference.reason))
         check_reference(reference, options.split_seed)
-        built = build(self.opened.proto, self.opened.graph, self.calibrated.database, self.calibrated.baseline)
+        built = self.calibrated.candidate(self.calibrated.baseline)
         self.baseline = replace(built, plan=self._complete(built.plan, "full"))
         return with_baseline(reference, self.baseline.proto)
 
@@ -75,7 +75,7 @@ class Running:
         """What the search optimises; making it fills the layer database."""
         options = self.options
         return Objective(
-            self.opened.proto,
+            self.calibrated.proto,
             self.opened.graph,
             self.calibrated.database,
             self.cost_model,
@@ -96,6 +96,7 @@ class Running:
             max_bytes=options.max_bytes,
             seed=options.split_seed,
             calibration_samples=self.splits.calibration,
+            repair=self.calibrated.repair,
             on_event=self.tell,
         )
 
@@ -104,7 +105,7 @@ class Running:
         refitted = record.origin == CLOSING and objective.refits
         stitched = objective.stitched(record.choices, refitted)
         plan = self._complete(stitched.plan, "sequential" if refitted else "full")
-        return assemble(self.opened.proto, self.opened.graph, replace(stitched, plan=plan))
+        return assemble(self.calibrated.proto, self.opened.graph, replace(stitched, plan=plan))
 
     def _complete(self, plan: CompressionPlan, recovery: str) -> CompressionPlan:
         """The plan with its provenance, which does not depend on the search."""

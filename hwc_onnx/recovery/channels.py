@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hwc_onnx.graph.layer_graph import FIXED, ChannelGroup, Layer, LayerGraph
 from hwc_onnx.plan import kept_of
 from hwc_onnx.pruning.base import CoarseAlgorithm, Consumer
+from hwc_onnx.recovery.layer import Taken
 from hwc_onnx.recovery.layout import RowLayout
 from hwc_onnx.recovery.statistics import F64, LayerStatistics, Moments
 
@@ -27,18 +28,25 @@ Index = NDArray[np.int64]
 class WeightView:
     """One layer's rows, layout and statistics, as the channel choice reads them; `all_rows` has the rows by layer key.
 
-    `measured` is None for a layer that was not calibrated: its inputs count as white.
+    `measured` is None for a layer that was not calibrated: its inputs count as white. `taken` is what equalization
+    multiplied the rows with: scores are those of the weights as they were given.
     """
 
     layer: Layer
     layout: RowLayout
     all_rows: Mapping[str, F64]
     measured: LayerStatistics | None
+    taken: Taken | None = None
 
     @property
     def rows(self) -> F64:
         """The rows [groups, rows, d]."""
         return self.all_rows[self.layer.key]
+
+    @property
+    def given_rows(self) -> F64:
+        """The rows as they were before equalization."""
+        return self.rows if self.taken is None else self.rows / (self.taken.rows[:, :, None] * self.taken.columns[:, None, :])
 
     @cached_property
     def statistics(self) -> LayerStatistics:
@@ -146,9 +154,9 @@ def _matrices(
         if index is None:
             continue
         if axis == view.layer.output_axis:
-            found.append((view.rows.reshape(layout.outputs, -1), index))
+            found.append((view.given_rows.reshape(layout.outputs, -1), index))
         else:
-            by_channel = np.moveaxis(view.rows.reshape(layout.rows, layout.stack, layout.channels, layout.taps), 2, 0)
+            by_channel = np.moveaxis(view.given_rows.reshape(layout.rows, layout.stack, layout.channels, layout.taps), 2, 0)
             found.append((np.ascontiguousarray(by_channel).reshape(layout.channels, -1), index))
     return [(matrix, index) for matrix, index in found if len(matrix) == len(index)]
 
@@ -163,5 +171,7 @@ def _consumers(group: ChannelGroup, views: Mapping[str, WeightView], maps: Chann
         index = maps.along(view.layer, view.layer.input_axis, group.root)
         if index is not None and len(index) == view.layout.channels:
             moment = view.statistics.fit.second_moment(True)[0]
-            found.append(Consumer(view.rows[0], moment, np.repeat(index, view.layout.taps)))
+            if view.taken is not None:
+                moment = moment * view.taken.columns[0, :, None] * view.taken.columns[0]
+            found.append(Consumer(view.given_rows[0], moment, np.repeat(index, view.layout.taps)))
     return found

@@ -17,7 +17,7 @@ from hwc_onnx.recovery.layer import LayerRecovery, Recovery, RepairedRows, Setti
 from hwc_onnx.recovery.on_demand import OnDemand
 from hwc_onnx.recovery.store import EntryStore
 
-ENTRY_VERSION = "2"
+ENTRY_VERSION = "3"
 """Part of every key: raised when the same setting would give other numbers."""
 
 SHARED_BYTES = 1 << 30
@@ -99,6 +99,7 @@ class Entries:
                     hasher.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
             kind = (ENTRY_VERSION, view.layout, parameters.takes_bias, self._recovery, self._portable)
             hasher.update(repr(kind).encode())
+            hasher.update(b"" if view.taken is None else view.taken.digest_bytes())
             self._digests[key] = hasher.hexdigest()
         return self._digests[key]
 
@@ -121,4 +122,5 @@ class Entries:
             self._recovery,
             self._portable,
             self._shared,
+            taken=view.taken,
         )

@@ -53,6 +53,18 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """What equalization multiplied a layer's rows with: `rows` [groups, rows] times `columns` [groups, d]."""
+
+    rows: F64
+    columns: F64
+
+    def digest_bytes(self) -> bytes:
+        """The factors as bytes."""
+        return self.rows.tobytes() + self.columns.tobytes()
+
+
+@dataclass(frozen=True)
 class RepairedRows:
     """Rows of one setting: integer `codes` [groups, rows, kept] and `scale` [groups, rows], or real rows (scale None).
 
@@ -86,8 +98,10 @@ class LayerRecovery:
         portable: bool = False,
         cache: ByteCache | None = None,
         prior: F64 | None = None,
+        taken: Taken | None = None,
     ) -> None:
         self.layout = layout
+        self.taken = taken
         self.rows = rows
         self.prior = prior
         self.bias = None if bias is None else np.asarray(bias, dtype=np.float64).reshape(-1)
@@ -203,7 +217,9 @@ class LayerRecovery:
         if not isinstance(found, tuple):
             plain = self._problem(setting, 0.0)
             if setting.mask.sequential:
-                keep, values = obs_select(plain.target, plain.factor, setting.ratio)
+                by = 1.0 if self.taken is None else self.taken.rows[:, :, None]
+                keep, values = obs_select(plain.target / by, plain.factor, setting.ratio)
+                values = values * by
             else:
                 keep = self._scored_mask(setting, plain.target)
                 values = obs_mask(plain.target, plain.factor, keep)
@@ -212,11 +228,15 @@ class LayerRecovery:
         return found
 
     def _scored_mask(self, setting: Setting, rows: F64) -> NDArray[np.bool_]:
-        """The mask by the algorithm's own scores for `rows` [groups, rows, kept]."""
+        """The mask by the algorithm's own scores for `rows` [groups, rows, kept], on the weights as they were given."""
         assert setting.mask is not None
         columns = slice(None) if setting.columns is None else setting.columns
         power = np.einsum("gdd->gd", self.statistics.fit.second_moment(False))[:, columns]
         inverse = np.einsum("gkd,gkd->gd", *(2 * (self._problem(setting, 0.0).factor,)))
+        if self.taken is not None:
+            by = self.taken.columns[:, columns]
+            rows = rows / (self.taken.rows[:, :, None] * by[:, None, :])
+            power, inverse = power * by**2, inverse / by**2
         shape = (-1, rows.shape[2])
         context = WeightContext(
             self.layout.taps,

@@ -75,9 +75,10 @@ class RowLayout:
             split = rows.reshape(self.groups, self.rows, self.channels, self.taps).transpose(0, 2, 1, 3)
             return np.ascontiguousarray(split).reshape(self.groups * self.channels, self.rows, *self.shape[2:])
         rest = [size for axis, size in enumerate(self.shape) if axis != self.output_axis]
-        place = 0 if self.stack == 1 else -1
-        rest[place] = 1
-        rest[place] = self.width // int(np.prod(rest, dtype=np.int64))
+        if rest:
+            place = -1 if self.stack > 1 else 0 if self.taps > 1 else rest.index(max(rest))
+            rest[place] = 1
+            rest[place] = self.width // int(np.prod(rest, dtype=np.int64))
         return np.ascontiguousarray(np.moveaxis(rows.reshape(self.outputs, *rest), 0, self.output_axis))
 
     def columns(self, channels: NDArray[np.int64]) -> NDArray[np.int64]:

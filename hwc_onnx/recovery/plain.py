@@ -29,6 +29,7 @@ def rounded(
     portable: bool,
     noise: float,
     bias: NDArray[np.float32] | None,
+    power_of_two: bool = False,
 ) -> RepairedRows:
     """The rows of `weight` (ONNX layout) at `bits`.
 
@@ -40,11 +41,13 @@ def rounded(
         portable: limit 8-bit codes to 63.
         noise: variance of the rounding error of each input.
         bias: handed on.
+        power_of_two: only such scales.
     """
     low, high = ranges_of(bits, portable)[0]
     ones = np.ones((layout.groups, layout.width))
-    found = [search_scale(rows, ones, low, high, STEPS[recovery]) for rows, _ in _row_blocks(weight, layout)]
-    scale = storable(np.concatenate(found, axis=1), layout.tied)
+    steps = STEPS[recovery]
+    found = [search_scale(rows, ones, low, high, steps, power_of_two) for rows, _ in _row_blocks(weight, layout)]
+    scale = storable(np.concatenate(found, axis=1), layout.tied, power_of_two)
     codes = np.empty((layout.groups, layout.rows, layout.width), np.int8)
     error = power = 0.0
     for rows, part in _row_blocks(weight, layout):

@@ -47,17 +47,21 @@ class Job:
     high: int
 
 
-def round_jobs(problem: Quadratic, jobs: Sequence[Job], settle: Callable[[F64], F64]) -> list[list[Variant]]:
-    """Two variants of every job; `settle` makes scales [groups, rows] storable."""
+def round_jobs(
+    problem: Quadratic, jobs: Sequence[Job], settle: Callable[[F64], F64], power_of_two: bool = False
+) -> list[list[Variant]]:
+    """Two variants of every job; `settle` makes scales [groups, rows] storable, the first are searched among powers of two."""
     size = max(1, problem.target.nbytes)
     at_once = max(1, STACK_BYTES // size)
     found: list[list[Variant]] = []
     for first in range(0, len(jobs), at_once):
-        found += _round(problem, jobs[first : first + at_once], settle)
+        found += _round(problem, jobs[first : first + at_once], settle, power_of_two)
     return found
 
 
-def _round(problem: Quadratic, jobs: Sequence[Job], settle: Callable[[F64], F64]) -> list[list[Variant]]:
+def _round(
+    problem: Quadratic, jobs: Sequence[Job], settle: Callable[[F64], F64], power_of_two: bool
+) -> list[list[Variant]]:
     rows, count = problem.target.shape[1], len(jobs)
     diagonal = np.einsum("gdd->gd", problem.matrix)
 
@@ -72,7 +76,8 @@ def _round(problem: Quadratic, jobs: Sequence[Job], settle: Callable[[F64], F64]
     if any(job.keep is not None for job in jobs):
         dense = np.ones(problem.target.shape, dtype=bool)
         keep = np.concatenate([dense if job.keep is None else job.keep for job in jobs], axis=1)
-    scale = each(np.concatenate([search_scale(job.values, diagonal, job.low, job.high) for job in jobs], axis=1))
+    first = [search_scale(job.values, diagonal, job.low, job.high, power_of_two=power_of_two) for job in jobs]
+    scale = each(np.concatenate(first, axis=1))
     codes = obs_round(values, problem.factor, keep, scale, low, high)
     scale = each(refit_scale(codes, scale, target, problem.matrix))
     stages = [(codes, scale)]

@@ -2,6 +2,9 @@
 
 First guess: over a grid of shrink factors, the scale with the least sum_j A_jj (w_j - q_j)^2. Refit: for codes c and
 target t, the error (t - s c) A (t - s c)^T is least at s = (c A t) / (c A c).
+
+Where scales must be powers of two, the first guess is over powers, and the refit goes to the power nearest to its optimum,
+which is the best one: the error is a parabola in s.
 """
 
 from __future__ import annotations
@@ -36,16 +39,26 @@ def ranges_of(bits: int, portable: bool = False) -> list[tuple[int, int]]:
     return [(low, high), (low - 1, high)] if bits <= 4 else [(low, high)]
 
 
-def search_scale(weight: F64, diagonal: F64, low: int, high: int, steps: int = 24) -> F64:
+OCTAVES = 3
+"""Powers of two tried below the one that covers the largest weight."""
+
+
+def search_scale(
+    weight: F64, diagonal: F64, low: int, high: int, steps: int = 24, power_of_two: bool = False
+) -> F64:
     """Scale per row [groups, rows] of `weight` [groups, rows, d], weighted by `diagonal` [groups, d].
 
-    Rows of zeros get scale 0; see `fill_dead`.
+    One step is the scale that covers the largest weight. Rows of zeros get scale 0; see `fill_dead`.
     """
     largest = np.maximum(weight.max(axis=2) / max(high, 1), weight.min(axis=2) / min(low, -1))
-    smallest_shrink = {1: 0.2, 2: 0.2, 3: 0.35, 7: 0.45, 15: 0.6}.get(high, 0.75)
+    if power_of_two:
+        largest = np.where(largest > 0, np.exp2(np.ceil(np.log2(np.where(largest > 0, largest, 1.0)))), 0.0)
+        shrinks = 0.5 ** np.arange(1 if steps == 1 else 1 + OCTAVES)
+    else:
+        shrinks = np.linspace(1.0, {1: 0.2, 2: 0.2, 3: 0.35, 7: 0.45, 15: 0.6}.get(high, 0.75), steps)
     best: F64 = largest.copy()
     best_error = np.full(largest.shape, np.inf)
-    for shrink in np.linspace(1.0, smallest_shrink, steps):
+    for shrink in shrinks:
         scale = largest * shrink
         divisor = np.where(scale > 0, scale, 1.0)[:, :, None]
         rounded = np.clip(np.rint(weight / divisor), low, high) * divisor
@@ -66,11 +79,18 @@ def refit_scale(codes: F64, scale: F64, target: F64, matrix: F64) -> F64:
     return refitted
 
 
-def storable(scale: F64, tied: bool) -> F64:
-    """Scales [groups, rows] as they can be stored: float32, one for all groups where they are `tied`, never zero."""
+def storable(scale: F64, tied: bool, power_of_two: bool = False) -> F64:
+    """Scales [groups, rows] as they can be stored: float32, one for all groups where they are `tied`, never zero.
+
+    With `power_of_two`, the nearest power by difference, not by ratio.
+    """
     if tied:
         scale = np.broadcast_to(scale.max(axis=0), scale.shape)
-    return fill_dead(scale).astype(np.float32).astype(np.float64)
+    filled = fill_dead(scale)
+    if power_of_two:
+        mantissa, exponent = np.frexp(filled)
+        filled = np.ldexp(1.0, exponent - (mantissa < 0.75))
+    return filled.astype(np.float32).astype(np.float64)
 
 
 def fill_dead(scale: F64, dead: NDArray[np.bool_] | None = None) -> F64:

@@ -9,6 +9,7 @@ optimisation level of ONNX Runtime (observed on 1.32) at the same result:
   scale that carries it; where another channel's scale cannot, the bias becomes a separate Add, which is exact. The Add
   behind a MatMul is no refuge (both become a Gemm, and the constant its bias), so there the channel is rounded again
   with the smallest scale that carries the bias; what this changes is below 2^-31 of the bias per product;
+- where the layer's scales are powers of two, so is what replaces them;
 - a weight left at 16 bits behind a quantized input is stored as INT16: a float one would be rounded to 8 bits, per
   tensor, by the runtime itself.
 """
@@ -16,6 +17,7 @@ optimisation level of ONNX Runtime (observed on 1.32) at the same result:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,8 @@ from hwc_onnx.quantization.bias_grid import bias_steps, round_bias, scale_floor
 from hwc_onnx.quantization.quantizer import QuantizedWeight
 from hwc_onnx.quantization.weights import minmax_scales, settle_scales, to_rows
 from hwc_onnx.rewrite.model_builder import ModelBuilder
+
+Real = TypeVar("Real", np.float32, np.float64)
 
 WIDE_LIMIT = 32767
 """Largest code of a 16-bit weight."""
@@ -65,6 +69,8 @@ def write_layer(
     bias, separate = weight.bias, False
     if bias is not None and input_scale is not None:
         floor = scale_floor(bias, input_scale, scale.size).astype(np.float32)
+        if _powers_of_two(scale):
+            floor = _next_power(floor)
         low = scale < floor * np.float32(1 - 1e-6)
         separate = layer.op_type != "MatMul" and bool(np.any(low & ~_dead_channels(codes, axis)))
         if layer.op_type == "MatMul" and low.any():
@@ -130,6 +136,8 @@ def _stored(
     values = weight.codes.astype(np.float32)
     rows = to_rows(values, layer.output_axis)
     peaks = minmax_scales(rows, 8) * 127 / WIDE_LIMIT
+    if _powers_of_two(np.array(input_scale)):
+        peaks = _next_power(peaks)
     scale = settle_scales(peaks, peaks == 0)
     wide = np.rint(values / _along(scale, layer.output_axis, values.ndim))
     wide = np.where((wide == 0) & (values != 0), np.sign(values), wide)
@@ -200,6 +208,17 @@ def _along(scale: NDArray[np.float32], axis: int | None, rank: int) -> NDArray[n
     if axis is not None:
         shape[axis] = -1
     return scale.reshape(shape)
+
+
+def _powers_of_two(scale: NDArray[np.floating]) -> bool:
+    """Whether all scales are powers of two."""
+    return bool(np.all(np.frexp(scale)[0] == 0.5))
+
+
+def _next_power(values: NDArray[Real]) -> NDArray[Real]:
+    """The least powers of two that are no smaller; zeros stay."""
+    found: NDArray[Real] = np.where(values > 0, np.exp2(np.ceil(np.log2(np.where(values > 0, values, 1)))), values)
+    return found.astype(values.dtype)
 
 
 def _dead_channels(codes: NDArray[np.integer], axis: int | None) -> NDArray[np.bool_]:

@@ -34,6 +34,7 @@ from hwc_onnx.search.layer_table import LayerTable
 from hwc_onnx.search.problem import ACCEPTED_ERRORS, Choices, Factor, Outcome, Unit
 from hwc_onnx.search.space import Space
 from hwc_onnx.search.units import Freedom, build_units, plan_with, searched_channels, searched_layers, searched_tensors
+from hwc_onnx.statistics_repair import StatisticsRepair
 from hwc_onnx.uniform import selected
 
 
@@ -64,6 +65,7 @@ class Objective:
         max_bytes: further limit on the file.
         seed: kept in the digests.
         calibration_samples: what the database was calibrated on; plans are refitted on them.
+        repair: mends stitched plans; None leaves them.
         on_event: hears about progress.
     """
 
@@ -91,6 +93,7 @@ class Objective:
         max_bytes: int | None = None,
         seed: int = 0,
         calibration_samples: Samples | None = None,
+        repair: StatisticsRepair | None = None,
         on_event: Listener | None = None,
     ) -> None:
         self.limit_points = limit_points
@@ -118,7 +121,7 @@ class Objective:
         self._space = Space(self._menus.units)
         self._costing.bind(self._menus, self._space)
         self._exact: dict[bytes, float] = {}
-        self._calibration = calibration_samples
+        self._calibration, self._repair = calibration_samples, repair
         self._refitted: dict[bytes, Stitched] = {}
 
     @property
@@ -178,7 +181,8 @@ class Objective:
         """The weights of a plan, as the database has them or refitted layer after layer (remembered)."""
         canonical = self._space.canonical(choices)
         if not refitted or self._calibration is None:
-            return self._database.stitch(self.plan_of(canonical))
+            stitched = self._database.stitch(self.plan_of(canonical))
+            return stitched if self._repair is None else self._repair(stitched)
         key = canonical.tobytes()
         if key not in self._refitted:
             plan = self.plan_of(canonical)
