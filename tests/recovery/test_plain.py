@@ -46,7 +46,7 @@ def test_blocks_of_rows_give_the_same_codes(
 def test_other_scales_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     right, same = both("conv", "none", 8, False)
     np.testing.assert_array_equal(right.scale, same.scale)
-    monkeypatch.setattr(plain, "storable", lambda scale, tied: scale * 1.01)
+    monkeypatch.setattr(plain, "storable", lambda scale, tied, power_of_two: scale * 1.01)
     _, wrong = both("conv", "none", 8, False)
     assert not np.array_equal(right.scale, wrong.scale)
 
