@@ -100,6 +100,7 @@ class Bench:
         portable: bool = False,
         calibration: int | None = None,
         opened: Opened | None = None,
+        equalized: bool = True,
     ) -> None:
         self._listener = on_event
         self.notes: list[str] = []
@@ -128,6 +129,7 @@ class Bench:
             recovery=recovery,
             portable=portable,
             ranges=ranges,
+            repairs=("equalize",) if equalized else (),
         )
         self.database = self.calibrated.database
         self.reference = self._reference(options)

@@ -9,6 +9,7 @@ follows from measured facts (`causes.py`); remedies are tried on the layer, and 
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -103,6 +104,7 @@ def why(
     plan: CompressionPlan | str | Path | None = None,
     spec: str | None = None,
     recovery: str | None = None,
+    repairs: Collection[str] | None = None,
     top: int = 10,
     split_seed: int | None = None,
     on_event: Listener | None = None,
@@ -115,6 +117,7 @@ def why(
         plan: a CompressionPlan or a plan file.
         spec: one setting for all layers instead, such as "w4a8" (default "w8a8"; see `uniform_plan`).
         recovery: as for `apply_plan`; default: the plan's own. Layers of a "sequential" plan are looked at with "full".
+        repairs: as for `apply_plan`; channel statistics are never mended here, so that each layer shows what it does.
         top: how many layers to look at; four times as many (at least 40), those of the largest output error, are measured
             alone to find them.
         split_seed: which samples calibrate and judge; default the plan's own.
@@ -152,6 +155,7 @@ def why(
         portable=chosen.portable,
         calibration=chosen.calibration.samples or None,
         opened=opened,
+        equalized="equalize" in (chosen.calibration.repairs if repairs is None else repairs),
     )
     for text in notes:
         bench.note(text)

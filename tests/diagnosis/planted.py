@@ -60,7 +60,7 @@ def large_bias(bias: float) -> onnx.ModelProto:
 
 def looked_at(model: onnx.ModelProto, spec: str, x: NDArray[np.float32] | None = None, **options: object) -> Why:
     """`why` on few samples."""
-    return why(model, spec=spec, data={"x": inputs() if x is None else x}, samples=128, **options)
+    return why(model, spec=spec, repairs=(), data={"x": inputs() if x is None else x}, samples=128, **options)
 
 
 def named(found: Why, key: str) -> tuple[str | None, set[str]]:
