@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from hwc_onnx.graph.layer_graph import Layer
 
 F32 = NDArray[np.float32]
+SPARSE = 4
+"""Where an image has more than so many pixels for each one that is read, they are read where they lie."""
 
 
 def patches_of(
@@ -69,8 +71,11 @@ def _gather(padded: F32, groups: int, rows: NDArray[np.int64], columns: NDArray[
     """Patches [groups, n, C/G * taps] at pixel `rows`, `columns` [images, positions, taps] of [N, C, Y, X]."""
     images, channels = padded.shape[:2]
     positions, taps = rows.shape[1:]
-    last = np.ascontiguousarray(padded.transpose(0, 2, 3, 1))
-    taken = last[np.arange(images)[:, None, None], rows, columns]
+    at = np.arange(images)[:, None, None]
+    if SPARSE * rows[0].size < padded[0, 0].size:
+        taken = padded[at, :, rows, columns]
+    else:
+        taken = np.ascontiguousarray(padded.transpose(0, 2, 3, 1))[at, rows, columns]
     split = taken.reshape(images * positions, taps, groups, channels // groups)
     return np.ascontiguousarray(split.transpose(2, 0, 3, 1)).reshape(groups, images * positions, -1)
 
@@ -89,7 +94,7 @@ def conv_patches(
     dims = layer.loop_dims
     x = _two_dimensional(np.asarray(x, dtype=np.float32))
     top, left, bottom, right = dims.pads
-    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right))) if any(dims.pads) else x
     (sy, sx), (dy, dx) = dims.stride, dims.dilation
     across = (padded.shape[3] - (dims.FX - 1) * dx - 1) // sx + 1
     down = (padded.shape[2] - (dims.FY - 1) * dy - 1) // sy + 1
