@@ -36,9 +36,17 @@ from .settings import Settings, shared_options
 )
 @click.option(
     "--ranges",
-    type=click.Choice(["minmax", "percentile", "mse"]),
-    help="How ranges of activations are chosen: all values seen, 0.01% cut off either tail, or least squared error."
+    type=click.Choice(["minmax", "percentile", "mse", "entropy"]),
+    help="How ranges of activations are chosen: all values seen, 0.01% cut off either tail, least squared error, or"
+    " least relative entropy."
     " Default: the plan's own; mse for a uniform setting.",
+)
+@click.option(
+    "--power-of-two-scales/--any-scales",
+    "power_of_two",
+    default=None,
+    help="Whether all scales are powers of two, for accelerators that requantize by shifts. Default: the plan's own; any"
+    " for a uniform setting.",
 )
 @click.option(
     "--repairs",
@@ -65,6 +73,7 @@ def apply(
     save_plan: str | None,
     recovery: str | None,
     ranges: str | None,
+    power_of_two: bool | None,
     repairs: str | None,
     data: str | None,
     metric: str | None,
@@ -102,6 +111,7 @@ def apply(
         data=data,
         recovery=recovery,
         ranges=ranges,
+        power_of_two=power_of_two,
         repairs=None if repairs is None else [name for name in repairs.split(",") if name not in ("", "none")],
         metric=metric,
         task=task,

@@ -26,8 +26,9 @@ from hwc_onnx.pruning.table import algorithm
 from hwc_onnx.quantization.quantizer import QuantizedWeight, QuantParams
 from hwc_onnx.quantization.ranges import Method, activation_params
 from hwc_onnx.recovery.byte_cache import ByteCache
-from hwc_onnx.recovery.channels import ChannelMaps, WeightView, choose_channels
+from hwc_onnx.recovery.channels import ChannelMaps, WeightView, choose_channels, features_of
 from hwc_onnx.recovery.entries import ROWS_BYTES, Entries, Parameters
+from hwc_onnx.recovery.folding import moved, stand_ins
 from hwc_onnx.recovery.layer import Recovery, RepairedRows, Setting, Taken
 from hwc_onnx.recovery.layout import RowLayout, layout_of
 from hwc_onnx.recovery.on_demand import OnDemand
@@ -68,7 +69,10 @@ class Stitched:
 
 
 class LayerDatabase:
-    """Entries of one model under one calibration."""
+    """Entries of one model under one calibration.
+
+    `symmetric` keeps activation zero points at 0, `power_of_two` all scales at powers of two.
+    """
 
     def __init__(
         self,
@@ -82,7 +86,10 @@ class LayerDatabase:
         portable: bool = False,
         ranges: Method = "mse",
         taken: Mapping[tuple[str, int], F64] | None = None,
+        symmetric: bool = False,
+        power_of_two: bool = False,
     ) -> None:
+        self.symmetric, self.power_of_two = symmetric, power_of_two
         self.graph, self.calibration = graph, calibration
         self.lanes, self.recovery, self.portable, self.ranges = lanes, recovery, portable, ranges
         self.maps = ChannelMaps(graph)
@@ -99,6 +106,8 @@ class LayerDatabase:
         self.parameters: Mapping[str, Parameters] = OnDemand(keys, self._parameters, _owned_bytes, ROWS_BYTES)
         self._rows: Mapping[str, F64] = OnDemand(keys, self._to_rows, lambda rows: rows.nbytes, ROWS_BYTES)
         self._layouts = {key: layout_of(self._layers[key]) for key in keys}
+        biases: Mapping[str, F64] = OnDemand(keys, self._bias, lambda bias: bias.nbytes, ROWS_BYTES)
+        self._features: dict[str, F64] = {}
         self.views = {
             key: WeightView(
                 self._layers[key],
@@ -106,10 +115,11 @@ class LayerDatabase:
                 self._rows,
                 calibration.layers.get(key),
                 taken_by(self._layers[key], self._layouts[key], self.taken),
+                biases,
             )
             for key in keys
         }
-        self.entries = Entries(self.views, self.parameters, cache_dir, recovery, portable)
+        self.entries = Entries(self.views, self.parameters, cache_dir, recovery, portable, power_of_two)
 
     def entry(
         self, key: str, config: LayerConfig, input_keep: Index | None = None, input_algorithm: str = "none"
@@ -189,7 +199,7 @@ class LayerDatabase:
             histogram = self.calibration.histograms[group.tensors[0]]
             for other in group.tensors[1:]:
                 histogram = histogram.merge(self.calibration.histograms[other])
-            self._params[memo] = activation_params(histogram, bits, self.ranges)
+            self._params[memo] = activation_params(histogram, bits, self.ranges, self.symmetric, self.power_of_two)
         return self._params[memo]
 
     def activation_density(self, tensor: str, bits: int) -> float:
@@ -289,13 +299,35 @@ class LayerDatabase:
         if layout.groups > 1 or (input_keep is not None and len(input_keep) == layout.channels):
             input_keep = None
         columns = None if input_keep is None else layout.columns(input_keep)
-        rescale, refit = 1.0, False
+        rescale, refit, into = 1.0, False, None
         if isinstance(source, CoarseAlgorithm) and input_keep is not None and self.recovery != "full":
             rescale = layout.channels / len(input_keep) if source.rescale else 1.0
             refit = source.refits
+            into = self._into(key, input_keep) if source.represent is not None else None
         noise = self.noise(self._layers[key].inputs[0], config.activation_bits)
         ratio = config.ratio if mask is not None and mask.pattern is None else 0.0
-        return Setting(config.weight_bits, mask, ratio, noise, columns, rescale, refit)
+        return Setting(config.weight_bits, mask, ratio, noise, columns, rescale, refit, into)
+
+    def _into(self, key: str, input_keep: Index) -> Index:
+        """For each column of the layer, the one that reads the channel which stands for its own, of those kept."""
+        layer, layout = self._layers[key], self._layouts[key]
+        target = np.arange(layout.channels, dtype=np.int64)
+        for root in self.maps.roots(layer, layer.input_axis):
+            index = self.maps.along(layer, layer.input_axis, root)
+            if index is None or len(index) != layout.channels:
+                continue
+            inside = index[input_keep]
+            stands = stand_ins(self._roots[root], self._features_of(root), np.unique(inside[inside >= 0]))
+            target = moved(index, stands, target)
+        into = np.arange(layout.width, dtype=np.int64)
+        into[layout.columns(np.arange(layout.channels))] = layout.columns(target)
+        return into
+
+    def _features_of(self, root: str) -> F64:
+        """What belongs to each channel of a group."""
+        if root not in self._features:
+            self._features[root] = features_of(self._roots[root], self.views, self.maps)
+        return self._features[root]
 
     def _untouched(self, key: str) -> Entry:
         """The layer as it is."""
@@ -313,7 +345,14 @@ class LayerDatabase:
             parameters = self.parameters[key]
             bias = None if parameters.bias is None else np.asarray(parameters.bias, np.float32)
             rows = rounded(
-                parameters.weight, self._layouts[key], setting.bits, self.recovery, self.portable, setting.noise, bias
+                parameters.weight,
+                self._layouts[key],
+                setting.bits,
+                self.recovery,
+                self.portable,
+                setting.noise,
+                bias,
+                self.power_of_two,
             )
             weight = self._put_away(key, quantized(rows, self._layouts[key], setting.bits))
             seconds = time.perf_counter() - started
@@ -326,6 +365,10 @@ class LayerDatabase:
         if not self._large or weight.codes.nbytes < external.SPILL_BYTES or external.lies_in_file(weight.codes):
             return weight
         return replace(weight, codes=cast(Codes, external.tensor_values(external.spill(key, weight.codes))))
+
+    def _bias(self, key: str) -> F64:
+        bias = self.parameters[key].bias
+        return np.zeros(self._layouts[key].outputs) if bias is None else np.asarray(bias, np.float64)
 
     def _to_rows(self, key: str) -> F64:
         return self._layouts[key].to_rows(self.parameters[key].weight)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hwc_onnx.errors import UsageError
-from hwc_onnx.pruning.table import COARSE, FINE, granularity
+from hwc_onnx.pruning.table import COARSE, FINE, ON_REQUEST, granularity
 from hwc_onnx.quantization.dialects import get_dialect
 
 _LISTS = frozenset({"algorithms", "granularity", "include", "exclude", "compare_accelerators"})
@@ -107,7 +107,8 @@ class Options:
     @property
     def pruning(self) -> tuple[str, ...]:
         """Names of the pruning algorithms that the search may use."""
-        known = tuple(self.algorithms) if self.algorithms is not None else (*FINE, *COARSE)
+        usual = [name for name in (*FINE, *COARSE) if name not in ON_REQUEST]
+        known = usual if self.algorithms is None else self.algorithms
         return tuple(name for name in known if name != "none" and granularity(name) in self.granularity)
 
     def config(self, model_digest: str, data_digest: str, accelerator_digest: str) -> dict[str, Any]:

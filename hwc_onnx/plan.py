@@ -59,7 +59,7 @@ class CalibrationRecord(BaseModel):
 
     `digest` covers the source and which of its samples calibrate, not those that a search measures on.
     `source` is its name without folders, so that the same data elsewhere gives the same plan. `recovery` is one of
-    `RECOVERIES`, `ranges` one of `RANGES`, `repairs` are of `REPAIRS`.
+    `RECOVERIES`, `ranges` one of `RANGES`, `repairs` are of `REPAIRS`. `power_of_two` says that all scales are such powers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +71,7 @@ class CalibrationRecord(BaseModel):
     ranges: Annotated[str, Field(pattern=f"^({'|'.join(RANGES)})$")] = "mse"
     recovery: Annotated[str, Field(pattern=f"^({'|'.join(RECOVERIES)})$")] = "full"
     repairs: tuple[Annotated[str, Field(pattern=f"^({'|'.join(REPAIRS)})$")], ...] = REPAIRS
+    power_of_two: bool = False
 
 
 class CompressionPlan(BaseModel):
@@ -142,7 +143,7 @@ class CompressionPlan(BaseModel):
         return cls.from_json(text, str(path))
 
 
-COARSE_ALGORITHMS = frozenset({"l1", "l2", "fpgm", "bernoulli", "reconstruct", "gram"})
+COARSE_ALGORITHMS = frozenset({"l1", "l2", "fpgm", "bernoulli", "reconstruct", "gram", "fold"})
 """Built-in algorithms that remove channels; `pruning/table.py` says where each one is."""
 
 NM_PATTERNS: Mapping[str, tuple[int, int]] = {"nm24": (2, 4), "nm48": (4, 8)}

@@ -150,6 +150,7 @@ class _Rebuilder:
             parameters.takes_bias,
             portable=self.database.portable,
             prior=old[:, :, columns],
+            power_of_two=self.database.power_of_two,
         )
         setting = self.database.setting(layer.key, self.stitched.plan.layers[layer.key])
         second_half = np.arange(old.shape[2], both.shape[2], dtype=np.int64)

@@ -35,6 +35,7 @@ from hwc_onnx.graph.read_qdq import BITS_KEY
 from hwc_onnx.normalize.pipeline import normalize
 from hwc_onnx.plan import REPAIRS, CompressionPlan, LayerConfig, with_plan
 from hwc_onnx.pruning.table import PATTERNS
+from hwc_onnx.quantization.dialects import get_dialect
 from hwc_onnx.rewrite.insert_qdq import Purpose
 from hwc_onnx.statistics_repair import StatisticsRepair
 from hwc_onnx.uniform import uniform
@@ -165,12 +166,13 @@ def calibrate(
     moments: bool = True,
     ranges: str = "mse",
     repairs: Collection[str] = REPAIRS,
+    power_of_two: bool = False,
 ) -> Calibrated:
     """Run the calibration samples once and set up the layer database and the INT8 baseline.
 
     Without `moments` only ranges are measured: enough for plans that round and do nothing else. `ranges` is
     how those of activations are chosen (`hwc_onnx.quantization.ranges`). `repairs` (of `REPAIRS`) are made with
-    recovery "full" only.
+    recovery "full" only. `power_of_two` keeps all scales at powers of two; a dialect without zero points gets symmetric ranges.
     """
     started = time.perf_counter()
     rng = np.random.default_rng([seed, 0xCA11])
@@ -187,6 +189,8 @@ def calibrate(
         portable=portable,
         ranges=ranges,  # type: ignore[arg-type]
         taken=equalized.factors,
+        symmetric=not get_dialect(dialect).zero_points,
+        power_of_two=power_of_two,
     )
     repair = StatisticsRepair(equalized.proto, opened.graph, database, samples) if "statistics" in repairs else None
     baseline = uniform(opened.graph, LayerConfig()).model_copy(

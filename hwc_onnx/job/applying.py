@@ -87,6 +87,7 @@ def apply_plan(
     recovery: str | None = None,
     ranges: str | None = None,
     repairs: Collection[str] | None = None,
+    power_of_two: bool | None = None,
     metric: Any = None,
     task: str | None = None,
     preset: str | None = None,
@@ -105,9 +106,10 @@ def apply_plan(
             before it); default: the plan's own. A model with operators of foreign domains takes "none" only, and 16-bit
             activations: it is neither calibrated nor measured.
         ranges: how the range of each stored tensor is chosen: "minmax" (all values seen), "percentile" (0.01% cut off either
-            tail) or "mse" (least squared error); default: the plan's own.
+            tail), "mse" (least squared error) or "entropy" (least relative entropy); default: the plan's own.
         repairs: with recovery "full" or "sequential", which of "equalize" (channels scaled to use their quantizers alike) and
             "statistics" (means and spreads of channels mended) are made; default: the plan's own.
+        power_of_two: whether all scales, of activations and of weights, are powers of two; default: the plan's own.
         metric, task, preset: as for `compress`; an INT8 baseline that the metric needs is built with the same repairs.
         accelerator: where the energy is computed.
         input_shapes: sizes of dynamic inputs.
@@ -125,6 +127,7 @@ def apply_plan(
     if unknown:
         raise UsageError(f"repairs: '{unknown[0]}'; choose from {', '.join(REPAIRS)}")
     repairs = tuple(name for name in REPAIRS if name in (chosen.calibration.repairs if repairs is None else repairs))
+    powers = chosen.calibration.power_of_two if power_of_two is None else power_of_two
     input_shapes = shapes_from_data(model, data, input_shapes)
     opened = open_float_model(model, input_shapes, to_run=False)
     if output is not None:
@@ -135,7 +138,7 @@ def apply_plan(
         notes.append("the plan was made for another file; it fits this model's layers and is applied as it is")
     obstacle = obstacle_to_running(opened.proto)
     if obstacle is not None:
-        return _without_running(opened, chosen, recovery, accelerator, notes, obstacle)
+        return _without_running(opened, chosen, recovery, powers, accelerator, notes, obstacle)
     seed = chosen.calibration.split_seed if split_seed is None else split_seed
     loaded = load_samples("synthetic" if data is None else data, opened.proto, preset, input_shapes, seed=seed)
     splits = make_splits(loaded, seed, calibration_size(loaded, chosen.calibration.samples))
@@ -157,7 +160,9 @@ def apply_plan(
         moments=recovery in ("full", "sequential") or any(c.algorithm != "none" for c in chosen.layers.values()),
         ranges=ranges,
         repairs=repairs,
+        power_of_two=powers,
     )
+notes += calibrated.calibration.remarks() if calibrated.database.recovery == "full" else []
     record = CalibrationRecord(
         source=Path(loaded.source).name,
         samples=len(splits.calibration),
@@ -166,6 +171,7 @@ def apply_plan(
         ranges=ranges,
         recovery=recovery,
         repairs=repairs,
+        power_of_two=powers,
     )
     complete = chosen.model_copy(
         update={
@@ -209,7 +215,13 @@ def apply_plan(
 
 
 def _without_running(
-    opened: Opened, plan: CompressionPlan, recovery: str, accelerator: str | Path, notes: list[str], obstacle: str
+    opened: Opened,
+    plan: CompressionPlan,
+    recovery: str,
+    power_of_two: bool,
+    accelerator: str | Path,
+    notes: list[str],
+    obstacle: str,
 ) -> Applied:
     """The weights of a model that ONNX Runtime cannot run, rounded; there is no drop, and activations count as dense."""
     where = f"{opened.loaded.path or 'model'}: {obstacle}"
@@ -219,7 +231,7 @@ def _without_running(
             "source_digest": opened.loaded.digest,
             "achieved": {},
             "activation_density": {},
-            "calibration": CalibrationRecord(recovery="none"),
+            "calibration": CalibrationRecord(recovery="none", power_of_two=power_of_two),
             "preprocess": {},
             "code_version": version,
         }

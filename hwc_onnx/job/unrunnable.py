@@ -35,6 +35,12 @@ def with_weights_rounded(opened: Opened, plan: CompressionPlan, recovery: str, o
             '(--uniform "w8a16" --recovery none), cut the model around this operator, or give it as a local function'
         )
     database = LayerDatabase(
-        opened.proto, opened.graph, Calibration({}, {}, 0), lanes=plan.lanes, recovery="none", portable=plan.portable
+        opened.proto,
+        opened.graph,
+        Calibration({}, {}, 0),
+        lanes=plan.lanes,
+        recovery="none",
+        portable=plan.portable,
+        power_of_two=plan.calibration.power_of_two,
     )
     return build(opened.proto, opened.graph, database, plan)

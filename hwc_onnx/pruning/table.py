@@ -24,10 +24,14 @@ COARSE: dict[str, str] = {
     "bernoulli": "hwc_onnx.pruning.bernoulli:ALGORITHM",
     "reconstruct": "hwc_onnx.pruning.reconstruct:ALGORITHM",
     "gram": "hwc_onnx.pruning.gram:ALGORITHM",
+    "fold": "hwc_onnx.pruning.fold:ALGORITHM",
 }
 
-WEIGHTS_ALONE = frozenset({NONE, "magnitude", "sensitivity", "l1", "l2", "fpgm", "bernoulli"})
+WEIGHTS_ALONE = frozenset({NONE, "magnitude", "sensitivity", "l1", "l2", "fpgm", "bernoulli", "fold"})
 """Names whose choice does not depend on the layers' inputs: they need no calibration."""
+
+ON_REQUEST = frozenset({"fold"})
+"""Names that a search takes up only where they are asked for."""
 
 PATTERNS: dict[str, tuple[int, int]] = {"nm24": (2, 4), "nm48": (4, 8)}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hwc_onnx.graph.layer_graph import FIXED, ChannelGroup, Layer, LayerGraph
 from hwc_onnx.plan import kept_of
 from hwc_onnx.pruning.base import CoarseAlgorithm, Consumer
+from hwc_onnx.recovery.folding import joined, representatives, shared_by_equals
 from hwc_onnx.recovery.layer import Taken
 from hwc_onnx.recovery.layout import RowLayout
 from hwc_onnx.recovery.statistics import F64, LayerStatistics, Moments
@@ -28,7 +29,7 @@ Index = NDArray[np.int64]
 class WeightView:
     """One layer's rows, layout and statistics, as the channel choice reads them; `all_rows` has the rows by layer key.
 
-    `measured` is None for a layer that was not calibrated: its inputs count as white. `taken` is what equalization
+    `all_biases` has the biases [outputs] of layers that have one. `measured` is None for a layer that was not calibrated: its inputs count as white. `taken` is what equalization
     multiplied the rows with: scores are those of the weights as they were given.
     """
 
@@ -37,6 +38,7 @@ class WeightView:
     all_rows: Mapping[str, F64]
     measured: LayerStatistics | None
     taken: Taken | None = None
+    all_biases: Mapping[str, F64] = field(default_factory=dict)
 
     @property
     def rows(self) -> F64:
@@ -47,6 +49,12 @@ class WeightView:
     def given_rows(self) -> F64:
         """The rows as they were before equalization."""
         return self.rows if self.taken is None else self.rows / (self.taken.rows[:, :, None] * self.taken.columns[:, None, :])
+
+    @property
+    def given_bias(self) -> F64:
+        """The bias [outputs] as it was before equalization; zeros where there is none."""
+        bias = self.all_biases.get(self.layer.key, np.zeros(self.layout.outputs))
+        return bias if self.taken is None else bias / self.taken.rows.reshape(-1)
 
     @cached_property
     def statistics(self) -> LayerStatistics:
@@ -107,6 +115,10 @@ def choose_channels(
     kept = kept_of(group, ratio, lanes)
     if kept >= group.channels:
         return np.arange(group.channels, dtype=np.int64)
+    seed = hashlib.sha256(f"{group.root}|{chosen.name}|{ratio:.6f}".encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(seed[:8], "little"))
+    if chosen.represent is not None:
+        return representatives(group, features_of(group, views, maps), chosen.represent, kept, rng)
     if chosen.select is not None:
         consumers = _consumers(group, views, maps)
         if consumers:
@@ -114,8 +126,6 @@ def choose_channels(
             if not group.parts:
                 return selected
             return _best_of_parts(group, np.isin(np.arange(group.channels), selected).astype(np.float64), kept)
-    seed = hashlib.sha256(f"{group.root}|{chosen.name}|{ratio:.6f}".encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(seed[:8], "little"))
     scores = np.zeros(group.channels)
     sides = ("consumers", "producers") if chosen.reads == "consumers" else ("producers", "consumers")
     for side in sides:
@@ -130,6 +140,13 @@ def choose_channels(
     return _best_of_parts(group, scores, kept)
 
 
+def features_of(group: ChannelGroup, views: Mapping[str, WeightView], maps: ChannelMaps) -> F64:
+    """What belongs to each channel of a group [channels, m]: the rows that make it with their biases, the columns that read it."""
+    made = joined(_matrices(group, views, maps, "producers", biases=True), group.channels)
+    read = joined(_matrices(group, views, maps, "consumers"), group.channels)
+    return np.concatenate([made, shared_by_equals(made, read)], axis=1)
+
+
 def _best_of_parts(group: ChannelGroup, scores: F64, kept: int) -> Index:
     """The channels with the highest scores, sorted; of each part as many as it keeps."""
     part_of = np.asarray(group.parts or (0,) * group.channels)
@@ -140,9 +157,9 @@ def _best_of_parts(group: ChannelGroup, scores: F64, kept: int) -> Index:
 
 
 def _matrices(
-    group: ChannelGroup, views: Mapping[str, WeightView], maps: ChannelMaps, side: str
+    group: ChannelGroup, views: Mapping[str, WeightView], maps: ChannelMaps, side: str, biases: bool = False
 ) -> list[tuple[F64, Index]]:
-    """(matrix [positions, m], group channel of each position) for every producer or consumer."""
+    """(matrix [positions, m], group channel of each position) for every producer or consumer; `biases` are one column more."""
     found = []
     for key in group.producers if side == "producers" else group.consumers:
         if key not in views:
@@ -154,7 +171,8 @@ def _matrices(
         if index is None:
             continue
         if axis == view.layer.output_axis:
-            found.append((view.given_rows.reshape(layout.outputs, -1), index))
+            rows = view.given_rows.reshape(layout.outputs, -1)
+            found.append((np.column_stack([rows, view.given_bias]) if biases else rows, index))
         else:
             by_channel = np.moveaxis(view.given_rows.reshape(layout.rows, layout.stack, layout.channels, layout.taps), 2, 0)
             found.append((np.ascontiguousarray(by_channel).reshape(layout.channels, -1), index))

@@ -45,9 +45,10 @@ class Entries:
         cache_dir: Path | None,
         recovery: Recovery,
         portable: bool,
+        power_of_two: bool = False,
     ) -> None:
         self._views, self._parameters = views, parameters
-        self._recovery, self._portable = recovery, portable
+        self._recovery, self._portable, self._power_of_two = recovery, portable, power_of_two
         self._store = EntryStore(cache_dir)
         self._shared = ByteCache(SHARED_BYTES)
         self._workers = OnDemand(views, self._worker, lambda worker: worker.rows.nbytes, ROWS_BYTES)
@@ -97,7 +98,8 @@ class Entries:
                 if array is not None:
                     hasher.update(str((array.shape, array.dtype)).encode())
                     hasher.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-            kind = (ENTRY_VERSION, view.layout, parameters.takes_bias, self._recovery, self._portable)
+            how = (self._recovery, self._portable, *(("power of two",) if self._power_of_two else ()))
+            kind = (ENTRY_VERSION, view.layout, parameters.takes_bias, *how)
             hasher.update(repr(kind).encode())
             hasher.update(b"" if view.taken is None else view.taken.digest_bytes())
             self._digests[key] = hasher.hexdigest()
@@ -108,6 +110,7 @@ class Entries:
         mask = "" if setting.mask is None else setting.mask.name
         numbers = (setting.bits, mask, f"{setting.ratio:.6f}", f"{setting.noise:.9e}", f"{setting.rescale:.9e}")
         columns = b"" if setting.columns is None else setting.columns.tobytes()
+        columns += b"" if setting.into is None else b"into" + setting.into.tobytes()
         text = repr((self._digest(key), numbers, setting.refit))
         return hashlib.sha256(text.encode() + columns).hexdigest()
 
@@ -123,4 +126,5 @@ class Entries:
             self._portable,
             self._shared,
             taken=view.taken,
+            power_of_two=self._power_of_two,
         )

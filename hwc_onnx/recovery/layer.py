@@ -20,6 +20,7 @@ from hwc_onnx.pruning.base import FineAlgorithm, WeightContext
 from hwc_onnx.recovery.bias import corrected_bias
 from hwc_onnx.recovery.byte_cache import ByteCache
 from hwc_onnx.recovery.coordinate import descend_values
+from hwc_onnx.recovery.folding import folded
 from hwc_onnx.recovery.layout import RowLayout
 from hwc_onnx.recovery.obs import obs_mask, obs_select
 from hwc_onnx.recovery.quadratic import Quadratic, output_error, output_power, quadratic_of
@@ -40,7 +41,8 @@ class Setting:
     """What a layer becomes. `mask` is a fine-grained algorithm or None; `noise` the variance of input rounding.
 
     `columns` are the kept columns of each group (None: all), `rescale` the factor on what is read where no repair
-    runs, `refit` asks for the least-squares refit to kept inputs even without other repairs.
+    runs, `refit` asks for the least-squares refit to kept inputs even without other repairs. `into` [d] names for each column
+    the one that its weights are added to where no repair runs (None: what is not kept is lost).
     """
 
     bits: int
@@ -50,6 +52,7 @@ class Setting:
     columns: NDArray[np.int64] | None = None
     rescale: float = 1.0
     refit: bool = False
+    into: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,10 @@ class LayerRecovery:
         cache: ByteCache | None = None,
         prior: F64 | None = None,
         taken: Taken | None = None,
+        power_of_two: bool = False,
     ) -> None:
         self.layout = layout
+        self.power_of_two = power_of_two
         self.taken = taken
         self.rows = rows
         self.prior = prior
@@ -151,7 +156,7 @@ class LayerRecovery:
                 for low, high in ranges_of(setting.bits, self.portable) if setting.bits < FLOAT_BITS else ():
                     jobs.append(Job(values, keep, low, high))
                     owner.append(key)
-            for key, pair in zip(owner, round_jobs(problem, jobs, self._settle), strict=True):
+            for key, pair in zip(owner, round_jobs(problem, jobs, self._settle, self.power_of_two), strict=True):
                 made[key] += pair
             for key in together:
                 self._remember(key, made[key], sum(variant.codes.nbytes for variant in made[key]))
@@ -182,7 +187,8 @@ class LayerRecovery:
 
     def _plain(self, setting: Setting) -> Variant:
         """Masks and rounding without any repair; "ranges" searches scales, "none" takes the largest weight."""
-        rows = self.rows if setting.columns is None else self.rows[:, :, setting.columns] * setting.rescale
+        rows = self.rows if setting.into is None else folded(self.rows, setting.into)
+        rows = rows if setting.columns is None else rows[:, :, setting.columns] * setting.rescale
         if setting.refit and setting.columns is not None:
             rows = self._problem(setting, 0.0).target
         if setting.mask is not None:
@@ -191,13 +197,13 @@ class LayerRecovery:
             return Variant(rows, None)
         low, high = ranges_of(setting.bits, self.portable)[0]
         ones = np.ones((self.layout.groups, rows.shape[2]))
-        scale = search_scale(rows, ones, low, high, STEPS[self.recovery])
+        scale = search_scale(rows, ones, low, high, STEPS[self.recovery], self.power_of_two)
         scale = self._settle(scale)
         return Variant(np.clip(np.rint(rows / scale[:, :, None]), low, high).astype(np.int8), scale)
 
     def _settle(self, scale: F64) -> F64:
         """Scales as they can be stored."""
-        return storable(scale, self.layout.tied)
+        return storable(scale, self.layout.tied, self.power_of_two)
 
     def _problem(self, setting: Setting, noise: float) -> Quadratic:
         key = ("problem", _bytes(setting.columns), noise)
