@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.tensors import run_tensors
 from hwc_onnx.accuracy.types import Samples
+from hwc_onnx.errors import DataError
 from hwc_onnx.graph.layer_graph import Layer, LayerGraph, Node
 from hwc_onnx.quantization.histogram import StreamingHistogram
 from hwc_onnx.recovery.layout import layout_of
@@ -34,6 +35,25 @@ class Calibration:
     layers: Mapping[str, LayerStatistics]
     histograms: Mapping[str, StreamingHistogram]
     samples: int
+
+    def remarks(self) -> list[str]:
+        """What the repairs cannot rely on, in words: layers with fewer patches than inputs, tensors that never vary."""
+        found = []
+        thin = {k: s.fit for k, s in self.layers.items() if s.fit.rows < s.fit.gram.shape[-1]}
+        if thin:
+            worst = min(thin, key=lambda key: thin[key].rows / thin[key].gram.shape[-1])
+            rows, width = thin[worst].rows, thin[worst].gram.shape[-1]
+            found.append(
+                f"{len(thin)} of {len(self.layers)} layers were seen with fewer input patches than they have inputs "
+                f"({worst}: {rows} of {width}); what the samples do not tell is damped, more samples repair better"
+            )
+        still = [name for name, seen in self.histograms.items() if seen.total and seen.minimum == seen.maximum]
+        if still:
+            found.append(
+                f"{len(still)} stored tensors have one value on all calibration samples ({still[0]}: "
+                f"{self.histograms[still[0]].minimum:g}); their ranges hold it and zero"
+            )
+        return found
 
     def digest(self) -> str:
         """SHA-256 of the layer statistics."""
@@ -68,6 +88,7 @@ def collect(
         rng: draws the positions.
 
     Raises:
+        DataError: values that are NaN or infinite; the message names the node and the sample.
         RuntimeFailure: ONNX Runtime cannot run the model.
     """
     collectors = _collectors(graph, samples, gram_rows, rng) if moments else {}
@@ -77,12 +98,25 @@ def collect(
         wanted.add(collector.source)
     names = sorted(name for name in wanted if graph.tensors[name].dtype.startswith("float"))
     sizes = {name: int(np.prod(graph.tensors[name].shape, dtype=np.int64)) for name in names}
+    makers = {output: node for node in graph.nodes for output in node.outputs}
     for name, first, array in run_tensors(proto, samples, names, sizes, threads, batch):
+        _check_finite(name, first, array, makers.get(name))
         if name in histograms and first < max(128, HISTOGRAM_ELEMENTS // max(sizes[name], 1)):
             histograms[name].update(array)
         for collector in collectors.values():
             collector.see(name, first, array)
     return Calibration({key: c.build() for key, c in collectors.items()}, histograms, len(samples))
+
+
+def _check_finite(name: str, first: int, array: NDArray[np.float32], maker: Node | None) -> None:
+    if np.isfinite(array).all():
+        return
+    bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
+    by = f"{maker.op_type} '{maker.name or maker.key}' gives" if maker is not None else f"input '{name}' has"
+    raise DataError(
+        f"calibration sample {first + int(bad[0])}: {by} values that are NaN or infinite ({len(bad)} samples of its batch); "
+        "check this sample and the weights around that node, or leave the sample out"
+    )
 
 
 class _LayerCollector:

@@ -57,6 +57,8 @@ class Running:
             portable=self.options.portable,
             dialect=self.options.dialect,
         )
+        for text in self.calibrated.calibration.remarks():
+            self.tell(Note(text))
         self.reference = self._reference(splits)
         limit, relative = self.options.drop_limit
         self.limit_points = self.reference.limit_points(limit, relative)

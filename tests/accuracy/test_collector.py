@@ -1,0 +1,57 @@
+"""Calibration says what it cannot rely on, and names the node and the sample of values that are not numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from hwc_onnx.accuracy.collector import Calibration, collect
+from hwc_onnx.accuracy.types import Samples
+from hwc_onnx.errors import DataError
+from hwc_onnx.graph.parse import parse
+from hwc_onnx.normalize.pipeline import normalize
+from tests import tiny_models
+from tests.tiny_models import Builder, head
+
+
+def collected(model: onnx.ModelProto, x: np.ndarray) -> Calibration:
+    proto = normalize(model)
+    return collect(proto, parse(proto), Samples({"x": x}, None), threads=1, rng=np.random.default_rng(0))
+
+
+def logarithm() -> onnx.ModelProto:
+    """Conv, then a Log that has no value for what is below -10."""
+    b = Builder(["batch", 3, 8, 8])
+    shifted = b.node("Add", b.conv("x", 3, 6), b.const(10.0))
+    return head(b, b.conv(b.node("Log", shifted), 6, 4), 4)
+
+
+def test_a_sample_that_gives_no_number_is_named_with_its_node() -> None:
+    x = tiny_models.feeds(logarithm(), 16)["x"]
+    x[11] = 1e3 * np.sign(x[11])
+    with pytest.raises(DataError, match=r"calibration sample 11: Log 'log\d+' gives values that are NaN or infinite"):
+        collected(logarithm(), x)
+
+
+def test_numbers_everywhere_are_taken() -> None:
+    """Twin of the above."""
+    x = tiny_models.feeds(logarithm(), 16)["x"]
+    assert collected(logarithm(), x).samples == 16
+
+
+def test_layers_seen_with_fewer_patches_than_inputs_are_counted() -> None:
+    made = tiny_models.flatten_gemm()
+    (few,) = [text for text in collected(made, tiny_models.feeds(made, 16)["x"]).remarks() if "patches" in text]
+    assert few.startswith("1 of 3 layers") and "12 of 96" in few
+    assert not any("patches" in text for text in collected(made, tiny_models.feeds(made, 256)["x"]).remarks())
+
+
+def test_tensors_that_never_vary_are_counted() -> None:
+    b = Builder(["batch", 3, 8, 8])
+    dead = b.node("Relu", b.node("Sub", b.node("Relu", b.conv("x", 3, 6)), b.const(1e6)))
+    model = head(b, b.conv(dead, 6, 4), 4)
+    x = tiny_models.feeds(model, 16)["x"]
+    assert any("one value on all calibration samples" in text for text in collected(model, x).remarks())
+    lively = tiny_models.chain()
+    assert not any("one value" in text for text in collected(lively, tiny_models.feeds(lively, 16)["x"]).remarks())
