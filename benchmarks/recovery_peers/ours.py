@@ -13,8 +13,9 @@ from hwc_onnx.plan import CompressionPlan
 from hwc_onnx.workspace import open_float_model
 
 PLAIN = "none"
-VARIANTS = (PLAIN, "full", "sequential")
-"""What `--recovery` says, in the order of the columns; the first is the plain baseline."""
+VARIANTS = (PLAIN, "alone", "full", "sequential")
+"""What `--recovery` says, in the order of the columns; the first is the plain baseline, "alone" is full without the
+repairs across layers."""
 
 
 def plan_of(model: Path, setting: Setting, variant: str) -> CompressionPlan:
@@ -37,8 +38,14 @@ def _within(plan: CompressionPlan, graph: LayerGraph, inside: bool) -> Compressi
 
 def write(judge: Judge, setting: Setting, variant: str, seed: int, out: Path) -> None:
     """Write the compressed model; the calibration samples are those that the peers get."""
+    alone = variant == "alone"
     applied = hwc_onnx.apply_plan(
-        judge.model, plan=plan_of(judge.model, setting, variant), data=judge.path, recovery=variant, split_seed=seed
+        judge.model,
+        plan=plan_of(judge.model, setting, variant),
+        data=judge.path,
+        recovery="full" if alone else variant,
+        repairs=() if alone else None,
+        split_seed=seed,
     )
     digest = judge.calibration(seed)[1]
     if applied.plan.calibration.digest != digest:

@@ -1,8 +1,8 @@
 """Round many versions of one layer at once.
 
 All versions (widths, code ranges, masks) of a layer share the matrix of the problem, so they are stacked as further
-rows and go through OBS rounding and coordinate descent together. Each version yields two variants: rounded, and
-rounded then descended.
+rows and go through OBS rounding and coordinate descent together. Each version yields variants: rounded, rounded then
+descended, and, where rows are short, searched.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hwc_onnx.recovery.closest import SHORT, closest_codes
 from hwc_onnx.recovery.coordinate import descend_codes
 from hwc_onnx.recovery.obs import obs_round
 from hwc_onnx.recovery.quadratic import Quadratic
@@ -50,7 +51,7 @@ class Job:
 def round_jobs(
     problem: Quadratic, jobs: Sequence[Job], settle: Callable[[F64], F64], power_of_two: bool = False
 ) -> list[list[Variant]]:
-    """Two variants of every job; `settle` makes scales [groups, rows] storable, the first are searched among powers of two."""
+    """Two or three variants of every job; `settle` makes scales [groups, rows] storable, the first are searched among powers of two."""
     size = max(1, problem.target.nbytes)
     at_once = max(1, STACK_BYTES // size)
     found: list[list[Variant]] = []
@@ -85,6 +86,11 @@ def _round(
         codes = descend_codes(codes, scale, target, problem.matrix, low, high, keep, SWEEPS)
         scale = each(refit_scale(codes, scale, target, problem.matrix))
     stages.append((codes, scale))
+    if codes.shape[2] <= SHORT:
+        for _ in range(ROUNDS):
+            codes = closest_codes(target, problem.matrix, scale, low, high, keep)
+            scale = each(refit_scale(codes, scale, target, problem.matrix))
+        stages.append((codes, scale))
     return [
         [
             Variant(stage[:, i * rows : (i + 1) * rows].astype(np.int8), scales[:, i * rows : (i + 1) * rows].copy())
