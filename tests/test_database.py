@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwc_onnx.database import Entry, LayerDatabase, select_outputs
+from hwc_onnx.database import Entry, LayerDatabase
 from hwc_onnx.errors import PlanError
 from hwc_onnx.plan import LayerConfig
+from hwc_onnx.recovery.layer_weight import select_outputs
 from hwc_onnx.uniform import parse_spec, uniform
 from tests import tiny_models
 from tests.pruning.prepared import Prepared, prepare
