@@ -162,7 +162,7 @@ def apply_plan(
         repairs=repairs,
         power_of_two=powers,
     )
-notes += calibrated.calibration.remarks() if calibrated.database.recovery == "full" else []
+    notes += calibrated.calibration.remarks() if calibrated.database.recovery == "full" else []
     record = CalibrationRecord(
         source=Path(loaded.source).name,
         samples=len(splits.calibration),
