@@ -101,6 +101,8 @@ class Bench:
         calibration: int | None = None,
         opened: Opened | None = None,
         equalized: bool = True,
+        power_of_two: bool = False,
+        dialect: str = "ort",
     ) -> None:
         self._listener = on_event
         self.notes: list[str] = []
@@ -130,6 +132,8 @@ class Bench:
             portable=portable,
             ranges=ranges,
             repairs=("equalize",) if equalized else (),
+            power_of_two=power_of_two,
+            dialect=dialect,
         )
         self.database = self.calibrated.database
         self.reference = self._reference(options)
@@ -161,6 +165,8 @@ class Bench:
             portable=self.database.portable,
             ranges=ranges or self.database.ranges,
             taken=self.database.taken,
+            symmetric=self.database.symmetric,
+            power_of_two=self.database.power_of_two,
         )
 
     def evaluate(

@@ -155,6 +155,8 @@ def why(
         portable=chosen.portable,
         calibration=chosen.calibration.samples or None,
         opened=opened,
+        power_of_two=chosen.calibration.power_of_two,
+        dialect=chosen.dialect,
         equalized="equalize" in (chosen.calibration.repairs if repairs is None else repairs),
     )
     for text in notes:
