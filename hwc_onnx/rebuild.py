@@ -10,8 +10,8 @@ Source: the asymmetric targets of He, Zhang & Sun (ICCV 2017), section 3.2, with
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -21,15 +21,16 @@ from hwc_onnx.accuracy.collector import collectable
 from hwc_onnx.accuracy.tensors import measured_densities, read_by
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.accuracy.walk import Walk
-from hwc_onnx.database import LayerDatabase, Stitched, quantized
+from hwc_onnx.database import LayerDatabase, Stitched
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, Layer, LayerGraph
 from hwc_onnx.plan import CompressionPlan
 from hwc_onnx.quantization.quantizer import QuantizedWeight
 from hwc_onnx.recovery.layer import LayerRecovery
+from hwc_onnx.recovery.layer_weight import quantized
 from hwc_onnx.recovery.layout import RowLayout
 from hwc_onnx.recovery.patches import patches_of
 from hwc_onnx.recovery.rounding import Variant
-from hwc_onnx.recovery.statistics import LayerStatistics, MomentsBuilder
+from hwc_onnx.recovery.statistics import F64, LayerStatistics, MomentsBuilder
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
 from hwc_onnx.rewrite.remove_channels import remove_channels
 
@@ -74,20 +75,22 @@ def rebuild(
     used = samples.take(slice(0, SAMPLES))
     weights = dict(stitched.weights)
     pruned = remove_channels(proto, graph, stitched.keep) if stitched.keep else proto
-    rebuilder = _Rebuilder(proto, graph, database, stitched, used, threads, batch, gram_rows, seed)
+    posing = Posing(proto, graph, database, stitched, used, threads, batch, gram_rows, seed)
     todo = [x for x in graph.layers if collectable(x) and plan.layers[x.key].weight_bits < FLOAT_BITS]
     for number, layer in enumerate(todo):
         compressed = insert_qdq(pruned, graph, weights, stitched.activations, plan.dialect, "measure")
-        weights[layer.key] = rebuilder.layer(layer, compressed, weights[layer.key], todo[number + 1 :])
+        posed = posing.layer(layer, compressed, weights[layer.key], todo[number + 1 :])
+        if posed is not None:
+            weights[layer.key] = _refitted(posed, database, layer, plan)
     final = insert_qdq(pruned, graph, weights, stitched.activations, plan.dialect)
     densities = measured_densities(final, graph, used, stitched.activations, threads=threads, batch=batch)
-    return replace(stitched, weights=weights, plan=_recorded(stitched.plan, weights, densities))
+    return replace(stitched, weights=weights, plan=recorded(stitched.plan, weights, densities))
 
 
-def _recorded(
+def recorded(
     plan: CompressionPlan, weights: Mapping[str, QuantizedWeight], densities: Mapping[str, float]
 ) -> CompressionPlan:
-    """The plan with the densities that the rebuilt network has."""
+    """The plan with the densities that a network with other weights has, of `weights` and of stored tensors."""
     achieved = {
         key: record.model_copy(update={"weight_density": weights[key].weight_density})
         for key, record in plan.achieved.items()
@@ -97,8 +100,44 @@ def _recorded(
     )
 
 
-class _Rebuilder:
-    """What stays the same from layer to layer."""
+@dataclass(frozen=True)
+class Posed:
+    """One layer behind a compressed prefix: make the outputs of the original from what the compressed layers give it.
+
+    `rows` [groups, rows, width + d] are the original rows followed by zeros, to be read with `statistics` of the original
+    inputs followed by the new ones; those are the columns `columns`. `prior` [groups, rows, d] holds the original rows on
+    what is kept of the inputs, `start` the codes and scales that the layer has, `bias` [outputs] its original bias.
+    """
+
+    layout: RowLayout
+    rows: F64
+    prior: F64
+    columns: Index
+    bias: NDArray[np.generic] | None
+    takes_bias: bool
+    statistics: LayerStatistics
+    start: Variant
+
+
+def _refitted(posed: Posed, database: LayerDatabase, layer: Layer, plan: CompressionPlan) -> QuantizedWeight:
+    """The layer's weight fitted again, row by row where that helps."""
+    worker = LayerRecovery(
+        posed.layout,
+        posed.rows,
+        posed.bias,
+        posed.statistics,
+        posed.takes_bias,
+        portable=database.portable,
+        prior=posed.prior,
+        power_of_two=database.power_of_two,
+    )
+    setting = database.setting(layer.key, plan.layers[layer.key])
+    rows = worker.build(replace(setting, columns=posed.columns, noise=0.0), posed.start)
+    return quantized(rows, posed.layout, setting.bits)
+
+
+class Posing:
+    """Poses the problem of one layer after the other (`Posed`); what stays the same between them."""
 
     def __init__(
         self,
@@ -121,17 +160,20 @@ class _Rebuilder:
 
     def layer(
         self, layer: Layer, compressed: onnx.ModelProto, weight: QuantizedWeight, ahead: Sequence[Layer]
-    ) -> QuantizedWeight:
-        """The layer's weight, refitted to its inputs in `compressed`; the layers `ahead` come later."""
+    ) -> Posed | None:
+        """The problem of `layer`, which has `weight`, behind its inputs in `compressed`; None where it cannot be posed.
+
+        The layers `ahead` will be asked for later.
+        """
         view, keep = self.database.views[layer.key], self.stitched.keep
         outputs = self.database.maps.kept(layer, layer.output_axis, keep)
         inputs = self.database.input_keep(layer.key, keep)
         alone = view.layout.groups > 1 and self.database.maps.kept(layer, layer.input_axis, keep) is not None
         if alone or view.layout.stack > 1:
-            return weight
+            return None
         cut = _cut(view.layout, outputs, inputs)
         if cut is None or weight.params is None:
-            return weight
+            return None
         layout, groups = cut
         statistics = self._paired(layer, compressed, layout, groups, ahead)
         flat = view.rows.reshape(view.layout.outputs, -1)
@@ -142,25 +184,13 @@ class _Rebuilder:
         bias = parameters.bias
         if bias is not None and outputs is not None:
             bias = bias[outputs]
-        worker = LayerRecovery(
-            layout,
-            both,
-            bias,
-            statistics,
-            parameters.takes_bias,
-            portable=self.database.portable,
-            prior=old[:, :, columns],
-            power_of_two=self.database.power_of_two,
-        )
-        setting = self.database.setting(layer.key, self.stitched.plan.layers[layer.key])
-        second_half = np.arange(old.shape[2], both.shape[2], dtype=np.int64)
         scale = np.asarray(weight.params.scale, dtype=np.float64).reshape(1 if layout.tied else layout.groups, -1)
-        rival = Variant(
+        start = Variant(
             layout.to_rows(weight.codes).astype(np.int8),
             np.broadcast_to(scale, (layout.groups, layout.rows)).copy(),
         )
-        rows = worker.build(replace(setting, columns=second_half, noise=0.0), rival)
-        return quantized(rows, layout, setting.bits)
+        second_half = np.arange(old.shape[2], both.shape[2], dtype=np.int64)
+        return Posed(layout, both, old[:, :, columns], second_half, bias, parameters.takes_bias, statistics, start)
 
     def _paired(
         self, layer: Layer, compressed: onnx.ModelProto, layout: RowLayout, groups: Index, ahead: Sequence[Layer]
@@ -168,6 +198,17 @@ class _Rebuilder:
         """Moments of the original inputs followed by the compressed ones, at the same positions."""
         width = self.database.views[layer.key].layout.width + layout.width
         builders = [MomentsBuilder(layout.groups, width) for _ in range(2)]
+        for parts in self.pairs(layer, compressed, layout, groups, ahead):
+            for builder, part in zip(builders, parts, strict=True):
+                if part.shape[1]:
+                    builder.add(part)
+        fit, heldout = (builder.build() for builder in builders)
+        return LayerStatistics(fit, heldout if heldout.rows else fit)
+
+    def pairs(
+        self, layer: Layer, compressed: onnx.ModelProto, layout: RowLayout, groups: Index, ahead: Sequence[Layer]
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Patches [groups, n, d] of both inputs of `layer` batch by batch: those to fit to, and those to judge by."""
         narrow = replace(layer, loop_dims=replace(layer.loop_dims, G=layout.groups))
         before, after = (
             walk.to(model, read_by(model, self.graph, layer), [read_by(model, self.graph, later) for later in ahead])
@@ -176,13 +217,8 @@ class _Rebuilder:
         for (images, original), (_, new) in zip(before, after, strict=True):
             pair = self._patches(layer, original, images.start)[groups], self._patches(narrow, new, images.start)
             patches = np.concatenate(pair, axis=2)
-            fitted = min(max(self.fitted - images.start, 0), len(images))
-            cut = fitted * (patches.shape[1] // len(images))
-            for builder, part in zip(builders, (patches[:, :cut], patches[:, cut:]), strict=True):
-                if part.shape[1]:
-                    builder.add(part)
-        fit, heldout = (builder.build() for builder in builders)
-        return LayerStatistics(fit, heldout if heldout.rows else fit)
+            cut = min(max(self.fitted - images.start, 0), len(images)) * (patches.shape[1] // len(images))
+            yield patches[:, :cut], patches[:, cut:]
 
     def _patches(self, layer: Layer, array: NDArray[np.float32], first: int) -> NDArray[np.float32]:
         """Patches of a batch of the layer's input; the positions depend on the seed and the batch only."""
