@@ -2,8 +2,7 @@
 
 Entries of the layer database know nothing of one another; what the first layers get wrong shifts and scales the inputs
 of the later ones. The mean and the spread of each output channel show most of it, and both are free to mend: the spread
-with the scale of the channel's weights, the mean with its bias (rewrite/channel_repair.py has the formulas). Scales that are
-powers of two stay, and means alone are mended.
+with the scale of the channel's weights, the mean with its bias (rewrite/channel_repair.py has the formulas).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from hwc_onnx.database import LayerDatabase, Stitched
 from hwc_onnx.errors import RuntimeFailure
 from hwc_onnx.graph.layer_graph import Layer, LayerGraph
 from hwc_onnx.quantization.quantizer import QuantizedWeight, QuantParams
-from hwc_onnx.rewrite.channel_repair import STRONGEST, ChannelTarget, mending, with_means
+from hwc_onnx.rewrite.channel_repair import ChannelTarget, mending, with_means
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
 from hwc_onnx.rewrite.remove_channels import remove_channels
 
@@ -75,8 +74,7 @@ class StatisticsRepair:
             pruned, self._graph, stitched.weights, stitched.activations, stitched.plan.dialect, "measure"
         )
         try:
-            strongest = 1.0 if self._database.power_of_two else STRONGEST
-            model, names = mending(candidate, {self._tensors[key]: t for key, t in targets.items()}, strongest)
+            model, names = mending(candidate, {self._tensors[key]: target for key, target in targets.items()})
             values = self._run(model, names)
         except RuntimeFailure:
             return stitched

@@ -172,11 +172,13 @@ def calibrate(
 
     Without `moments` only ranges are measured: enough for plans that round and do nothing else. `ranges` is
     how those of activations are chosen (`hwc_onnx.quantization.ranges`). `repairs` (of `REPAIRS`) are made with
-    recovery "full" only. `power_of_two` keeps all scales at powers of two; a dialect without zero points gets symmetric ranges.
+    recovery "full" only. `power_of_two` keeps all scales at powers of two, which leaves "statistics" out: means alone, without
+    the spreads that scales mend, do harm. A dialect without zero points gets symmetric ranges.
     """
     started = time.perf_counter()
     rng = np.random.default_rng([seed, 0xCA11])
     repairs = repairs if recovery == "full" and moments else ()
+    repairs = [name for name in repairs if not (power_of_two and name == "statistics")]
     equalized = equalize(opened.proto, opened.graph, samples) if "equalize" in repairs else Equalized(opened.proto)
     found = collect(equalized.proto, opened.graph, samples, moments=moments, rng=rng)
     database = LayerDatabase(

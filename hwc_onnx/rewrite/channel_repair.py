@@ -53,15 +53,13 @@ def with_means(proto: onnx.ModelProto, axes: Mapping[str, tuple[int, int]]) -> t
     return writer.model(), writer.outputs
 
 
-def mending(
-    proto: onnx.ModelProto, targets: Mapping[str, ChannelTarget], strongest: float = STRONGEST
-) -> tuple[onnx.ModelProto, list[str]]:
-    """The model that mends the tensors of `targets`, with outputs m, k d and a of each, in order; `strongest` bounds a and 1 / a."""
+def mending(proto: onnx.ModelProto, targets: Mapping[str, ChannelTarget]) -> tuple[onnx.ModelProto, list[str]]:
+    """The model that mends the tensors of `targets`, with outputs m, k d and a of each, in order."""
     writer = _Writer(proto)
     for name, target in targets.items():
         raw = writer.part(name)
         means, mean, centred, variance = writer.statistics(raw, name, target.rank, target.axis)
-        shift, factor = writer.correction(name, target, means, variance, strongest)
+        shift, factor = writer.correction(name, target, means, variance)
         scaled = writer.add("Mul", [centred, factor], name + "_scaled")
         moved = writer.add("Sub", [mean, shift], name + "_moved")
         writer.add("Add", [scaled, moved], name, exact=True)
@@ -101,9 +99,7 @@ class _Writer:
         square = self.add("Mul", [centred, centred], name + "_square")
         return means, mean, centred, self.mean(square, [0, *inner], name + "_variance")
 
-    def correction(
-        self, name: str, target: ChannelTarget, means: str, variance: str, strongest: float
-    ) -> tuple[str, str]:
+    def correction(self, name: str, target: ChannelTarget, means: str, variance: str) -> tuple[str, str]:
         """The shift k d and the factor a."""
         images = len(target.means)
         shape = [1] * target.rank
@@ -123,8 +119,8 @@ class _Writer:
         wanted = self.constant(name + "_wanted", (target.variance + lean).astype(np.float32).reshape(shape))
         seen = self.add("Add", [variance, self.number(lean)], name + "_seen")
         root = self.add("Sqrt", [self.add("Div", [wanted, seen], name + "_quotient")], name + "_root")
-        bounded = self.add("Max", [root, self.number(1.0 / strongest)], name + "_bounded")
-        return kept, self.add("Min", [bounded, self.number(strongest)], name + "_factor")
+        bounded = self.add("Max", [root, self.number(1.0 / STRONGEST)], name + "_bounded")
+        return kept, self.add("Min", [bounded, self.number(STRONGEST)], name + "_factor")
 
     def mean(self, source: str, axes: list[int], name: str) -> str:
         """ReduceMean that keeps the axes."""
