@@ -33,7 +33,7 @@ from hwc_onnx.recovery.layer import Recovery, Setting
 from hwc_onnx.recovery.layer_weight import quantized, select_outputs, taken_by
 from hwc_onnx.recovery.layout import layout_of
 from hwc_onnx.recovery.on_demand import OnDemand
-from hwc_onnx.recovery.plain import rounded
+from hwc_onnx.recovery.plain import rounded, white_mask
 from hwc_onnx.recovery.statistics import F64
 
 Index = NDArray[np.int64]
@@ -136,7 +136,7 @@ class LayerDatabase:
         bits = config.weight_bits
         if bits >= FLOAT_BITS and setting.mask is None and setting.columns is None:
             return self._untouched(key)
-        if self.recovery != "full" and self.views[key].measured is None and setting.mask is None is setting.columns:
+        if self._unseen(key, setting):
             return self._rounded_only(key, setting, started)
         rows = self.entries.rows(key, setting)
         if setting.columns is not None:
@@ -164,7 +164,8 @@ class LayerDatabase:
         wanted: dict[str, list[Setting]] = {}
         for key, config, input_keep, input_algorithm in requests:
             setting = self.setting(key, config, input_keep, input_algorithm)
-            if config.weight_bits < FLOAT_BITS or setting.mask is not None or setting.columns is not None:
+            changed = config.weight_bits < FLOAT_BITS or setting.mask is not None or setting.columns is not None
+            if changed and not self._unseen(key, setting):
                 wanted.setdefault(key, []).append(setting)
         return self.entries.prepare(wanted, workers or usable_threads(), on_done)
 
@@ -338,24 +339,38 @@ class LayerDatabase:
         density = float(np.count_nonzero(weight)) / max(weight.size, 1)
         return Entry(QuantizedWeight(weight, None, bias, density), 0.0, 0.0, density, 0.0)
 
+    def _unseen(self, key: str, setting: Setting) -> bool:
+        """Whether nothing but masking and rounding can be done: there are no statistics to repair with."""
+        return self.views[key].measured is None and setting.into is None and not setting.refit
+
     def _rounded_only(self, key: str, setting: Setting, started: float) -> Entry:
-        """A layer that is rounded and nothing else, without statistics: some rows at a time."""
-        name = (key, setting.bits, setting.noise)
+        """A layer without statistics: masked and rounded, some rows at a time."""
+        columns = b"" if setting.columns is None else setting.columns.tobytes()
+        mask = None if setting.mask is None else setting.mask.name
+        name = (key, setting.bits, setting.noise, mask, setting.ratio, columns, setting.rescale)
         found: Entry | None = self._rounded.get(name)
         if found is None:
             parameters = self.parameters[key]
             bias = None if parameters.bias is None else np.asarray(parameters.bias, np.float32)
+            layout, keep = self._layouts[key], None
+            if setting.mask is not None:
+                keep = white_mask(parameters.weight, layout, setting.mask, setting.ratio, setting.columns)
             rows = rounded(
                 parameters.weight,
-                self._layouts[key],
+                layout,
                 setting.bits,
-                self.recovery,
+                "ranges" if self.recovery == "full" else self.recovery,
                 self.portable,
                 setting.noise,
                 bias,
                 self.power_of_two,
+                setting.columns,
+                setting.rescale,
+                keep,
             )
-            weight = self._put_away(key, quantized(rows, self._layouts[key], setting.bits))
+            if setting.columns is not None:
+                layout = replace(layout, channels=len(setting.columns) // (layout.taps * layout.stack))
+            weight = self._put_away(key, quantized(rows, layout, setting.bits))
             seconds = time.perf_counter() - started
             found = Entry(weight, rows.error_heldout, rows.error_fit, weight.weight_density, seconds)
             self._rounded.put(name, found, 0 if external.lies_in_file(weight.codes) else weight.codes.nbytes)

@@ -21,20 +21,25 @@ from hwc_onnx.graph.layer_graph import Layer, LayerGraph, Node
 from hwc_onnx.quantization.histogram import StreamingHistogram
 from hwc_onnx.recovery.layout import layout_of
 from hwc_onnx.recovery.patches import patches_of
-from hwc_onnx.recovery.statistics import LayerStatistics, MomentsBuilder
+from hwc_onnx.recovery.statistics import LayerStatistics, MomentsBuilder, Room
 
 HELDOUT_SHARE = 0.25
+GRAM_BYTES = 1 << 30
+"""Gram matrices of all layers above this lie in temporary files."""
+WIDEST = 12288
+"""A layer with more inputs than this (1.2 GB a matrix) is not seen; it is rounded without repair."""
 HISTOGRAM_ELEMENTS = 4 << 20
 """About so many values of each tensor enter its histogram, from as many whole images as that takes (at least 128)."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Statistics by layer key and histograms by tensor name, from `samples` images."""
+    """Statistics by layer key and histograms by tensor name, from `samples` images; `unseen` layers were too wide."""
 
     layers: Mapping[str, LayerStatistics]
     histograms: Mapping[str, StreamingHistogram]
     samples: int
+    unseen: tuple[str, ...] = ()
 
     def remarks(self) -> list[str]:
         """What the repairs cannot rely on, in words: layers with fewer patches than inputs, tensors that never vary."""
@@ -46,6 +51,11 @@ class Calibration:
             found.append(
                 f"{len(thin)} of {len(self.layers)} layers were seen with fewer input patches than they have inputs "
                 f"({worst}: {rows} of {width}); what the samples do not tell is damped, more samples repair better"
+            )
+        if self.unseen:
+            found.append(
+                f"{len(self.unseen)} layers have more than {WIDEST:,} inputs to each output ({self.unseen[0]}); they are rounded "
+                "and pruned, not repaired"
             )
         still = [name for name, seen in self.histograms.items() if seen.total and seen.minimum == seen.maximum]
         if still:
@@ -105,7 +115,8 @@ def collect(
             histograms[name].update(array)
         for collector in collectors.values():
             collector.see(name, first, array)
-    return Calibration({key: c.build() for key, c in collectors.items()}, histograms, len(samples))
+    unseen = tuple(layer.key for layer in graph.layers if moments and layer.weight is not None and _too_wide(layer))
+    return Calibration({key: c.build() for key, c in collectors.items()}, histograms, len(samples), unseen)
 
 
 def _check_finite(name: str, first: int, array: NDArray[np.float32], maker: Node | None) -> None:
@@ -122,11 +133,13 @@ def _check_finite(name: str, first: int, array: NDArray[np.float32], maker: Node
 class _LayerCollector:
     """Gathers one layer's moments from its input tensor."""
 
-    def __init__(self, layer: Layer, node: Node, heldout_from: int, per_image: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self, layer: Layer, node: Node, heldout_from: int, per_image: int, rng: np.random.Generator, room: Room
+    ) -> None:
         layout = layout_of(layer)
         self.layer, self.node, self.source = layer, node, layer.inputs[0]
         self._heldout_from, self._per_image, self._rng = heldout_from, per_image, rng
-        self._moments = [MomentsBuilder(layout.groups, layout.width) for _ in range(2)]
+        self._moments = [MomentsBuilder(layout.groups, layout.width, room) for _ in range(2)]
 
     def see(self, name: str, first: int, array: NDArray[np.float32]) -> None:
         """Take in a batch of tensor `name` whose first sample is number `first`."""
@@ -143,9 +156,15 @@ class _LayerCollector:
 
 
 def collectable(layer: Layer) -> bool:
-    """Whether moments describe the layer: its weight is one matrix (per group), with at most two kernel axes."""
+    """Whether moments describe the layer: its weight is one matrix (per group) of at most `WIDEST` columns, with at most two
+    kernel axes.
+    """
     axes = (3, 4) if layer.op_type in ("Conv", "ConvTranspose") else (2,)
-    return layer.weight is not None and len(layer.weight_shape) in axes
+    return layer.weight is not None and len(layer.weight_shape) in axes and not _too_wide(layer)
+
+
+def _too_wide(layer: Layer) -> bool:
+    return layout_of(layer).width > WIDEST
 
 
 def _collectors(
@@ -157,7 +176,8 @@ def _collectors(
     per_image = max(1, -(-gram_rows // fitted))
     layers = [layer for layer in graph.layers if collectable(layer)]
     generators = rng.spawn(len(layers))
+    room = Room(GRAM_BYTES)
     return {
-        layer.key: _LayerCollector(layer, nodes[layer.key], fitted, per_image, generator)
+        layer.key: _LayerCollector(layer, nodes[layer.key], fitted, per_image, generator, room)
         for layer, generator in zip(layers, generators, strict=True)
     }

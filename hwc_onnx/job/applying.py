@@ -23,6 +23,7 @@ from hwc_onnx.export import Written, serializable, write_model
 from hwc_onnx.files import write_atomic
 from hwc_onnx.graph.domains import obstacle_to_running
 from hwc_onnx.job.compression import check_output
+from hwc_onnx.job.polishing import Polishing
 from hwc_onnx.job.unrunnable import with_weights_rounded
 from hwc_onnx.plan import (
     RANGES,
@@ -34,6 +35,8 @@ from hwc_onnx.plan import (
     check_plan,
     with_plan,
 )
+from hwc_onnx.polish import Polished
+from hwc_onnx.pruning.table import WEIGHTS_ALONE
 from hwc_onnx.rebuild import rebuild
 from hwc_onnx.result import versions
 from hwc_onnx.uniform import uniform
@@ -52,7 +55,10 @@ from hwc_onnx.workspace import (
 
 @dataclass(frozen=True)
 class Applied:
-    """A plan carried out: the model, the plan with what it achieved, its costs and, with data, its drop."""
+    """A plan carried out: the model, the plan with what it achieved, its costs and, with data, its drop.
+
+    `polished` says what a polish cost and gained, None where there was none.
+    """
 
     proto: onnx.ModelProto
     plan: CompressionPlan
@@ -66,6 +72,7 @@ class Applied:
     original_bytes: int
     real_data: bool
     source: Path | None = None
+    polished: Polished | None = None
 
     def save(self, path: str | Path | None = None) -> Written:
         """Write the model; default `<stem>.hwc.onnx` in the current folder."""
@@ -88,6 +95,7 @@ def apply_plan(
     ranges: str | None = None,
     repairs: Collection[str] | None = None,
     power_of_two: bool | None = None,
+    polish: bool | None = None,
     metric: Any = None,
     task: str | None = None,
     preset: str | None = None,
@@ -110,6 +118,8 @@ def apply_plan(
         repairs: with recovery "full" or "sequential", which of "equalize" (channels scaled to use their quantizers alike) and
             "statistics" (means and spreads of channels mended) are made; default: the plan's own.
         power_of_two: whether all scales, of activations and of weights, are powers of two; default: the plan's own.
+        polish: with recovery "full" or "sequential", whether layers of at most 4 weight bits are rounded up or down anew (AdaRound)
+            where that measures better on samples of the search split; default: the plan's own.
         metric, task, preset: as for `compress`; an INT8 baseline that the metric needs is built with the same repairs.
         accelerator: where the energy is computed.
         input_shapes: sizes of dynamic inputs.
@@ -128,6 +138,9 @@ def apply_plan(
         raise UsageError(f"repairs: '{unknown[0]}'; choose from {', '.join(REPAIRS)}")
     repairs = tuple(name for name in REPAIRS if name in (chosen.calibration.repairs if repairs is None else repairs))
     powers = chosen.calibration.power_of_two if power_of_two is None else power_of_two
+    if polish and recovery not in ("full", "sequential"):
+        raise UsageError(f"polish: goes on from repaired layers, and recovery {recovery} repairs none; choose full or sequential")
+    polish = (chosen.calibration.polish if polish is None else polish) and recovery in ("full", "sequential")
     input_shapes = shapes_from_data(model, data, input_shapes)
     opened = open_float_model(model, input_shapes, to_run=False)
     if output is not None:
@@ -157,7 +170,7 @@ def apply_plan(
         recovery="full" if recovery == "sequential" else recovery,
         portable=chosen.portable,
         dialect=chosen.dialect,
-        moments=recovery in ("full", "sequential") or any(c.algorithm != "none" for c in chosen.layers.values()),
+        moments=recovery in ("full", "sequential") or any(c.algorithm not in WEIGHTS_ALONE for c in chosen.layers.values()),
         ranges=ranges,
         repairs=repairs,
         power_of_two=powers,
@@ -188,6 +201,10 @@ def apply_plan(
         stitched = rebuild(calibrated.proto, opened.graph, complete, database, splits.calibration)
     else:
         stitched = calibrated.stitch(complete)
+    polished = Polishing(opened, calibrated, splits, metric, task)(stitched) if polish else None
+    if polished is not None:
+        stitched = polished.stitched
+        notes.append(polished.note())
     candidate = assemble(calibrated.proto, opened.graph, stitched)
     cost_model = CostModel(load_profile(accelerator))
     unquantized, baseline, cost = costs(cost_model, opened, calibrated, candidate.plan)
@@ -211,6 +228,7 @@ def apply_plan(
         opened.loaded.file_bytes,
         splits.real,
         original,
+        polished,
     )
 
 

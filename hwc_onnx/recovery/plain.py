@@ -1,17 +1,20 @@
-"""A weight rounded without any repair, some rows at a time: it may be larger than the memory that is left.
+"""A weight masked and rounded without any repair, some rows at a time: it may be larger than the memory that is left.
 
-The result is that of `LayerRecovery` for recovery "none" and "ranges". Without moments of the inputs, errors are those on
-white inputs: the squared difference of the weights over the squared weights.
+The result is that of `LayerRecovery` for recovery "none" and "ranges". Without moments of the inputs there is nothing to
+repair with, and errors are those on white inputs: the squared difference of the weights over the squared weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.graph.external import BLOCK_BYTES
+from hwc_onnx.graph.layer_graph import FLOAT_BITS
+from hwc_onnx.pruning.base import FineAlgorithm, WeightContext
 from hwc_onnx.recovery.layer import STEPS, RepairedRows
 from hwc_onnx.recovery.layout import RowLayout
 from hwc_onnx.recovery.scales import ranges_of, search_scale, storable
@@ -30,8 +33,11 @@ def rounded(
     noise: float,
     bias: NDArray[np.float32] | None,
     power_of_two: bool = False,
+    columns: NDArray[np.int64] | None = None,
+    rescale: float = 1.0,
+    keep: NDArray[np.bool_] | None = None,
 ) -> RepairedRows:
-    """The rows of `weight` (ONNX layout) at `bits`.
+    """The rows of `weight` (ONNX layout) at `bits`; real numbers at 16.
 
     Args:
         weight: the weight as it is; read some rows at a time.
@@ -42,28 +48,58 @@ def rounded(
         noise: variance of the rounding error of each input.
         bias: handed on.
         power_of_two: only such scales.
+        columns: columns of each group that stay (None: all), multiplied by `rescale`.
+        keep: positions [groups, rows, kept columns] that need not be zero, None for all.
     """
-    low, high = ranges_of(bits, portable)[0]
-    ones = np.ones((layout.groups, layout.width))
-    steps = STEPS[recovery]
-    found = [search_scale(rows, ones, low, high, steps, power_of_two) for rows, _ in _row_blocks(weight, layout)]
-    scale = storable(np.concatenate(found, axis=1), layout.tied, power_of_two)
-    codes = np.empty((layout.groups, layout.rows, layout.width), np.int8)
+    blocks = partial(_row_blocks, weight, layout, columns, rescale, keep)
+    width = layout.width if columns is None else len(columns)
+    scale = None
+    if bits < FLOAT_BITS:
+        low, high = ranges_of(bits, portable)[0]
+        ones, steps = np.ones((layout.groups, width)), STEPS[recovery]
+        found = [search_scale(rows, ones, low, high, steps, power_of_two) for rows, _, _ in blocks()]
+        scale = storable(np.concatenate(found, axis=1), layout.tied, power_of_two)
+    codes = np.empty((layout.groups, layout.rows, width), np.float32 if scale is None else np.int8)
     error = power = 0.0
-    for rows, part in _row_blocks(weight, layout):
-        by = scale[:, part, None]
-        made = np.clip(np.rint(rows / by), low, high)
-        codes[:, part] = made
-        made *= by
-        error += noise * float(np.square(made).sum()) + float(np.square(rows - made).sum())
-        power += float(np.square(rows).sum())
+    for rows, part, whole in blocks():
+        made = rows
+        codes[:, part] = rows
+        if scale is not None:
+            made = np.clip(np.rint(rows / scale[:, part, None]), low, high)
+            codes[:, part] = made
+            made *= scale[:, part, None]
+        before = float(np.square(whole).sum())
+        gone = before - float(np.square(whole if columns is None else whole[:, :, columns]).sum())
+        changed = whole if columns is None else whole[:, :, columns]
+        error += noise * float(np.square(made).sum()) + float(np.square(changed - made).sum()) + gone
+        power += before
     relative = error / max(power, 1e-30)
-    return RepairedRows(codes, scale.astype(np.float32), bias, relative, relative)
+    stored = None if scale is None else scale.astype(np.float32)
+    return RepairedRows(codes, stored, bias, relative, relative)
 
 
-def _row_blocks(weight: NDArray[np.generic], layout: RowLayout) -> Iterator[tuple[F64, slice]]:
-    """(rows [groups, n, d] in float64, which ones) for consecutive rows of each group."""
+def white_mask(
+    weight: NDArray[np.generic], layout: RowLayout, mask: FineAlgorithm, ratio: float, columns: NDArray[np.int64] | None
+) -> NDArray[np.bool_]:
+    """The positions [groups, rows, kept columns] that a fine-grained algorithm keeps where inputs count as white."""
+    rows = layout.to_rows(weight)
+    rows = rows if columns is None else rows[:, :, columns]
+    flat = rows.reshape(-1, rows.shape[2])
+    ones = np.broadcast_to(1.0, flat.shape)
+    return mask.keep(flat, ratio, WeightContext(layout.taps, ones, ones)).reshape(rows.shape)
+
+
+def _row_blocks(
+    weight: NDArray[np.generic],
+    layout: RowLayout,
+    columns: NDArray[np.int64] | None,
+    rescale: float,
+    keep: NDArray[np.bool_] | None,
+) -> Iterator[tuple[F64, slice, F64]]:
+    """(what stays of the rows [groups, n, kept] in float64, which rows, the rows as they are) for consecutive rows."""
     step = max(1, ROW_BYTES // max(layout.groups * layout.width * 8, 1))
     for start in range(0, layout.rows, step):
         part = slice(start, min(start + step, layout.rows))
-        yield layout.some_rows(weight, part), part
+        whole = layout.some_rows(weight, part)
+        rows = whole if columns is None else whole[:, :, columns] * rescale
+        yield rows if keep is None else rows * keep[:, part], part, whole

@@ -7,6 +7,7 @@ the Gram matrix X X^T and the mean of X, so the patches themselves are never kep
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 F64 = NDArray[np.float64]
+KEPT_BYTES = 32 << 20
+"""A covariance above this size is made again each time."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,17 @@ class Moments:
         """E[x x^T] [groups, d, d], or the covariance when `centred` (what is left once a bias absorbs the mean)."""
         return self._covariance if centred else self.gram / max(self.rows, 1)
 
-    @cached_property
+    @property
     def _covariance(self) -> F64:
+        if self.gram.nbytes > KEPT_BYTES:
+            return self._centred()
+        return self._kept_covariance
+
+    @cached_property
+    def _kept_covariance(self) -> F64:
+        return self._centred()
+
+    def _centred(self) -> F64:
         mean = self.mean
         covariance: F64 = self.gram / max(self.rows, 1) - mean[:, :, None] * mean[:, None, :]
         return covariance
@@ -52,11 +64,29 @@ class Moments:
         return cls(np.broadcast_to(np.eye(width), (groups, width, width)).copy(), np.zeros((groups, width)), 1)
 
 
-class MomentsBuilder:
-    """Accumulates `Moments` from patches that arrive in batches; memory is one Gram matrix per group."""
+class Room:
+    """Arrays of zeros: in memory up to `limit_bytes` in all, then in unnamed temporary files that are paged in as needed."""
 
-    def __init__(self, groups: int, width: int) -> None:
-        self._gram = np.zeros((groups, width, width))
+    def __init__(self, limit_bytes: int) -> None:
+        self._left = limit_bytes
+
+    def zeros(self, shape: tuple[int, ...]) -> F64:
+        """Float64 zeros of this shape."""
+        size = 8 * int(np.prod(shape, dtype=np.int64))
+        if size <= self._left:
+            self._left -= size
+            return np.zeros(shape)
+        with tempfile.TemporaryFile(prefix="hwc-onnx-") as file:
+            file.truncate(size)
+            paged: F64 = np.memmap(file, np.float64, "r+", shape=shape)
+        return paged
+
+
+class MomentsBuilder:
+    """Accumulates `Moments` from patches that arrive in batches; memory is one Gram matrix per group, out of `room`."""
+
+    def __init__(self, groups: int, width: int, room: Room | None = None) -> None:
+        self._gram = (room or Room(2**62)).zeros((groups, width, width))
         self._total = np.zeros((groups, width))
         self._rows = 0
 
@@ -67,8 +97,8 @@ class MomentsBuilder:
         self._rows += patches.shape[1]
 
     def build(self) -> Moments:
-        """The moments of everything added so far."""
-        return Moments(self._gram.copy(), self._total.copy(), self._rows)
+        """The moments of everything added; the last call."""
+        return Moments(self._gram, self._total, self._rows)
 
 
 @dataclass(frozen=True)
