@@ -49,6 +49,12 @@ from .settings import Settings, shared_options
     " for a uniform setting.",
 )
 @click.option(
+    "--polish/--no-polish",
+    default=None,
+    help="Whether layers of at most 4 weight bits are rounded up or down anew after full or sequential recovery (AdaRound),"
+    " kept where that measures better. Default: the plan's own; no for a uniform setting.",
+)
+@click.option(
     "--repairs",
     metavar="LIST",
     help="Of the repairs across layers that full and sequential recovery make, those to keep: equalize,statistics, or none."
@@ -74,6 +80,7 @@ def apply(
     recovery: str | None,
     ranges: str | None,
     power_of_two: bool | None,
+    polish: bool | None,
     repairs: str | None,
     data: str | None,
     metric: str | None,
@@ -112,6 +119,7 @@ def apply(
         recovery=recovery,
         ranges=ranges,
         power_of_two=power_of_two,
+        polish=polish,
         repairs=None if repairs is None else [name for name in repairs.split(",") if name not in ("", "none")],
         metric=metric,
         task=task,

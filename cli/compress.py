@@ -90,6 +90,11 @@ from .settings import Settings, shared_options
 )
 @click.option("--portable", is_flag=True, help="Limit 8-bit weights to +-63, safe on x86 without VNNI.")
 @click.option(
+    "--polish",
+    is_flag=True,
+    help="Round layers of at most 4 weight bits of the best plans up or down anew (AdaRound), kept where that measures better.",
+)
+@click.option(
     "--first-last",
     type=click.Choice(["keep", "free"]),
     default="keep",

@@ -86,7 +86,7 @@ def compress(
         **options: fields of `hwc_onnx.options.Options`: `data`, `accelerator`, `max_drop` (points or "1%"),
             `max_energy` (share of the INT8 baseline), `max_latency` (s), `max_bytes` (file), `metric`, `task`, `preset`,
             `sampler`, `trials`, `timeout` (s), `seed`, `split_seed`, `gate`, `weight_bits`, `activation_bits`,
-            `algorithms`, `granularity`, `lanes`, `dialect`, `portable`, `first_last`, `include`, `exclude`,
+            `algorithms`, `granularity`, `lanes`, `dialect`, `portable`, `polish`, `first_last`, `include`, `exclude`,
             `input_shapes`, `calibration_samples`, `search_samples`, `compare_accelerators`.
 
     Raises:

@@ -43,6 +43,7 @@ class Options:
     lanes: int = 1
     dialect: str = "ort"
     portable: bool = False
+    polish: bool = False
     first_last: str = "keep"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()

@@ -59,7 +59,8 @@ class CalibrationRecord(BaseModel):
 
     `digest` covers the source and which of its samples calibrate, not those that a search measures on.
     `source` is its name without folders, so that the same data elsewhere gives the same plan. `recovery` is one of
-    `RECOVERIES`, `ranges` one of `RANGES`, `repairs` are of `REPAIRS`. `power_of_two` says that all scales are such powers.
+    `RECOVERIES`, `ranges` one of `RANGES`, `repairs` are of `REPAIRS`. `power_of_two` says that all scales are such powers,
+    `polish` that layers of few bits are rounded anew (hwc_onnx/polish.py).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,6 +73,7 @@ class CalibrationRecord(BaseModel):
     recovery: Annotated[str, Field(pattern=f"^({'|'.join(RECOVERIES)})$")] = "full"
     repairs: tuple[Annotated[str, Field(pattern=f"^({'|'.join(REPAIRS)})$")], ...] = REPAIRS
     power_of_two: bool = False
+    polish: bool = False
 
 
 class CompressionPlan(BaseModel):

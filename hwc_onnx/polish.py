@@ -8,6 +8,7 @@ through the network, and nothing is drawn at random but the positions that the m
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -83,8 +84,8 @@ class Polished:
             "kept": self.kept,
             "seconds": self.seconds,
             "n_samples": self.before.n_samples,
-            "damage": {name: measured.damage for name, measured in both},
-            "drop_points": {name: measured.drop_points for name, measured in both},
+            "damage": {name: _finite(measured.damage) for name, measured in both},
+            "drop_points": {name: _finite(measured.drop_points) for name, measured in both},
             "layers": [asdict(layer) for layer in self.layers],
         }
 
@@ -208,3 +209,8 @@ def picked(variants: Sequence[Variant], errors: F64, tied: bool) -> Variant:
     group, row = np.indices(best.shape)
     codes = np.stack([variant.codes for variant in variants])[best, group, row]
     return Variant(codes, np.stack([variant.scale for variant in variants if variant.scale is not None])[best, group, row])
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no other numbers."""
+    return value if math.isfinite(value) else None

@@ -34,6 +34,7 @@ def record(run: Running, verdict: Verdict, written: Written, found: SearchResult
         "data": "real" if run.splits.real else "synthetic",
         "splits": _splits(run),
         "metric": _metric(run, verdict),
+        "polish": None if verdict.polished is None else verdict.polished.payload(),
         "looks": [look.payload() for look in verdict.looks],
         "energy_pj": main.triple("total"),
         "energy_unit": main.compressed.energy_unit,

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hwc_onnx.accuracy.reference import make_reference, with_baseline
-from hwc_onnx.candidate import Candidate
+from hwc_onnx.candidate import Candidate, assemble
 from hwc_onnx.errors import VerifyError
 from hwc_onnx.events import Note, Phase
 from hwc_onnx.export import Written, write_model
 from hwc_onnx.files import write_atomic
 from hwc_onnx.graph.loading import load_model
 from hwc_onnx.graph.parse import parse
+from hwc_onnx.job.polishing import Polishing
 from hwc_onnx.job.running import Running
 from hwc_onnx.plan import CompressionPlan, with_plan
+from hwc_onnx.polish import Polished
 from hwc_onnx.result import sha256
 from hwc_onnx.search.gate import Gate, Look
 from hwc_onnx.search.objective import Objective
@@ -33,7 +35,7 @@ Kind = Literal["compressed", "baseline_int8", "original"]
 class Verdict:
     """What is to be written and why: its look at the holdout, all looks in order, and the INT8 baseline's look.
 
-    `candidate` is None when the original is returned unchanged.
+    `candidate` is None when the original is returned unchanged; `polished` says what its polish gained, None without one.
     """
 
     kind: Kind
@@ -43,6 +45,7 @@ class Verdict:
     baseline: Look
     gate: Gate
     search_drop: float
+    polished: Polished | None = None
 
     @property
     def plan(self) -> CompressionPlan | None:
@@ -63,11 +66,16 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
     gate = Gate.choose(run.options.gate, holdout, run.limit_points, expected=expected, seed=run.options.split_seed)
     run.tell(Note(gate.note))
     candidates = [run.candidate(objective, record) for record in finalists]
+    polished: list[Polished | None] = [None] * len(candidates)
+    if run.options.polish and candidates:
+        polished = _polished(run, candidates)
+        stitched = [found.stitched for found in polished if found is not None]
+        candidates = [assemble(run.calibrated.proto, run.opened.graph, one) for one in stitched]
     chosen, looks = gate.walk([candidate.proto for candidate in candidates])
     baseline = gate.look(run.baseline.proto)
     if chosen is not None:
         drop = finalists[chosen].outcome.drop_points
-        return Verdict("compressed", candidates[chosen], looks[chosen], tuple(looks), baseline, gate, drop)
+        return Verdict("compressed", candidates[chosen], looks[chosen], tuple(looks), baseline, gate, drop, polished[chosen])
     why = "no searched plan passed on the holdout" if finalists else "the search accepted no plan"
     run.tell(Note(f"{why}: the INT8 baseline is judged instead, outside the fixed sequence of tests", warning=True))
     looks.append(baseline)
@@ -78,6 +86,20 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
     run.tell(Note("the INT8 baseline failed on the holdout too: the original is written unchanged", warning=True))
     original = gate.look(run.opened.loaded.proto)
     return Verdict("original", None, original, tuple(looks), baseline, gate, 0.0)
+
+
+def _polished(run: Running, candidates: list[Candidate]) -> list[Polished | None]:
+    """Every candidate polished, before the holdout is opened."""
+    run.tell(Phase("polish", f"round layers of few bits of {len(candidates)} plans anew"))
+    polishing = Polishing(
+        run.opened, run.calibrated, run.splits, run.reference.metric, run.options.task, run.tell
+    )
+    found: list[Polished | None] = []
+    for candidate in candidates:
+        made = polishing(candidate.stitched)
+        run.tell(Note(made.note()))
+        found.append(made)
+    return found
 
 
 def write_output(run: Running, verdict: Verdict) -> Written:

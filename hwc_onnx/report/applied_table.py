@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from hwc_onnx.report.console import table
+from hwc_onnx.report.polish_table import polish_tables
 from hwc_onnx.report.quantities import change, energy, metric_value, percent, points, size
 
 
@@ -26,7 +27,7 @@ def applied_tables(payload: dict[str, Any]) -> list[RenderableType]:
             percent(density) if density is not None else "",
         )
     figures, unit, output = payload["energy_pj"], payload["energy_unit"], payload["output"]
-    lines: list[RenderableType] = [layers, ""]
+    lines: list[RenderableType] = [layers, "", *polish_tables(payload["polish"])]
     metric = payload["metric"]
     if metric is not None:
         name = metric["name"]

@@ -15,6 +15,7 @@ from hwc_onnx.report.prunable import Share, prunable_share
 if TYPE_CHECKING:
     from hwc_onnx.export import Written
     from hwc_onnx.plan import CompressionPlan
+    from hwc_onnx.polish import Polished
     from hwc_onnx.verification import VerifyReport
 
 SCHEMA = 1
@@ -46,6 +47,10 @@ class Applied(Protocol):
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know."""
+
+    @property
+    def polished(self) -> Polished | None:
+        """What a polish cost and gained."""
 
     @property
     def accelerator(self) -> str:
@@ -243,6 +248,7 @@ def applied_payload(applied: Applied, written: Written, notes: Sequence[str]) ->
             "drop_ci95": list(measured.ci95),
             "n_samples": measured.n_samples,
         },
+        "polish": None if applied.polished is None else applied.polished.payload(),
         "notes": [*applied.notes, *notes],
     }
 

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from hwc_onnx.report.console import table
+from hwc_onnx.report.polish_table import polish_tables
 from hwc_onnx.report.quantities import change, count, duration, energy, latency, metric_value, points, size
 
 _KINDS = {
@@ -19,7 +20,7 @@ _KINDS = {
 def result_tables(payload: dict[str, Any], notes: bool = True) -> list[RenderableType]:
     """Tables for a result.json (schema 1); `notes` repeats what was said on the way."""
     said = [f"note: {text}" for text in payload.get("notes", ())] if notes else []
-    return [_accuracy(payload), "", _energy(payload), "", _sizes(payload), "", *_files(payload), *said]
+    return [_accuracy(payload), "", _energy(payload), "", _sizes(payload), "", *polish_tables(payload.get("polish")), *_files(payload), *said]
 
 
 def markdown_rows(payload: dict[str, Any]) -> list[str]:
