@@ -28,8 +28,10 @@ from recovery_peers.settings import ROWS, Setting
 from recovery_peers.table import lines
 
 SAMPLES = Path(__file__).parent.parent / "sample_models"
+ERROR_CHARACTERS = 200
 BEGIN, END = "<!-- recovery:begin -->", "<!-- recovery:end -->"
-Writer = Callable[[Path], str | None]
+Writer = Callable[..., str | None]
+"""Writes the file `out` of a model that `judge` knows; what went wrong, or None."""
 
 
 class Run:
@@ -52,11 +54,12 @@ class Run:
     def setting(self, setting: Setting, seed: int) -> None:
         """Compute what is missing of a row for one seed."""
         for name in ours.VARIANTS:
-            self._one(setting, name, seed, partial(ours.write, self.judge(setting.model), setting, name, seed))
+            self._one(setting, name, seed, partial(ours.write, setting=setting, variant=name, seed=seed))
         for name, facts in self.peers.items():
             if facts["setting"] == setting.peers:
-                judge, python, seconds = self.judge(setting.model), self.args.peers_python, self.args.timeout
-                self._one(setting, name, seed, partial(theirs.write, judge, python, name, seed, seconds))
+                python, seconds = self.args.peers_python, self.args.timeout
+                write = partial(theirs.write, python=python, method=name, seed=seed, seconds=seconds)
+                self._one(setting, name, seed, write)
 
     def _one(self, setting: Setting, name: str, seed: int, write: Writer) -> None:
         record = self._record(setting, name, seed)
@@ -64,14 +67,16 @@ class Run:
         if known or any(fnmatchcase(name, pattern) for pattern in self.args.skip):
             return
         with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "out.onnx"
+            out, judge = Path(folder) / "out.onnx", self.judge(setting.model)
             start = time.monotonic()
             try:
-                error = write(out)
+                error = write(judge=judge, out=out)
                 seconds = time.monotonic() - start
-                row: Row = {"error": error} if error else self.judge(setting.model).file(out)
+                row: Row = {"error": error} if error else judge.file(out)
             except Exception as failure:
-                seconds, row = time.monotonic() - start, {"error": f"{type(failure).__name__}: {failure}"[:300]}
+                seconds, row = time.monotonic() - start, {"error": f"{type(failure).__name__}: {failure}"}
+            if "error" in row:
+                row["error"] = row["error"].replace(f"{folder}/", "")[:ERROR_CHARACTERS]
         row |= {"seconds": seconds, "name": name, "seed": seed}
         record.parent.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps(row))

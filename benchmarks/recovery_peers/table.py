@@ -17,7 +17,7 @@ def lines(results: Results, photographs: int) -> Iterator[str]:
     yield "Points of accuracy lost (% of answers that differ from float's), medians over seeds; ! misses the bar"
     yield ""
     labelled = {setting: figures for setting, figures in results.items() if setting.agreement is None}
-    yield from _summary(labelled, _lost)
+    yield from _summary(labelled)
     for setting, figures in results.items():
         if setting.agreement is not None:
             yield ""
@@ -33,7 +33,7 @@ def lines(results: Results, photographs: int) -> Iterator[str]:
             yield from (_every(figure) for figure in figures if figure.rows)
 
 
-def _summary(results: Results, cell) -> Iterator[str]:
+def _summary(results: Results) -> Iterator[str]:
     yield f"{'setting':46} {'bar':30}" + "".join(f"{name:>16}" for name in VARIANTS) + "  best peer"
     for setting, figures in results.items():
         ours, peers = _sides(figures)
@@ -41,8 +41,8 @@ def _summary(results: Results, cell) -> Iterator[str]:
         cells = []
         for name in VARIANTS:
             missed = name != PLAIN and ours[name].good and misses(setting, ours[name], plain, peer)
-            cells.append(f"{cell(ours[name])}{MISSED if missed else ' '}")
-        beside = f"{cell(peer)} {peer.name}" if peer is not None else "none"
+            cells.append(f"{_lost(ours[name])}{MISSED if missed else ' '}")
+        beside = f"{_lost(peer)} {peer.name}" if peer is not None else "none"
         yield f"{setting.name:46} {setting.bar:30}" + "".join(f"{text:>16}" for text in cells) + f"  {beside}"
 
 

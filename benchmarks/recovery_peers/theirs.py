@@ -11,7 +11,6 @@ import numpy as np
 from recovery_peers.judge import Judge
 
 SCRIPT = Path(__file__).parent / "quantize.py"
-LOG_CHARACTERS = 200
 
 
 def methods(python: Path) -> dict[str, dict[str, str]]:
@@ -43,4 +42,4 @@ def write(judge: Judge, python: Path, method: str, seed: int, seconds: float, ou
     if process.returncode == 0 and out.exists():
         return None
     last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return (last[-1] if last else f"exit {process.returncode}").strip()[:LOG_CHARACTERS]
+    return (last[-1] if last else f"exit {process.returncode}").strip()
