@@ -26,9 +26,8 @@ from hwc_onnx.pruning.table import algorithm
 from hwc_onnx.quantization.quantizer import QuantizedWeight, QuantParams
 from hwc_onnx.quantization.ranges import Method, activation_params
 from hwc_onnx.recovery.byte_cache import ByteCache
-from hwc_onnx.recovery.channels import ChannelMaps, WeightView, choose_channels, features_of
+from hwc_onnx.recovery.channels import ChannelMaps, Folds, WeightView, choose_channels
 from hwc_onnx.recovery.entries import ROWS_BYTES, Entries, Parameters
-from hwc_onnx.recovery.folding import moved, stand_ins
 from hwc_onnx.recovery.layer import Recovery, Setting
 from hwc_onnx.recovery.layer_weight import quantized, select_outputs, taken_by
 from hwc_onnx.recovery.layout import layout_of
@@ -108,7 +107,6 @@ class LayerDatabase:
         self._rows: Mapping[str, F64] = OnDemand(keys, self._to_rows, lambda rows: rows.nbytes, ROWS_BYTES)
         self._layouts = {key: layout_of(self._layers[key]) for key in keys}
         biases: Mapping[str, F64] = OnDemand(keys, self._bias, lambda bias: bias.nbytes, ROWS_BYTES)
-        self._features: dict[str, F64] = {}
         self.views = {
             key: WeightView(
                 self._layers[key],
@@ -120,6 +118,7 @@ class LayerDatabase:
             )
             for key in keys
         }
+        self.folds = Folds(self._roots, self.views, self.maps)
         self.entries = Entries(self.views, self.parameters, cache_dir, recovery, portable, power_of_two)
 
     def entry(
@@ -305,31 +304,10 @@ class LayerDatabase:
         if isinstance(source, CoarseAlgorithm) and input_keep is not None and self.recovery != "full":
             rescale = layout.channels / len(input_keep) if source.rescale else 1.0
             refit = source.refits
-            into = self._into(key, input_keep) if source.represent is not None else None
+            into = self.folds.into(key, input_keep) if source.represent is not None else None
         noise = self.noise(self._layers[key].inputs[0], config.activation_bits)
         ratio = config.ratio if mask is not None and mask.pattern is None else 0.0
         return Setting(config.weight_bits, mask, ratio, noise, columns, rescale, refit, into)
-
-    def _into(self, key: str, input_keep: Index) -> Index:
-        """For each column of the layer, the one that reads the channel which stands for its own, of those kept."""
-        layer, layout = self._layers[key], self._layouts[key]
-        target = np.arange(layout.channels, dtype=np.int64)
-        for root in self.maps.roots(layer, layer.input_axis):
-            index = self.maps.along(layer, layer.input_axis, root)
-            if index is None or len(index) != layout.channels:
-                continue
-            inside = index[input_keep]
-            stands = stand_ins(self._roots[root], self._features_of(root), np.unique(inside[inside >= 0]))
-            target = moved(index, stands, target)
-        into = np.arange(layout.width, dtype=np.int64)
-        into[layout.columns(np.arange(layout.channels))] = layout.columns(target)
-        return into
-
-    def _features_of(self, root: str) -> F64:
-        """What belongs to each channel of a group."""
-        if root not in self._features:
-            self._features[root] = features_of(self._roots[root], self.views, self.maps)
-        return self._features[root]
 
     def _untouched(self, key: str) -> Entry:
         """The layer as it is."""

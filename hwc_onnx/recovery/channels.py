@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hwc_onnx.graph.layer_graph import FIXED, ChannelGroup, Layer, LayerGraph
 from hwc_onnx.plan import kept_of
 from hwc_onnx.pruning.base import CoarseAlgorithm, Consumer
-from hwc_onnx.recovery.folding import joined, representatives, shared_by_equals
+from hwc_onnx.recovery.folding import joined, moved, representatives, shared_by_equals, stand_ins
 from hwc_onnx.recovery.layer import Taken
 from hwc_onnx.recovery.layout import RowLayout
 from hwc_onnx.recovery.statistics import F64, LayerStatistics, Moments
@@ -145,6 +145,43 @@ def features_of(group: ChannelGroup, views: Mapping[str, WeightView], maps: Chan
     made = joined(_matrices(group, views, maps, "producers", biases=True), group.channels)
     read = joined(_matrices(group, views, maps, "consumers"), group.channels)
     return np.concatenate([made, shared_by_equals(made, read)], axis=1)
+
+
+class Folds:
+    """Where readers of folded channels read instead; what belongs to the channels of a group is put together once.
+
+    Args:
+        groups: channel groups by root.
+        views: of all layers with weights.
+        maps: of the graph.
+    """
+
+    def __init__(
+        self, groups: Mapping[str, ChannelGroup], views: Mapping[str, WeightView], maps: ChannelMaps
+    ) -> None:
+        self._groups, self._views, self._maps = groups, views, maps
+        self._features: dict[str, F64] = {}
+
+    def features(self, root: str) -> F64:
+        """`features_of` the group."""
+        if root not in self._features:
+            self._features[root] = features_of(self._groups[root], self._views, self._maps)
+        return self._features[root]
+
+    def into(self, key: str, input_keep: Index) -> Index:
+        """For each column [d] of the layer, the one that reads the channel which stands for its own, of those kept."""
+        layer, layout = self._views[key].layer, self._views[key].layout
+        target = np.arange(layout.channels, dtype=np.int64)
+        for root in self._maps.roots(layer, layer.input_axis):
+            index = self._maps.along(layer, layer.input_axis, root)
+            if index is None or len(index) != layout.channels:
+                continue
+            inside = index[input_keep]
+            stands = stand_ins(self._groups[root], self.features(root), np.unique(inside[inside >= 0]))
+            target = moved(index, stands, target)
+        into = np.arange(layout.width, dtype=np.int64)
+        into[layout.columns(np.arange(layout.channels))] = layout.columns(target)
+        return into
 
 
 def _best_of_parts(group: ChannelGroup, scores: F64, kept: int) -> Index:

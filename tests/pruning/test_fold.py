@@ -89,7 +89,7 @@ def test_a_reader_adds_up_the_columns_of_the_channels_that_one_stands_for() -> N
     reader = made.graph.layers[1]
     group = made.graph.group_of(made.graph.layers[0].key)
     keep = made.database.keep(group.root, "fold", 0.5)
-    stands = stand_ins(group, made.database._features_of(group.root), keep)
+    stands = stand_ins(group, made.database.folds.features(group.root), keep)
     weight = made.weight(reader)
     expected = np.stack([weight[:, stands == channel].sum(axis=1) for channel in keep], axis=1)
     entry = made.database.entry(reader.key, parse_spec("w16a16"), keep, "fold")
