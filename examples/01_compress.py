@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--model", default=SAMPLES / "resnet20.onnx")
     parser.add_argument("--data", default=SAMPLES / "fashion_mnist.npz")
     parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--max-drop", type=float, default=1.0, help="points of accuracy that may be lost")
     parser.add_argument("--folder", type=Path, default=Path("example_01"), help="where the files go")
     arguments = parser.parse_args()
 
@@ -36,7 +37,7 @@ def main() -> None:
         arguments.model,
         data=str(arguments.data),
         accelerator="edge-flex",
-        max_drop=1.0,
+        max_drop=arguments.max_drop,
         trials=arguments.trials,
         output=arguments.folder / "model.hwc.onnx",
         run_dir=arguments.folder / "run",

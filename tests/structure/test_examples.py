@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 TINY = ["--model", "tiny.onnx"]
 PROMISES = {
-    "01_compress.py": ([*TINY, "--data", "tiny.npz", "--trials", "3"], r"c1: .*\bW[2-8] A[4-8]\n(?s:.*)drop [+-]"),
+    "01_compress.py": ([*TINY, "--data", "tiny.npz", "--trials", "3", "--max-drop", "5"], r"c1: .*\bW[2-8] A[4-8]\n(?s:.*)drop [+-]"),
     "02_own_accelerator.py": (TINY, r"total: [\d.]+ -> [\d.]+ uJ"),
     "03_own_metric_and_data.py": ([], r"mean_class_accuracy: 0\.9\d+ \(95% interval"),
     "04_uniform_sweep.py": (
