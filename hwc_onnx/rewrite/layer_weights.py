@@ -140,7 +140,6 @@ def _stored(
         peaks = _next_power(peaks)
     scale = settle_scales(peaks, peaks == 0)
     wide = np.rint(values / _along(scale, layer.output_axis, values.ndim))
-    wide = np.where((wide == 0) & (values != 0), np.sign(values), wide)
     # a weight that is not zero stays so: zeros are counted in the file, and this one was left alone by the plan
     wide = np.where((wide == 0) & (values != 0), np.sign(values), wide)
     codes = np.clip(wide, -WIDE_LIMIT, WIDE_LIMIT).astype(np.int16)
