@@ -27,7 +27,7 @@ from hwc_onnx.workspace import Opened, calibrate, open_float_model
 
 SAMPLES = Path(__file__).parent.parent / "sample_models"
 MODELS = ("resnet20", "vgg_small", "mobilenetv2_small", "vit_tiny")
-SETTINGS = ("w8a8", "w4a4", "w2a8", "w8a8,fine=obs:0.5", "w8a8,coarse=gram:0.3")
+SETTINGS = ("w8a8", "w4a4", "w3a8", "w2a8", "w8a8,fine=obs:0.5", "w8a8,coarse=gram:0.3")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "neither": (),
     "equalize": ("equalize",),
