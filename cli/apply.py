@@ -9,10 +9,15 @@ import click
 from .options import (
     accelerator_option,
     data_option,
+    exclude_option,
+    include_option,
     input_shape_option,
+    keep_heads_option,
     metric_option,
+    min_channels_option,
     model_argument,
     preset_option,
+    ratio_bounds_option,
     task_option,
 )
 from .settings import Settings, shared_options
@@ -60,6 +65,17 @@ from .settings import Settings, shared_options
     help="Of the repairs across layers that full and sequential recovery make, those to keep: equalize,statistics, or none."
     " Default: the plan's own; both for a uniform setting.",
 )
+@include_option
+@exclude_option
+@click.option("--lanes", type=click.IntRange(min=1), help="Keep channels in multiples of this. Default: 1.")
+@min_channels_option
+@ratio_bounds_option
+@keep_heads_option
+@click.option(
+    "--first-last",
+    type=click.Choice(["keep", "free"]),
+    help="Keep the network's input and the last layer's input at 8 bits, or give them the setting too. Default: keep.",
+)
 @data_option
 @metric_option
 @task_option
@@ -82,6 +98,13 @@ def apply(
     power_of_two: bool | None,
     polish: bool | None,
     repairs: str | None,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    lanes: int | None,
+    min_channels: dict[str, int],
+    ratio_bounds: dict[str, tuple[float, float]],
+    keep_heads: bool,
+    first_last: str | None,
     data: str | None,
     metric: str | None,
     task: str | None,
@@ -93,17 +116,33 @@ def apply(
     """Compress MODEL as a plan says, or with one setting wherever it is allowed.
 
     A uniform setting reads w<bits>a<bits>, then optionally fine=<algorithm>:<ratio> for zeros in the weights or
-    coarse=<algorithm>:<ratio> for channels removed. The same plan and data give the same bytes.
+    coarse=<algorithm>:<ratio> for channels removed. --include, --exclude, --lanes, --min-channels, --ratio-bounds,
+    --keep-heads and --first-last say which layers it reaches and how far; a plan has its own. The same plan and data give
+    the same bytes.
 
     \b
     Examples:
       hwc-onnx apply model.onnx --uniform w8a8 --data val.npz
       hwc-onnx apply model.onnx --uniform "w4a8,fine=magnitude:0.5" --data val.npz -o w4.onnx
       hwc-onnx apply model.onnx --uniform "w8a8,coarse=l1:0.3" --data val.npz --save-plan plan.json
+      hwc-onnx apply model.onnx --uniform "w8a8,coarse=gram:0.5" --lanes 8 --min-channels 32 --exclude "re:.*head.*"
       hwc-onnx apply model.onnx --plan model.hwc/plan.json --data val.npz
     """
     if (plan is None) == (uniform is None):
         raise click.UsageError("give either --plan FILE or --uniform SPEC", ctx)
+    narrowed = {
+        "include": include,
+        "exclude": exclude,
+        "lanes": lanes,
+        "min_channels": min_channels,
+        "ratio_bounds": ratio_bounds,
+        "keep_heads": keep_heads,
+        "first_last": first_last,
+    }
+    limits: dict[str, Any] = {name: value for name, value in narrowed.items() if value}
+    if plan is not None and limits:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in limits)
+        raise click.UsageError(f"{flags}: for --uniform; a plan has its own, edit them there", ctx)
     from hwc_onnx import api
     from hwc_onnx.report.applied_table import applied_tables
     from hwc_onnx.report.payloads import applied_payload
@@ -111,7 +150,7 @@ def apply(
     notes: list[str] = []
     chosen: Any = plan
     if uniform is not None:
-        chosen = api.uniform_plan(model, uniform, input_shapes=input_shapes, data=data, note=notes.append)
+        chosen = api.uniform_plan(model, uniform, input_shapes=input_shapes, data=data, note=notes.append, **limits)
     applied = api.apply_plan(
         model,
         plan=chosen,

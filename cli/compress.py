@@ -11,10 +11,15 @@ import click
 from .options import (
     DEFAULT_ACCELERATOR,
     data_option,
+    exclude_option,
+    include_option,
     input_shape_option,
+    keep_heads_option,
     metric_option,
+    min_channels_option,
     model_argument,
     preset_option,
+    ratio_bounds_option,
     split_seed_option,
     task_option,
 )
@@ -85,6 +90,9 @@ from .settings import Settings, shared_options
 @click.option(
     "--lanes", type=click.IntRange(min=1), default=1, show_default=True, help="Keep channels in multiples of this."
 )
+@min_channels_option
+@ratio_bounds_option
+@keep_heads_option
 @click.option(
     "--dialect", metavar="NAME", default="ort", show_default=True, help="How quantization is written in the file."
 )
@@ -101,8 +109,8 @@ from .settings import Settings, shared_options
     show_default=True,
     help="Keep the network's input and the last layer's input at 8 bits, or let the search choose.",
 )
-@click.option("--include", metavar="PATTERN", multiple=True, help="Compress only layers that match. May be repeated.")
-@click.option("--exclude", metavar="PATTERN", multiple=True, help="Leave layers that match. May be repeated.")
+@include_option
+@exclude_option
 @input_shape_option
 @click.option("--calibration-samples", type=click.IntRange(min=1), help="Samples for ranges and statistics.")
 @click.option("--search-samples", type=click.IntRange(min=1), help="Samples that each candidate is measured on.")

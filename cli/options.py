@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from .parameters import InputShape
+from .parameters import InputShape, MinChannels, RatioBounds
 
 DEFAULT_ACCELERATOR = "edge-flex"
 
@@ -55,3 +57,36 @@ input_shape_option = click.option(
     callback=_shapes,
     help="Static shape of a dynamic input, such as x:1x3x224x224. May be repeated.",
 )
+
+include_option = click.option(
+    "--include",
+    metavar="PATTERN",
+    multiple=True,
+    help="Compress only layers that match: a glob, re:<regular expression>, or an operator type. May be repeated.",
+)
+exclude_option = click.option(
+    "--exclude", metavar="PATTERN", multiple=True, help="Leave layers that match. May be repeated."
+)
+
+
+def _by_pattern(_: click.Context, __: click.Parameter, value: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    return dict(value)
+
+
+min_channels_option = click.option(
+    "--min-channels",
+    metavar="[PATTERN=]N",
+    type=MinChannels,
+    multiple=True,
+    callback=_by_pattern,
+    help="Fewest output channels that layers keep, such as 16 or Conv=16. May be repeated.",
+)
+ratio_bounds_option = click.option(
+    "--ratio-bounds",
+    metavar="[PATTERN=]LOW-HIGH",
+    type=RatioBounds,
+    multiple=True,
+    callback=_by_pattern,
+    help="Lowest and highest ratio that layers may get, such as 0-0.5 or head=0-0. May be repeated; all that match hold.",
+)
+keep_heads_option = click.option("--keep-heads", is_flag=True, help="Leave every attention head.")

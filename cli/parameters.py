@@ -116,6 +116,36 @@ class _InputShape(click.ParamType[Any]):
         return (match.group(1), sizes)
 
 
+class _ByPattern(click.ParamType[Any]):
+    """A value for all layers, or a pattern of layers and a value: 16, Conv=16."""
+
+    def __init__(self, name: str, value: str, example: str) -> None:
+        self.name = name
+        self._value = re.compile(value)
+        self._example = example
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        pattern, _, text = value.strip().rpartition("=")
+        match = self._value.fullmatch(text.strip())
+        if match is None or value.strip().startswith("="):
+            self.fail(
+                f"'{value}' cannot be read; write {self._example}, or a pattern of layers before it, such as "
+                f"Conv={self._example}"
+            )
+        return pattern.strip() or "*", self.number(match)
+
+    def number(self, match: re.Match[str]) -> Any:
+        """The value that was written."""
+        return int(match.group(1))
+
+
+class _RatioBounds(_ByPattern):
+    def number(self, match: re.Match[str]) -> Any:
+        return float(match.group(1)), float(match.group(2))
+
+
 class _Names(click.ParamType[Any]):
     """Names separated by commas, optionally from a list of choices."""
 
@@ -147,6 +177,8 @@ Drop = _Drop()
 BitRange = _BitRange()
 Widths = _Widths()
 InputShape = _InputShape()
+MinChannels = _ByPattern("[pattern=]n", r"([0-9]{1,9})", "16")
+RatioBounds = _RatioBounds("[pattern=]low-high", rf"{_NUMBER}\s*-\s*{_NUMBER}", "0-0.5")
 
 
 def names(*choices: str) -> click.ParamType[Any]:

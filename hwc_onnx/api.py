@@ -23,11 +23,12 @@ from hwc_onnx.diagnosis.sensitivity_result import Sensitivity
 from hwc_onnx.diagnosis.why import Why, why
 from hwc_onnx.errors import DataError, ModelError, UsageError
 from hwc_onnx.events import Listener
+from hwc_onnx.graph.constraints import constrained, constraints_of
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
 from hwc_onnx.job.applying import Applied, apply_plan
 from hwc_onnx.job.compression import Compression
 from hwc_onnx.options import Options
-from hwc_onnx.plan import CompressionPlan, check_plan, with_plan
+from hwc_onnx.plan import CompressionPlan, check_plan, check_ratios, with_plan
 from hwc_onnx.result import Result
 from hwc_onnx.uniform import parse_spec, uniform
 from hwc_onnx.verification import VerifyReport
@@ -46,6 +47,7 @@ from hwc_onnx.workspace import (
 
 Densities = Literal["dense", "measured", "recorded", "plan"]
 Zeros = Literal["none", "own", "unknown"]
+Bounds = tuple[float, float]
 
 __all__ = [
     "Applied",
@@ -86,8 +88,9 @@ def compress(
         **options: fields of `hwc_onnx.options.Options`: `data`, `accelerator`, `max_drop` (points or "1%"),
             `max_energy` (share of the INT8 baseline), `max_latency` (s), `max_bytes` (file), `metric`, `task`, `preset`,
             `sampler`, `trials`, `timeout` (s), `seed`, `split_seed`, `gate`, `weight_bits`, `activation_bits`,
-            `algorithms`, `granularity`, `lanes`, `dialect`, `portable`, `polish`, `first_last`, `include`, `exclude`,
-            `input_shapes`, `calibration_samples`, `search_samples`, `compare_accelerators`.
+            `algorithms`, `granularity`, `lanes`, `min_channels` and `ratio_bounds` (for all layers, or by pattern),
+            `keep_heads`, `dialect`, `portable`, `polish`, `first_last`, `include`, `exclude`, `input_shapes`,
+            `calibration_samples`, `search_samples`, `compare_accelerators`.
 
     Raises:
         HwcError: the input is refused, or the runtime fails; what was finished stays in the run folder.
@@ -189,7 +192,9 @@ def profile(
         graph, origin = unquantized, "measured"
     if plan is not None:
         chosen = plan_from(plan)
+        graph = constrained(graph, chosen.constraints)
         check_plan(graph, chosen)
+        check_ratios(graph, chosen)
         if data is None and chosen.activation_density:
             densities, origin = chosen.activation_density, "plan"
             unquantized = with_densities(unquantized, densities)
@@ -261,18 +266,42 @@ def uniform_plan(
     first_last: str = "keep",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    lanes: int = 1,
+    min_channels: int | Mapping[str, int] | None = None,
+    ratio_bounds: Bounds | Mapping[str, Bounds] | None = None,
+    keep_heads: bool = False,
     input_shapes: InputShapes = None,
     data: Any = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> CompressionPlan:
     """One setting for every layer that can take it, such as "w4a8,fine=magnitude:0.5"; `note` hears what was left out.
 
-    Sizes that the model leaves open come from `input_shapes`, else from the arrays in `data`.
+    Args:
+        model: the float model.
+        spec: w<bits>a<bits>, then optionally fine=<algorithm>:<ratio> or coarse=<algorithm>:<ratio>.
+        first_last: "keep" leaves network inputs and the last layer's input at 8 bits, "free" does not.
+        include, exclude: patterns of the layers that take the setting: a glob, `re:` and a regular expression, or an operator.
+        lanes: channels are kept in multiples of this.
+        min_channels: fewest output channels that layers keep: a count, or counts by pattern.
+        ratio_bounds: lowest and highest ratio, or such pairs by pattern; the nearest ratio within them is taken.
+        keep_heads: leave every attention head.
+        input_shapes: sizes that the model leaves open; default: those of the arrays in `data`.
+
+    Raises:
+        UsageError: the setting, a pattern or a constraint is refused.
     """
     config = parse_spec(spec)
+    constraints = constraints_of(min_channels, ratio_bounds, keep_heads)
     opened = open_float_model(model, shapes_from_data(model, data, input_shapes), to_run=False)
     return uniform(
-        opened.graph, config, first_last=first_last, include=tuple(include), exclude=tuple(exclude), note=note
+        opened.under(constraints).graph,
+        config,
+        first_last=first_last,
+        include=tuple(include),
+        exclude=tuple(exclude),
+        lanes=lanes,
+        constraints=constraints,
+        note=note,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hwc_onnx.errors import UsageError
+from hwc_onnx.graph.constraints import Constraints, by_pattern, constraints_of
 from hwc_onnx.pruning.table import COARSE, FINE, ON_REQUEST, granularity
 from hwc_onnx.quantization.dialects import get_dialect
 
@@ -18,7 +19,10 @@ _LISTS = frozenset({"algorithms", "granularity", "include", "exclude", "compare_
 
 @dataclass(frozen=True)
 class Options:
-    """Arguments of `hwc_onnx.compress`, see there. `max_drop` is points, or a share as text such as "1%"."""
+    """Arguments of `hwc_onnx.compress`, see there. `max_drop` is points, or a share as text such as "1%".
+
+    `min_channels` is a count for every layer, or counts by pattern; `ratio_bounds` a (lowest, highest) ratio, or such by pattern.
+    """
 
     data: Any = None
     accelerator: str | Path = "edge-flex"
@@ -41,6 +45,9 @@ class Options:
     algorithms: tuple[str, ...] | None = None
     granularity: tuple[str, ...] = ("fine", "coarse")
     lanes: int = 1
+    min_channels: Any = None
+    ratio_bounds: Any = None
+    keep_heads: bool = False
     dialect: str = "ort"
     portable: bool = False
     polish: bool = False
@@ -86,6 +93,9 @@ class Options:
                     f"algorithms: {name} is {kind}-grained, but granularity allows only {', '.join(self.granularity)}"
                 )
         get_dialect(self.dialect)
+        object.__setattr__(self, "min_channels", by_pattern(self.min_channels))
+        object.__setattr__(self, "ratio_bounds", by_pattern(self.ratio_bounds))
+        assert self.constraints is not None
         assert self.drop_limit[0] >= 0
 
     @property
@@ -104,6 +114,11 @@ class Options:
         if not 0 <= value < 1e6:
             raise UsageError(f"max_drop: {self.max_drop}; a limit is zero or more")
         return (value / 100, True) if relative else (value, False)
+
+    @property
+    def constraints(self) -> Constraints:
+        """What may not be removed (UsageError where it cannot be read)."""
+        return constraints_of(self.min_channels, self.ratio_bounds, self.keep_heads)
 
     @property
     def pruning(self) -> tuple[str, ...]:

@@ -12,7 +12,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hwc_onnx.errors import PlanError
-from hwc_onnx.graph.layer_graph import FLOAT_BITS, ActivationGroup, ChannelGroup, Layer, LayerGraph
+from hwc_onnx.graph.constraints import NO_CONSTRAINTS, Constraints
+from hwc_onnx.graph.layer_graph import FLOAT_BITS, MOST_REMOVED, ActivationGroup, ChannelGroup, Layer, LayerGraph
+from hwc_onnx.graph.selection import selected
 from hwc_onnx.graph.variant import Setting, variant
 from hwc_onnx.plugins import nearest, resolve
 
@@ -29,7 +31,7 @@ class LayerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     algorithm: str = "none"
-    ratio: Annotated[float, Field(ge=0.0, le=0.95)] = 0.0
+    ratio: Annotated[float, Field(ge=0.0, le=MOST_REMOVED)] = 0.0
     weight_bits: Bits = 8
     activation_bits: Bits = 8
 
@@ -97,6 +99,7 @@ class CompressionPlan(BaseModel):
     portable: bool = False
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    constraints: Constraints = NO_CONSTRAINTS
     preprocess: dict[str, object] = {}
     code_version: str = ""
 
@@ -177,8 +180,12 @@ def kept_count(channels: int, ratio: float, lanes: int = 1) -> int:
 
 
 def kept_of(group: ChannelGroup, ratio: float, lanes: int = 1) -> int:
-    """Channels left of a group when the share `ratio` is removed; each of its parts keeps at least one."""
-    return max(kept_count(group.channels, ratio, lanes), group.least_kept())
+    """Channels left of a group when the share `ratio` is removed, in whole multiples of `lanes`.
+
+    Each of its parts keeps at least one, and the group its floor.
+    """
+    least = math.ceil(group.least_kept() / lanes) * lanes
+    return min(group.channels, max(kept_count(group.channels, ratio, lanes), least))
 
 
 def width_fields(layer: Layer, group: ActivationGroup) -> tuple[str, ...]:
@@ -313,6 +320,33 @@ def check_plan(graph: LayerGraph, plan: CompressionPlan) -> None:
                 f"plan: layer '{group.root}' is said to keep {count} channels, but it has {group.channels}; "
                 f"between {group.least_kept()} and {group.channels} can be kept"
             )
+
+
+def check_ratios(graph: LayerGraph, plan: CompressionPlan) -> None:
+    """Check that a plan keeps the bounds which its constraints give to the layers of `graph` that it may compress.
+
+    Raises:
+        PlanError: a ratio is outside; all such layers are counted, the first is named.
+    """
+    free = selected(graph, plan.include, plan.exclude)
+    broken = []
+    for layer in graph.layers:
+        low, high = layer.ratio_bounds
+        ratio = _removed(_config(plan, layer.key))
+        if layer.weight is not None and layer.key in free and not low - 1e-9 <= ratio <= high + 1e-9:
+            group = graph.group_of(layer.key)
+            why = f" ({group.locked_because})" if group is not None and group.locked_because is not None else ""
+            broken.append(f"layer '{layer.key}' has ratio {ratio:g}, and its bounds are {low:g} to {high:g}{why}")
+    if broken:
+        more = f", and {len(broken) - 1} more are outside theirs" if len(broken) > 1 else ""
+        raise PlanError(f"plan: {broken[0]}{more}; change the ratios, or the bounds (constraints.ratios)")
+
+
+def _removed(config: LayerConfig) -> float:
+    pattern = pattern_of(config.algorithm)
+    if pattern is not None:
+        return 1.0 - pattern[0] / pattern[1]
+    return 0.0 if config.algorithm == "none" else config.ratio
 
 
 def _config(plan: CompressionPlan, key: str) -> LayerConfig:

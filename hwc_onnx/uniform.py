@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 
 from hwc_onnx.errors import UsageError
-from hwc_onnx.graph.layer_graph import ActivationGroup, Layer, LayerGraph
+from hwc_onnx.graph.constraints import NO_CONSTRAINTS, Constraints
+from hwc_onnx.graph.layer_graph import MOST_REMOVED, ActivationGroup, Layer, LayerGraph
+from hwc_onnx.graph.selection import selected
 from hwc_onnx.plan import CompressionPlan, LayerConfig, width_fields
 from hwc_onnx.plugins import nearest
 from hwc_onnx.pruning.table import COARSE, FINE, PATTERNS
@@ -54,8 +55,8 @@ def parse_spec(spec: str) -> LayerConfig:
         raise UsageError(f"uniform setting '{spec}': say how much to remove, such as {found['kind']}={name}:0.5")
     else:
         ratio = float(found["ratio"])
-    if not 0 <= ratio <= 0.95:
-        raise UsageError(f"uniform setting '{spec}': ratio {ratio:g}; allowed is 0 to 0.95, the share removed")
+    if not 0 <= ratio <= MOST_REMOVED:
+        raise UsageError(f"uniform setting '{spec}': ratio {ratio:g}; allowed is 0 to {MOST_REMOVED}, the share removed")
     return LayerConfig(algorithm=name, ratio=ratio, weight_bits=widths["weight"], activation_bits=widths["activation"])
 
 
@@ -79,42 +80,6 @@ def _is_last(graph: LayerGraph, layer: Layer) -> bool:
     return bool(reached & outputs)
 
 
-def matches(layer: Layer, pattern: str) -> bool:
-    """Whether a layer is meant: `re:` and a regular expression, or a glob, of its key, node name or operator type."""
-    names = (layer.key, layer.node_name, layer.op_type)
-    if pattern.startswith("re:"):
-        try:
-            expression = re.compile(pattern[3:])
-        except re.error as error:
-            raise UsageError(
-                f"pattern '{pattern}': not a regular expression ({error}); escape it, or use a glob"
-            ) from error
-        return any(expression.fullmatch(name) for name in names)
-    return any(fnmatchcase(name, pattern) for name in names)
-
-
-def selected(graph: LayerGraph, include: tuple[str, ...], exclude: tuple[str, ...]) -> set[str]:
-    """Keys of the layers that may be compressed.
-
-    Raises:
-        UsageError: a pattern matches no layer, or nothing is left.
-    """
-    for pattern in (*include, *exclude):
-        if not any(matches(layer, pattern) for layer in graph.layers):
-            known = [layer.key for layer in graph.layers]
-            raise UsageError(
-                f"pattern '{pattern}' matches no layer{nearest(pattern, known)}; `hwc-onnx inspect` lists them"
-            )
-    chosen = {
-        layer.key
-        for layer in graph.layers
-        if (not include or any(matches(layer, p) for p in include)) and not any(matches(layer, p) for p in exclude)
-    }
-    if not chosen:
-        raise UsageError("--include and --exclude leave no layer to compress; loosen one of them")
-    return chosen
-
-
 def uniform(
     graph: LayerGraph,
     config: LayerConfig,
@@ -122,40 +87,54 @@ def uniform(
     first_last: str = "keep",
     include: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
+    lanes: int = 1,
+    constraints: Constraints = NO_CONSTRAINTS,
     note: Callable[[str], None] = lambda _: None,
 ) -> CompressionPlan:
     """`config` for every layer that can take it; `note` hears what was left out and why.
 
-    A layer that `include`/`exclude` leaves out keeps 8 bits and is not pruned.
+    A layer that `include`/`exclude` leaves out keeps 8 bits and is not pruned. The ratio of a layer is the nearest one within
+    its bounds, which are those of `graph`; `constraints` are what set them, kept in the plan.
     """
     chosen = selected(graph, include, exclude)
-    coarse = config.algorithm in COARSE
     plain = config.model_copy(update={"algorithm": "none", "ratio": 0.0})
-    untouched = LayerConfig()
-    layers: dict[str, LayerConfig] = {}
-    for layer in graph.layers:
-        base = config if layer.key in chosen else untouched
-        layers[layer.key] = (
-            base
-            if layer.weight is not None and not (coarse and layer.key in chosen)
-            else (plain if layer.key in chosen else untouched)
-        )
-    if coarse:
+    layers = {layer.key: plain if layer.key in chosen else LayerConfig() for layer in graph.layers}
+    if config.algorithm in COARSE:
         for group in graph.channel_groups:
             if not group.producers:
                 continue
             if group.locked_because is not None:
                 note(f"channels of '{group.root}' stay: {group.locked_because}")
             elif set(group.producers) <= chosen:
-                layers.update({key: config for key in group.producers})
+                bounds = [graph.layer(key).ratio_bounds for key in group.producers]
+                low, high = max(low for low, _ in bounds), min(high for _, high in bounds)
+                layers.update(dict.fromkeys(group.producers, _within(config, low, high, group.root, note)))
+    else:
+        for layer in graph.layers:
+            if layer.weight is not None and layer.key in chosen:
+                layers[layer.key] = _within(config, *layer.ratio_bounds, layer.key, note)
     _same_widths(graph, layers, config, chosen, first_last)
     return CompressionPlan(
         source_digest=graph.source_digest,
         layers=layers,
+        lanes=lanes,
         first_last="free" if first_last == "free" else "keep",
         include=include,
         exclude=exclude,
+        constraints=constraints,
     )
+
+
+def _within(config: LayerConfig, low: float, high: float, name: str, note: Callable[[str], None]) -> LayerConfig:
+    """The setting with the ratio nearest to its own that the bounds allow; unpruned where that is none."""
+    if config.algorithm == "none" or low <= config.ratio <= high:
+        return config
+    ratio = min(max(config.ratio, low), high)
+    if ratio == 0.0 or config.algorithm in PATTERNS:
+        note(f"'{name}' is not pruned: ratio {config.ratio:g} is not within its bounds, {low:g} to {high:g}")
+        return config.model_copy(update={"algorithm": "none", "ratio": 0.0})
+    note(f"'{name}' gets ratio {ratio:g} instead of {config.ratio:g}: its bounds are {low:g} to {high:g}")
+    return config.model_copy(update={"ratio": ratio})
 
 
 def _same_widths(

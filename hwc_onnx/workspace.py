@@ -24,6 +24,7 @@ from hwc_onnx.database import LayerDatabase, Stitched
 from hwc_onnx.equalization import Equalized, equalize
 from hwc_onnx.errors import ModelError, PlanError
 from hwc_onnx.graph.bodies import inner_layers
+from hwc_onnx.graph.constraints import Constraints, constrained
 from hwc_onnx.graph.domains import obstacle_to_running
 from hwc_onnx.graph.infer import input_shapes_of
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
@@ -60,6 +61,10 @@ class Opened:
     def name(self) -> str:
         """The file's stem, or the graph's name."""
         return self.loaded.path.stem if self.loaded.path is not None else self.proto.graph.name or "model"
+
+    def under(self, constraints: Constraints) -> Opened:
+        """The same model with a graph that says what the constraints leave (UsageError)."""
+        return replace(self, graph=constrained(self.graph, constraints))
 
     @property
     def quantized(self) -> bool:

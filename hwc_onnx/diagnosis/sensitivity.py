@@ -30,7 +30,7 @@ from hwc_onnx.diagnosis.settings import (
 from hwc_onnx.errors import UsageError
 from hwc_onnx.events import Listener, Phase, Step
 from hwc_onnx.graph.layer_graph import Layer, LayerGraph
-from hwc_onnx.uniform import selected
+from hwc_onnx.graph.selection import selected
 from hwc_onnx.workspace import Model
 
 

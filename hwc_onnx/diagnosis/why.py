@@ -21,7 +21,7 @@ from hwc_onnx.diagnosis.suspect import Suspect
 from hwc_onnx.errors import UsageError
 from hwc_onnx.events import Listener, Phase, Step
 from hwc_onnx.files import write_atomic
-from hwc_onnx.plan import RANGES, RECOVERIES, CompressionPlan, check_plan
+from hwc_onnx.plan import RANGES, RECOVERIES, CompressionPlan, check_plan, check_ratios
 from hwc_onnx.quantization.ranges import Method
 from hwc_onnx.recovery.layer import Recovery
 from hwc_onnx.uniform import parse_spec, uniform
@@ -139,7 +139,9 @@ def why(
         raise UsageError(f"why: {error}; see hwc_onnx.diagnosis.bench.Options for what can be set") from error
     opened = open_float_model(model, shapes_from_data(model, resolved.data, resolved.input_shapes))
     notes: list[str] = []
-    chosen = _chosen(opened, plan, spec, notes)
+    given = None if plan is None else plan_from(plan)
+    opened = opened if given is None else opened.under(given.constraints)
+    chosen = _chosen(opened, given, spec, notes)
     asked = recovery or chosen.calibration.recovery
     if asked not in RECOVERIES:
         raise UsageError(f"recovery: '{asked}'; choose {', '.join(RECOVERIES)}")
@@ -202,13 +204,13 @@ def why(
 
 
 def _chosen(
-    opened: Opened, plan: CompressionPlan | str | Path | None, spec: str | None, notes: list[str]
+    opened: Opened, found: CompressionPlan | None, spec: str | None, notes: list[str]
 ) -> CompressionPlan:
     """The plan to look at, checked against the model, without what was recorded of another one."""
-    if plan is None:
+    if found is None:
         return uniform(opened.graph, parse_spec(spec or DEFAULT), note=notes.append)
-    found = plan_from(plan)
     check_plan(opened.graph, found)
+    check_ratios(opened.graph, found)
     if found.source_digest and found.source_digest != opened.loaded.digest:
         notes.append("the plan was made for another file; it fits this model's layers and is looked at as it is")
     return found.model_copy(update={"achieved": {}, "activation_density": {}})

@@ -18,6 +18,9 @@ from hwc_onnx.graph.loop_dims import LoopDims
 FLOAT_BITS = 16
 """Width at which unquantized tensors are costed (see docs/energy-model.md)."""
 
+MOST_REMOVED = 0.95
+"""The largest share of weights or channels that may be removed."""
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -58,6 +61,7 @@ class Layer:
     hidden] beside it, as one matrix of inputs + hidden columns; both have one width and one scale for each row.
     `nm_pattern` is (N, M) when the zeros follow an N:M pattern, `weight_sum` the largest sum of magnitudes of the integers
     that one output adds (None where the file's weights are not integers; no plan foretells it, so it does not compare).
+    `ratio_bounds` are the lowest and highest share that may be removed.
     """
 
     key: str
@@ -80,6 +84,7 @@ class Layer:
     algorithm: str = "none"
     state_weight: str | None = None
     weight_sum: int | None = field(default=None, compare=False)
+    ratio_bounds: tuple[float, float] = (0.0, MOST_REMOVED)
 
     @property
     def params(self) -> int:
@@ -121,6 +126,7 @@ class ChannelGroup:
     A group with `locked_because` cannot lose channels; the text says why, in words a user understands.
     `parts[c]` is the part that channel c belongs to: all tensors treat the channels of a part alike, and each part keeps
     its share (empty when there is one part only). Channels of part FIXED always stay (they are those of an input, say).
+    At least `floor` channels stay.
     """
 
     root: str
@@ -130,6 +136,7 @@ class ChannelGroup:
     consumers: tuple[str, ...]
     locked_because: str | None = None
     parts: tuple[int, ...] = ()
+    floor: int = 0
 
     @cached_property
     def part_sizes(self) -> tuple[int, ...]:
@@ -165,7 +172,7 @@ class ChannelGroup:
 
     def least_kept(self) -> int:
         """The fewest channels that can stay."""
-        return self.fixed + len(self.part_sizes)
+        return max(self.fixed + len(self.part_sizes), self.floor)
 
 
 @dataclass(frozen=True)

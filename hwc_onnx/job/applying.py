@@ -33,6 +33,7 @@ from hwc_onnx.plan import (
     CompressionPlan,
     LayerConfig,
     check_plan,
+    check_ratios,
     with_plan,
 )
 from hwc_onnx.polish import Polished
@@ -142,11 +143,12 @@ def apply_plan(
         raise UsageError(f"polish: goes on from repaired layers, and recovery {recovery} repairs none; choose full or sequential")
     polish = (chosen.calibration.polish if polish is None else polish) and recovery in ("full", "sequential")
     input_shapes = shapes_from_data(model, data, input_shapes)
-    opened = open_float_model(model, input_shapes, to_run=False)
+    opened = open_float_model(model, input_shapes, to_run=False).under(chosen.constraints)
     if output is not None:
         check_output(Path(output), opened.loaded.path)
     notes: list[str] = []
     check_plan(opened.graph, chosen)
+    check_ratios(opened.graph, chosen)
     if chosen.source_digest and chosen.source_digest != opened.loaded.digest:
         notes.append("the plan was made for another file; it fits this model's layers and is applied as it is")
     obstacle = obstacle_to_running(opened.proto)

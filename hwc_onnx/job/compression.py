@@ -54,7 +54,7 @@ class Compression:
         check_sampler(options.sampler)
         self.profile = load_profile(options.accelerator)
         self.others = [load_profile(name) for name in options.compare_accelerators]
-        self.opened = open_float_model(model, options.input_shapes)
+        self.opened = open_float_model(model, options.input_shapes).under(options.constraints)
         folder = Path.cwd()
         self.output = Path(output) if output is not None else folder / f"{self.opened.name}.hwc.onnx"
         self.run_dir = Path(run_dir) if run_dir is not None else self.output.parent / f"{self.opened.name}.hwc"

@@ -128,6 +128,7 @@ class Running:
                 "include": options.include,
                 "exclude": options.exclude,
                 "first_last": options.first_last,
+                "constraints": options.constraints,
             }
         )
 

@@ -79,6 +79,8 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
     why = "no searched plan passed on the holdout" if finalists else "the search accepted no plan"
     run.tell(Note(f"{why}: the INT8 baseline is judged instead, outside the fixed sequence of tests", warning=True))
     looks.append(baseline)
+    if any(low > 0.0 for low, _ in run.options.constraints.ratios.values()):
+        run.tell(Note("the INT8 baseline prunes nothing, so it does not keep the lower ratio bounds", warning=True))
     if baseline.passed:
         seed = found.history.find(objective.start)
         drop = seed.outcome.drop_points if seed is not None else 0.0

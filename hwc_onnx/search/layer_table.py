@@ -15,13 +15,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hwc_onnx.database import LayerDatabase, Request
-from hwc_onnx.graph.layer_graph import ActivationGroup, ChannelGroup, LayerGraph
+from hwc_onnx.graph.layer_graph import MOST_REMOVED, ActivationGroup, ChannelGroup, LayerGraph
 from hwc_onnx.plan import LayerConfig, kept_of, width_fields
 from hwc_onnx.pruning.table import PATTERNS, granularity
 from hwc_onnx.search.problem import Option
 
 FINE_RATIOS = (0.4, 0.6, 0.75, 0.88)
 COARSE_RATIOS = (0.125, 0.25, 0.375, 0.5)
+APART = 0.04
+"""A bound this far from every usual ratio is one more."""
 READ_AT = 0.6
 COMBINED = 1.3
 ROUNDED_TO_ZERO = 0.3
@@ -56,6 +58,15 @@ class LayerTable:
             self._facts[key] = self._fine_options(key)
         return self._facts[key]
 
+    def can_prune(self, key: str) -> bool:
+        """Whether some fine-grained algorithm has a ratio within the layer's bounds."""
+        return bool(self._read_settings(key))
+
+    def can_remove(self, group: ChannelGroup) -> bool:
+        """Whether some coarse-grained algorithm can take channels of the group within its bounds."""
+        ratios = self._coarse_ratios(group) if self.coarse else ()
+        return any(kept_of(group, ratio, self.database.lanes) < group.channels for ratio in ratios)
+
     def prepare(
         self,
         keys: Iterable[str],
@@ -70,14 +81,14 @@ class LayerTable:
         for key in keys:
             requests += [(key, LayerConfig(weight_bits=bits), None, "none") for bits in self.widths]
             requests += [
-                (key, _config(Option(name, ratio, top)), None, "none") for name, ratio in self._read_settings()
+                (key, _config(Option(name, ratio, top)), None, "none") for name, ratio in self._read_settings(key)
             ]
         for group in groups:
             widths = range(activation_bits[0], activation_bits[1] + 1)
             readers = [key for key in group.readers if key in self.database.views]
             requests += [(key, LayerConfig(activation_bits=bits), None, "none") for key in readers for bits in widths]
         for cut in channels:
-            for name, ratio in self._removals():
+            for name, ratio in self._removals(cut):
                 keep = {cut.root: self.database.keep(cut.root, name, ratio)}
                 for key in cut.consumers:
                     if key in self.database.views:
@@ -113,54 +124,66 @@ class LayerTable:
         entry = self.database.entry(key, _config(option))
         return Fact(entry.error_heldout, entry.density)
 
-    def _read_settings(self) -> list[tuple[str, float]]:
-        """(algorithm, ratio) of the entries that the curves are read from: the first algorithm's at every ratio."""
+    def _read_settings(self, key: str) -> list[tuple[str, float]]:
+        """(algorithm, ratio) of the entries that a layer's curves are read from: the first algorithm's at every ratio."""
+        low, high = self.graph.layer(key).ratio_bounds
+        ratios = usual_ratios(FINE_RATIOS, low, high)
         free = self._by_ratio()
-        found = [(name, ratio) for name in free[:1] for ratio in FINE_RATIOS]
-        found += [(name, READ_AT) for name in free[1:]]
-        return found + [(name, 1.0 - PATTERNS[name][0] / PATTERNS[name][1]) for name in self.fine if name in PATTERNS]
+        found = [(name, ratio) for name in free[:1] for ratio in ratios]
+        if ratios:
+            found += [(name, read_at(ratios)) for name in free[1:]]
+        patterns = [(name, 1.0 - PATTERNS[name][0] / PATTERNS[name][1]) for name in self.fine if name in PATTERNS]
+        return found + [(name, ratio) for name, ratio in patterns if low <= ratio <= high]
 
     def _by_ratio(self) -> list[str]:
         """Algorithms with a free ratio, the one whose curve the others follow first."""
         return sorted((name for name in self.fine if name not in PATTERNS), key=lambda name: name != "obs")
 
-    def _removals(self) -> list[tuple[str, float]]:
+    def _removals(self, group: ChannelGroup) -> list[tuple[str, float]]:
         """(algorithm, ratio) of channel removals that the curves are read from."""
-        if not self.coarse:
+        ratios = self._coarse_ratios(group)
+        if not self.coarse or not ratios:
             return []
         reference = self._coarse_reference()
-        others = [(name, COARSE_RATIOS[1]) for name in self.coarse if name != reference]
-        return [(reference, ratio) for ratio in COARSE_RATIOS] + others
+        others = [(name, _second(ratios)) for name in self.coarse if name != reference]
+        return [(reference, ratio) for ratio in ratios] + others
+
+    def _coarse_ratios(self, group: ChannelGroup) -> tuple[float, ...]:
+        bounds = [self.graph.layer(key).ratio_bounds for key in group.producers]
+        return usual_ratios(COARSE_RATIOS, max(low for low, _ in bounds), min(high for _, high in bounds))
 
     def _coarse_reference(self) -> str:
         return "reconstruct" if "reconstruct" in self.coarse else self.coarse[0]
 
     def _pruned(self, key: str, bits: int) -> list[tuple[str, float, Fact]]:
         """(algorithm, ratio, fact at `bits`) of every fine-grained setting."""
-        read = {(name, ratio): self.exact(key, Option(name, ratio, bits)) for name, ratio in self._read_settings()}
+        read = {(name, ratio): self.exact(key, Option(name, ratio, bits)) for name, ratio in self._read_settings(key)}
         found = [(name, ratio, fact) for (name, ratio), fact in read.items()]
         free = self._by_ratio()
-        for name in free[1:]:
-            scale = read[name, READ_AT].error / max(read[free[0], READ_AT].error, 1e-12)
-            for ratio in FINE_RATIOS:
-                if ratio != READ_AT:
+        ratios = [ratio for name, ratio in read if free and name == free[0]]
+        for name in free[1:] if ratios else ():
+            same = read_at(ratios)
+            scale = read[name, same].error / max(read[free[0], same].error, 1e-12)
+            for ratio in ratios:
+                if ratio != same:
                     followed = read[free[0], ratio]
                     found.append((name, ratio, Fact(followed.error * scale, followed.density, False)))
         return found
 
     def coarse_options(self, group: ChannelGroup, gains: Mapping[str, float]) -> dict[Option, float]:
         """Predicted smooth loss of removing channels: what it does to the layers that read them, at 8 bits."""
-        if not self.coarse:
+        ratios = self._coarse_ratios(group)
+        if not self.coarse or not ratios:
             return {}
         reference = self._coarse_reference()
-        curve = {ratio: self._removal(group, reference, ratio, gains) for ratio in COARSE_RATIOS}
+        curve = {ratio: self._removal(group, reference, ratio, gains) for ratio in ratios}
         options: dict[Option, float] = {}
         for name in self.coarse:
             scale = 1.0
             if name != reference:
-                read = self._removal(group, name, COARSE_RATIOS[1], gains)
-                scale = read / max(curve[COARSE_RATIOS[1]], 1e-12)
-            for ratio in COARSE_RATIOS:
+                read = self._removal(group, name, _second(ratios), gains)
+                scale = read / max(curve[_second(ratios)], 1e-12)
+            for ratio in ratios:
                 if kept_of(group, ratio, self.database.lanes) < group.channels:
                     options[Option(name, ratio)] = scale * curve[ratio]
         return options
@@ -194,6 +217,25 @@ class LayerTable:
         histogram = self.database.calibration.histograms[tensor]
         error = histogram.squared_error(self.database.activation_params(tensor, bits))
         return error / max(histogram.variance, 1e-30)
+
+
+def usual_ratios(usual: Sequence[float], low: float, high: float) -> tuple[float, ...]:
+    """Ratios to choose from within the bounds: the usual ones, and bounds that are far from each of them."""
+    within = [ratio for ratio in usual if low <= ratio <= high]
+    inner = [bound for bound, open_end in ((low, low <= 0.0), (high, high >= MOST_REMOVED)) if not open_end and bound > 0.0]
+    for bound in inner:
+        if all(abs(bound - ratio) >= APART for ratio in within):
+            within.append(bound)
+    return tuple(sorted(within))
+
+
+def read_at(ratios: Sequence[float]) -> float:
+    """The ratio that algorithms are compared at."""
+    return min(ratios, key=lambda ratio: abs(ratio - READ_AT))
+
+
+def _second(ratios: Sequence[float]) -> float:
+    return ratios[min(1, len(ratios) - 1)]
 
 
 def _config(option: Option) -> LayerConfig:

@@ -26,6 +26,7 @@ from hwc_onnx.errors import RuntimeFailure
 from hwc_onnx.events import Listener, Step
 from hwc_onnx.export import file_bytes
 from hwc_onnx.graph.layer_graph import LayerGraph
+from hwc_onnx.graph.selection import selected
 from hwc_onnx.plan import CompressionPlan, with_plan
 from hwc_onnx.rebuild import SAMPLES, rebuild
 from hwc_onnx.search.costing import Costing
@@ -33,9 +34,16 @@ from hwc_onnx.search.gains import probe_plan, probe_size
 from hwc_onnx.search.layer_table import LayerTable
 from hwc_onnx.search.problem import ACCEPTED_ERRORS, Choices, Factor, Outcome, Unit
 from hwc_onnx.search.space import Space
-from hwc_onnx.search.units import Freedom, build_units, plan_with, searched_channels, searched_layers, searched_tensors
+from hwc_onnx.search.units import (
+    Freedom,
+    build_units,
+    demanded,
+    plan_with,
+    searched_channels,
+    searched_layers,
+    searched_tensors,
+)
 from hwc_onnx.statistics_repair import StatisticsRepair
-from hwc_onnx.uniform import selected
 
 
 class Objective:
@@ -104,10 +112,10 @@ class Objective:
         self._max_energy, self._max_latency, self._max_bytes = max_energy, max_latency, max_bytes
         self._seed = seed
         self._forwards = self.search_size + (len(calibration_samples) if calibration_samples is not None else 0)
-        self._freedom = Freedom(
-            frozenset(selected(graph, include, exclude)), weight_bits, activation_bits, first_last == "free"
-        )
         self._table = LayerTable(database, graph, algorithms, weight_bits)
+        chosen = frozenset(selected(graph, include, exclude))
+        freedom = Freedom(chosen, weight_bits, activation_bits, first_last == "free")
+        self._freedom = demanded(graph, self._table, freedom)
         self._table.prepare(
             searched_layers(graph, self._freedom),
             searched_tensors(graph, self._freedom).values(),

@@ -39,7 +39,8 @@ class Space:
         }
         self.owner = {layer: u for u, layers in self.producers.items() for layer in layers}
         self.plain = tuple(
-            _plain_options(unit) if unit.kind == "layer" else np.arange(len(unit.options)) for unit in self.units
+            _plain_options(unit) if unit.kind == "layer" and u in self.owner else np.arange(len(unit.options))
+            for u, unit in enumerate(self.units)
         )
         self.pruned = {
             u: np.array([option.algorithm != "none" for option in self.units[u].options]) for u in self.producers

@@ -6,11 +6,12 @@ An option stays when no other of its unit is cheaper and clearly less harmful, a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hwc_onnx.errors import UsageError
 from hwc_onnx.events import Step
 from hwc_onnx.graph.layer_graph import ActivationGroup, ChannelGroup, LayerGraph
 from hwc_onnx.plan import CompressionPlan, LayerConfig
@@ -25,16 +26,23 @@ SLACK = 0.15
 LAYER_MENU = 24
 CHANNEL_MENU = 8
 BASELINE_BITS = 8
+AS_BASELINE = (Option(), Option(bits=BASELINE_BITS))
 
 
 @dataclass(frozen=True)
 class Freedom:
-    """What may change: layer keys, weight widths, stored-tensor widths, and whether the network's ends may too."""
+    """What may change: layer keys, weight widths, stored-tensor widths, and whether the network's ends may too.
+
+    Of the layers whose bounds leave no ratio of zero, `finely` are pruned in their weights; the channel groups of the others
+    (`coarsely`, by root) lose channels.
+    """
 
     layers: frozenset[str]
     weight_bits: tuple[int, int]
     activation_bits: tuple[int, int]
     free_ends: bool
+    finely: frozenset[str] = frozenset()
+    coarsely: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -56,10 +64,10 @@ def build_units(
     tell: Callable[[Step], None],
 ) -> Menus:
     """The units of a model in network order: a tensor before the first layer that reads it, a channel group after its
-    first producer. Units with a single option are left out.
+    first producer. Units whose single option is what the baseline has are left out.
     """
     free = searched_tensors(graph, freedom)
-    facts = _layer_facts(searched_layers(graph, freedom), table, costing, tell)
+    facts = _layer_facts(searched_layers(graph, freedom), freedom, table, costing, tell)
     units: list[tuple[Unit, NDArray[np.float64]]] = []
     seen: set[str] = set()
     for done, layer in enumerate(graph.layers):
@@ -74,9 +82,10 @@ def build_units(
         channels = graph.group_of(layer.key)
         if channels is not None and channels.root not in seen and searched_channels(channels, freedom):
             seen.add(channels.root)
-            options = {Option(): 0.0, **table.coarse_options(channels, gains)}
+            options = {} if channels.root in freedom.coarsely else {Option(): 0.0}
+            options |= table.coarse_options(channels, gains)
             units.append(_channel_unit(channels.root, channels.producers, options, costing))
-    chosen = [(unit, damage) for unit, damage in units if len(unit.options) > 1]
+    chosen = [(unit, damage) for unit, damage in units if len(unit.options) > 1 or unit.options[0] not in AS_BASELINE]
     return Menus(
         tuple(unit for unit, _ in chosen),
         tuple(damage for _, damage in chosen),
@@ -127,14 +136,41 @@ def searched_tensors(graph: LayerGraph, freedom: Freedom) -> dict[str, Activatio
 
 def searched_channels(group: ChannelGroup, freedom: Freedom) -> bool:
     """Whether channels of this group may be removed."""
-    return group.locked_because is None and bool(group.producers) and set(group.producers) <= freedom.layers
+    producers = set(group.producers)
+    return group.locked_because is None and bool(producers) and producers <= freedom.layers - freedom.finely
+
+
+def demanded(graph: LayerGraph, table: LayerTable, freedom: Freedom) -> Freedom:
+    """The freedom with the layers that their bounds want pruned, in their weights where some algorithm can.
+
+    Raises:
+        UsageError: nothing that may be chosen can prune one of them within its bounds.
+    """
+    asked = [key for key in searched_layers(graph, freedom) if graph.layer(key).ratio_bounds[0] > 0.0]
+    finely = frozenset(key for key in asked if table.can_prune(key))
+    coarsely = set()
+    for key in asked:
+        group = graph.group_of(key)
+        if key in finely:
+            continue
+        if group is None or not searched_channels(group, freedom) or not table.can_remove(group):
+            low, high = graph.layer(key).ratio_bounds
+            raise UsageError(
+                f"ratio bounds: layer '{key}' is to lose {low:g} to {high:g}, and no algorithm that may be chosen can do "
+                "that; widen the bounds, or allow more with --algorithms or --granularity"
+            )
+        coarsely.add(group.root)
+    return replace(freedom, finely=finely, coarsely=frozenset(coarsely))
 
 
 def _layer_facts(
-    keys: list[str], table: LayerTable, costing: Costing, tell: Callable[[Step], None]
+    keys: list[str], freedom: Freedom, table: LayerTable, costing: Costing, tell: Callable[[Step], None]
 ) -> dict[str, dict[Option, Fact]]:
     """Each layer's menu with facts: composed facts choose who is worth an entry of its own, exact facts who stays."""
-    wanted = {key: _reduced(key, table.fine_options(key), costing) for key in keys}
+    offered = {key: table.fine_options(key) for key in keys}
+    for key in freedom.finely & set(keys):
+        offered[key] = {option: fact for option, fact in offered[key].items() if option.algorithm != "none"}
+    wanted = {key: _reduced(key, offered[key], costing) for key in keys}
     table.prepare_options(
         {key: [option for option, fact in facts.items() if not fact.exact] for key, facts in wanted.items()},
         lambda done, total: tell(Step(done, total, "layers: the settings worth a place on the menu")),

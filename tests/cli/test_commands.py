@@ -148,6 +148,52 @@ def test_apply_coarse_says_what_was_locked(case: Case, tmp_path: Path) -> None:
     assert "logits" in result.stdout.split("note:")[1]
 
 
+def test_apply_limits_reach_the_plan_and_hold(case: Case, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    arguments = [
+        "apply", case.model, "--uniform", "w4a8,coarse=l1:0.9", "--data", case.data, "-o", tmp_path / "small.onnx",
+        "--save-plan", plan, "--exclude", "Gemm", "--lanes", 2, "--min-channels", "Conv=3", "--ratio-bounds", "c2=0-0.25",
+        "--keep-heads", "--first-last", "free",
+    ]  # fmt: skip
+    found = payload(*arguments)
+    written = json.loads(plan.read_text())
+    assert written["constraints"] == {"min_channels": {"Conv": 3}, "ratios": {"c2": [0.0, 0.25]}, "keep_heads": True}
+    assert (written["exclude"], written["lanes"], written["first_last"]) == (["Gemm"], 2, "free")
+    kept = {key: item["kept_channels"] for key, item in written["achieved"].items()}
+    assert (kept["c1"], kept["c2"]) == (4, 6)
+    assert written["layers"]["logits"]["weight_bits"] == 8
+    assert any("c2" in note and "0.25 instead of 0.9" in note for note in found["notes"])
+    again = payload("apply", case.model, "--plan", plan, "--data", case.data, "-o", tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "small.onnx").read_bytes()
+    assert again["reduction_vs_int8"] == found["reduction_vs_int8"]
+
+
+def test_apply_refuses_limits_beside_a_plan_and_plans_outside_their_bounds(
+    compressed: Run, case: Case, tmp_path: Path
+) -> None:
+    plan = compressed.run_dir / "plan.json"
+    result = hwc("apply", case.model, "--plan", plan, "--lanes", 8, "--min-channels", 4)
+    assert result.exit_code == 2 and "--lanes, --min-channels: for --uniform" in result.stderr
+    edited = json.loads(plan.read_text())
+    edited["constraints"]["ratios"] = {"c1": [0.9, 0.95]}
+    (tmp_path / "plan.json").write_text(json.dumps(edited))
+    for command in (["apply", "-o", tmp_path / "x.onnx"], ["profile"]):
+        result = hwc(command[0], case.model, "--plan", tmp_path / "plan.json", *command[1:])
+        assert result.exit_code == 4 and "'c1'" in result.stderr and "0.9 to 0.95" in result.stderr
+
+
+def test_compress_keeps_its_limits(case: Case, tmp_path: Path) -> None:
+    arguments = compress_arguments(case, tmp_path)
+    limits = ["--ratio-bounds", "c2=0.4-0.6", "--min-channels", 4, "--lanes", 2]
+    result = hwc(*arguments, *limits)
+    assert result.exit_code in (0, 3), result.stderr
+    written = json.loads((tmp_path / "tiny.hwc" / "plan.json").read_text())
+    assert written["constraints"]["ratios"] == {"c2": [0.4, 0.6]}
+    assert 0.4 <= written["layers"]["c2"]["ratio"] <= 0.6 and written["layers"]["c2"]["algorithm"] != "none"
+    other = hwc(*arguments, *limits[2:], "--ratio-bounds", "c2=0-0.6")
+    assert other.exit_code == 2 and "ratio_bounds" in other.stderr
+
+
 def test_verify_passes_on_our_file_and_its_json_fits(compressed: Run, case: Case, schema: Validate) -> None:
     found = payload("verify", compressed.output, "--against", case.model)
     schema("verify", found)

@@ -5,7 +5,18 @@ from __future__ import annotations
 import click
 import pytest
 
-from hwc_onnx.cli.parameters import BitRange, ByteSize, Drop, Duration, InputShape, Latency, Share, names
+from hwc_onnx.cli.parameters import (
+    BitRange,
+    ByteSize,
+    Drop,
+    Duration,
+    InputShape,
+    Latency,
+    MinChannels,
+    RatioBounds,
+    Share,
+    names,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +40,10 @@ from hwc_onnx.cli.parameters import BitRange, ByteSize, Drop, Duration, InputSha
         (BitRange, "8", (8, 8)),
         (InputShape, "x:1x3x224x224", ("x", (1, 3, 224, 224))),
         (InputShape, "scope:x:0:1x3", ("scope:x:0", (1, 3))),
+        (MinChannels, "16", ("*", 16)),
+        (MinChannels, "re:(a|b=c).*=16", ("re:(a|b=c).*", 16)),
+        (RatioBounds, "0-0.5", ("*", (0.0, 0.5))),
+        (RatioBounds, "Conv = 0.2 - 0.5", ("Conv", (0.2, 0.5))),
         (names("fine", "coarse"), "coarse, fine", ("coarse", "fine")),
         (names(), "l1", ("l1",)),
     ],
@@ -45,6 +60,10 @@ def test_value_becomes_a_number(kind: click.ParamType, text: str, value: object)
         (Duration, ""),
         (Latency, "5min"),
         (ByteSize, "5ms"),
+        (MinChannels, "a=b"),
+        (MinChannels, "=4"),
+        (RatioBounds, "0.5"),
+        (RatioBounds, "Conv=0.5"),
         (Share, "0%"),
         (Share, "101%"),
         (Share, "1.5"),

@@ -12,7 +12,10 @@ from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.candidate import build
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import load_profile
-from hwc_onnx.plan import with_plan
+from hwc_onnx.errors import UsageError
+from hwc_onnx.graph.constraints import Constraints
+from hwc_onnx.plan import check_ratios, with_plan
+from hwc_onnx.search.layer_table import usual_ratios
 from hwc_onnx.search.menus import front
 from hwc_onnx.search.objective import Objective
 from hwc_onnx.search.problem import Choices
@@ -212,3 +215,63 @@ def test_search_of_the_real_problem_improves_on_its_seeds(prepared: Prepared) ->
     assert found.best is not None and found.best.outcome.accepted(5.0)
     assert found.best.outcome.energy < 0.9
     assert found.spent.image_forwards > found.history.image_forwards
+
+
+def constrained_objective(prepared: Prepared, constraints: Constraints, **changes) -> Objective:
+    opened = prepared.opened.under(constraints)
+    calibrated = calibrate(opened, prepared.calibration, seed=0)
+    options = {"limit_points": 5.0, "baseline": calibrated.baseline, "algorithms": ALGORITHMS} | changes
+    return Objective(opened.proto, opened.graph, calibrated.database, prepared.cost_model, prepared.reference, **options)
+
+
+def test_ratio_bounds_hold_for_every_choice(prepared: Prepared) -> None:
+    layers = prepared.opened.graph.layers
+    bounds = {layers[1].key: (0.3, 0.5), layers[2].key: (0.0, 0.3)}
+    objective = constrained_objective(prepared, Constraints(ratios=bounds))
+    space, rng = Space(objective.units), np.random.default_rng(2)
+    seen: dict[str, set[float]] = {key: set() for key in bounds}
+    for _ in range(200):
+        plan = objective.plan_of(rng.integers(0, space.sizes))
+        check_ratios(objective._graph, plan)
+        for key in bounds:
+            seen[key].add(plan.layers[key].ratio)
+    assert min(seen[layers[1].key]) >= 0.3 and max(seen[layers[1].key]) == 0.5 and len(seen[layers[1].key]) > 1
+    assert min(seen[layers[2].key]) == 0.0 and max(seen[layers[2].key]) == 0.3
+    check_ratios(objective._graph, objective.plan_of(objective.start))
+    assert objective.evaluate(objective.start).energy < 1.0
+
+
+def test_ratio_bounds_are_met_by_removing_channels_where_nothing_else_may(prepared: Prepared) -> None:
+    group = next(g for g in prepared.opened.graph.channel_groups if g.locked_because is None and len(g.producers) == 1)
+    constraints = Constraints(ratios={group.producers[0]: (0.2, 0.5)})
+    objective = constrained_objective(prepared, constraints, algorithms=("l1",))
+    unit = next(unit for unit in objective.units if unit.kind == "channels" and unit.name == group.root)
+    assert {option.algorithm for option in unit.options} == {"l1"}
+    check_ratios(objective._graph, objective.plan_of(objective.start))
+    with pytest.raises(UsageError, match="no algorithm that may be chosen"):
+        constrained_objective(prepared, constraints, algorithms=())
+
+
+def test_a_single_width_is_taken_where_nothing_else_may_change(prepared: Prepared) -> None:
+    objective = prepared.objective(algorithms=("l1",), weight_bits=(4, 4), activation_bits=(8, 8))
+    plan = objective.plan_of(objective.start)
+    weighted = [layer.key for layer in prepared.opened.graph.layers if layer.weight is not None]
+    assert {plan.layers[key].weight_bits for key in weighted} == {4}
+    found = run_search(objective, sampler="composite", trials=4, seed=0)
+    assert len(found.history.records) >= 3
+
+
+def test_fewest_channels_leave_shorter_menus(prepared: Prepared) -> None:
+    free = [unit for unit in prepared.objective().units if unit.kind == "channels"]
+    widest = max(group.channels for group in prepared.opened.graph.channel_groups)
+    objective = constrained_objective(prepared, Constraints(min_channels={"*": widest}))
+    assert free and not [unit for unit in objective.units if unit.kind == "channels"]
+
+
+def test_ratios_to_choose_from_are_the_usual_ones_and_bounds_apart_from_them() -> None:
+    usual = (0.4, 0.6, 0.75)
+    assert usual_ratios(usual, 0.0, 0.95) == usual
+    assert usual_ratios(usual, 0.0, 0.5) == (0.4, 0.5)
+    assert usual_ratios(usual, 0.41, 0.62) == (0.41, 0.6)
+    assert usual_ratios(usual, 0.1, 0.2) == (0.1, 0.2)
+    assert usual_ratios(usual, 0.0, 0.0) == ()
