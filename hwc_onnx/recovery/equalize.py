@@ -8,9 +8,11 @@ outputs, are
 
     sum_T  (max_c s_c peak_Tc / L)^2  sum_c amp_c / s_c^2   +   sum_readers sum_i (max_c |w_ic| / s_c / L)^2 sum_c s_c^2 m_c
 
-with L the levels of the width. Factors come from the family s_c = peak_c^-a * column_c^b (column_c the largest weight
-that reads channel c), which holds full equalization (a = 1, b = 0), that of the paper (a = b = 1/2: ranges of activations
-and of weights alike) and none (a = b = 0); the least sum is taken.
+with L the levels of the widths: 8 bits for activations, 4 for weights. Weights are rounded to fewer bits in most plans that are
+worth having, and factors chosen for equal widths help 8-bit weights a little and harm narrow ones by more. Factors come from
+the family s_c = peak_c^-a * column_c^b (column_c the largest weight that reads channel c), which holds full equalization
+(a = 1, b = 0), that of the paper (a = b = 1/2: ranges of activations and of weights alike) and none (a = b = 0); the least
+sum is taken.
 
 Source: Nagel et al. (ICCV 2019), section 4.1, for the scaling; the noise of a uniform quantizer, step^2 / 12, carried
 through the linear readers, for the choice. Xiao et al., SmoothQuant (ICML 2023), equation 4, has the same family.
@@ -29,7 +31,7 @@ from hwc_onnx.recovery.scale_domains import Domain, Place
 from hwc_onnx.recovery.statistics import F64
 
 LEVELS = 255.0
-WEIGHT_LEVELS = 127.0
+WEIGHT_LEVELS = 7.0
 EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 WIDEST = 32.0
 """Largest factor, and the inverse of the smallest."""
@@ -127,7 +129,7 @@ def _family(peak: F64, column: F64, usable: NDArray[np.bool_], a: float, b: floa
 def _noise(
     scale: F64, tensors: Sequence[Place], seen: Mapping[str, Channels], power: F64, readers: Sequence[Reader]
 ) -> float:
-    """The sum of the module's text at 8 bits, each reader relative to the power of its output."""
+    """The sum of the module's text, each reader relative to the power of its output."""
     amplified = np.zeros(len(scale))
     rounding = 0.0
     for found in readers:
