@@ -1,4 +1,4 @@
-"""What the repairs across layers are worth: damage with each of them, with both, and rebuilt layer after layer.
+"""What the repairs across layers are worth: damage with each of them, with all, and rebuilt layer after layer.
 
     python benchmarks/repairs.py                          # every sample model, 3 seeds
     python benchmarks/repairs.py --model vgg_small --seeds 1
@@ -21,6 +21,7 @@ from hwc_onnx.accuracy.measure import measure
 from hwc_onnx.accuracy.reference import make_reference
 from hwc_onnx.accuracy.splits import make_splits
 from hwc_onnx.candidate import assemble
+from hwc_onnx.plan import REPAIRS
 from hwc_onnx.rebuild import rebuild
 from hwc_onnx.uniform import parse_spec, uniform
 from hwc_onnx.workspace import Opened, calibrate, open_float_model
@@ -31,8 +32,10 @@ SETTINGS = ("w8a8", "w4a4", "w3a8", "w2a8", "w8a8,fine=obs:0.5", "w8a8,coarse=gr
 VARIANTS: dict[str, tuple[str, ...]] = {
     "neither": (),
     "equalize": ("equalize",),
+    "attention": ("attention",),
+    "absorb": ("absorb",),
     "statistics": ("statistics",),
-    "both": ("equalize", "statistics"),
+    "all": REPAIRS,
 }
 IMAGES = 2048
 
@@ -47,7 +50,7 @@ def figures(opened: Opened, seed: int) -> Iterator[tuple[str, str, float, float]
             plan = uniform(opened.graph, parse_spec(spec))
             found = measure(calibrated.candidate(plan, "measure").proto, reference)
             yield spec, variant, found.damage, found.drop_points
-            if variant == "both":
+            if variant == "all":
                 stitched = rebuild(calibrated.proto, opened.graph, plan, calibrated.database, splits.calibration)
                 found = measure(assemble(calibrated.proto, opened.graph, stitched, "measure").proto, reference)
                 yield spec, "rebuilt", found.damage, found.drop_points

@@ -62,8 +62,8 @@ from .settings import Settings, shared_options
 @click.option(
     "--repairs",
     metavar="LIST",
-    help="Of the repairs across layers that full and sequential recovery make, those to keep: equalize,statistics, or none."
-    " Default: the plan's own; both for a uniform setting.",
+    help="Of the repairs across layers that full and sequential recovery make, those to keep: some of"
+    " equalize,attention,absorb,statistics, or none. Default: the plan's own; all for a uniform setting.",
 )
 @include_option
 @exclude_option

@@ -1,14 +1,15 @@
-"""Cross-layer equalization of a model before it is calibrated: the same function, easier to quantize.
+"""Equalization of a model before it is calibrated: the same function, easier to quantize.
 
-One pass over calibration samples measures the channels of every tensor that may be scaled (recovery/scale_domains.py),
-recovery/equalize.py chooses the factors, and the constants around the tensors take them up. The model that comes back is
-run beside the one that went in; where outputs differ by more than rounding, it is not used.
+One pass over calibration samples measures the channels of every tensor that may be scaled (recovery/scale_domains.py,
+recovery/attention_domains.py) or moved (recovery/shifts.py). Channels are moved first, then recovery/equalize.py chooses
+factors, and the constants around the tensors take both up. The model that comes back is run beside the one that went in;
+where outputs differ by more than rounding, it is not used.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,11 +22,15 @@ from hwc_onnx.accuracy.tensors import run_tensors
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.graph import external
 from hwc_onnx.graph.layer_graph import LayerGraph
-from hwc_onnx.recovery.equalize import Channels, factors, reader
+from hwc_onnx.recovery.attention_domains import attention_domains
+from hwc_onnx.recovery.equalize import Channels, factors, product_factors, reader
 from hwc_onnx.recovery.scale_domains import Domain, scale_domains
+from hwc_onnx.recovery.shifts import Movable, made_up, movable_tensors, shift
 
 logger = logging.getLogger(__name__)
 
+KINDS = ("equalize", "attention", "absorb")
+"""What can be done, by the names that plans have for it."""
 SAMPLES = 256
 COMPARED = 8
 TOLERANCE = 1e-4
@@ -38,20 +43,32 @@ Factors = Mapping[tuple[str, int], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Equalized:
-    """The model, the domains that were scaled (0: the model is the one that was given) and what its constants took up."""
+    """The model, how many domains were scaled and how many tensors moved (0 and 0: the model is the one that was given), and
+    what its constants were multiplied with.
+    """
 
     proto: onnx.ModelProto
     domains: int = 0
+    moved: int = 0
     factors: Factors = field(default_factory=dict)
 
 
-def equalize(proto: onnx.ModelProto, graph: LayerGraph, samples: Samples, *, threads: int | None = None) -> Equalized:
-    """`proto` with the channels of its tensors scaled to use their quantizers alike.
+def equalize(
+    proto: onnx.ModelProto,
+    graph: LayerGraph,
+    samples: Samples,
+    *,
+    kinds: Collection[str] = KINDS,
+    threads: int | None = None,
+) -> Equalized:
+    """`proto` with the channels of its tensors scaled and moved to use their quantizers alike.
 
     Args:
         proto: the normalised float model; not changed.
         graph: its layer graph.
         samples: calibration inputs, of which at most 256 are run.
+        kinds: "equalize" scales channels across layers, "attention" those of queries, keys and values, "absorb" moves
+            channels into the biases behind them.
         threads: ONNX Runtime threads.
 
     Raises:
@@ -61,15 +78,24 @@ def equalize(proto: onnx.ModelProto, graph: LayerGraph, samples: Samples, *, thr
         return Equalized(proto)
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     floats = {name: array for name, array in constants.items() if array.dtype == np.float32}
-    domains = [found for found in scale_domains(graph, constants) if all(p.tensor in floats for p in found.constants)]
+    domains = scale_domains(graph, constants) if "equalize" in kinds else []
+    domains += attention_domains(graph, constants) if "attention" in kinds else []
+    domains = [found for found in domains if all(place.tensor in floats for place in found.constants)]
+    movable = movable_tensors(graph, floats) if "absorb" in kinds else []
+    axes = {place.tensor: place.axis for domain in domains for place in domain.tensors}
+    axes |= {found.tensor: found.axis for found in movable}
     used = samples.take(slice(0, SAMPLES))
-    seen = _channels(proto, graph, domains, used, threads)
+    seen = _channels(proto, graph, axes, used, threads)
+    values = {name: array.astype(np.float64) for name, array in floats.items()}
+    moved = _moved(graph, movable, seen, values)
+    seen |= {name: seen[name].moved(by) for name, by in moved.items()}
     found = _scaled(graph, domains, seen, floats)
-    if not found:
+    if not found and not moved:
         return Equalized(proto)
-    changed, taken = _with(proto, floats, found)
+    taken = _take_up(values, found)
+    changed = _with(proto, {name: array for name, array in values.items() if (array != floats[name]).any()})
     if same_outputs(proto, changed, used.take(slice(0, COMPARED)), threads):
-        return Equalized(changed, len(found), taken)
+        return Equalized(changed, len(found), len(moved), taken)
     logger.warning("equalization changes what the model computes; it is left out")
     return Equalized(proto)
 
@@ -86,24 +112,45 @@ def same_outputs(first: onnx.ModelProto, second: onnx.ModelProto, samples: Sampl
 
 
 def _channels(
-    proto: onnx.ModelProto, graph: LayerGraph, domains: Iterable[Domain], samples: Samples, threads: int | None
+    proto: onnx.ModelProto, graph: LayerGraph, axes: Mapping[str, int], samples: Samples, threads: int | None
 ) -> dict[str, Channels]:
-    """The channels of all tensors of the domains, from one pass."""
-    axes = {place.tensor: place.axis for domain in domains for place in domain.tensors}
+    """The channels of the stored tensors of `axes` (channel axis by name), from one pass."""
     stored = {name for group in graph.activation_groups for name in group.tensors}
     names = sorted(name for name in axes if name in stored)
     sizes = {name: int(np.prod(graph.tensors[name].shape, dtype=np.int64)) for name in names}
-    peaks: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
+    parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     for name, _, array in run_tensors(proto, samples, names, sizes, threads):
         flat = np.moveaxis(array, axes[name], 0).reshape(array.shape[axes[name]], -1)
-        power = np.square(flat, dtype=np.float64).mean(axis=1) * len(array)
-        peaks[name].append(np.stack([np.abs(flat).max(axis=1), flat.max(axis=1), power, np.full(len(flat), len(array))]))
+        sums = (flat.mean(axis=1, dtype=np.float64), np.square(flat, dtype=np.float64).mean(axis=1))
+        parts[name].append(np.stack([flat.min(axis=1), flat.max(axis=1), *sums, np.full(len(flat), len(array))]))
     found = {}
-    for name, parts in peaks.items():
-        if parts:
-            stack = np.stack(parts)
-            found[name] = Channels(stack[:, 0].max(axis=0), stack[:, 1].max(axis=0), stack[:, 2].sum(0) / stack[:, 3].sum(0))
+    for name, batches in parts.items():
+        if batches:
+            low, top, mean, power, count = np.stack(batches, axis=1)
+            share = count / count.sum(axis=0)
+            found[name] = Channels(low.min(axis=0), top.max(axis=0), (mean * share).sum(0), (power * share).sum(0))
     return found
+
+
+def _moved(
+    graph: LayerGraph,
+    movable: Iterable[Movable],
+    seen: Mapping[str, Channels],
+    constants: dict[str, NDArray[np.float64]],
+) -> dict[str, NDArray[np.float64]]:
+    """What the channels of each tensor are moved by, where that is worth it; `constants` take it up."""
+    moved = {}
+    for found in movable:
+        by = shift(found, seen[found.tensor].low, seen[found.tensor].top) if found.tensor in seen else None
+        if by is None or len(by) != constants[found.bias].size:
+            continue
+        moved[found.tensor] = by
+        constants[found.bias] = constants[found.bias] - by
+        for key in found.readers:
+            layer = graph.layer(key)
+            assert layer.weight is not None and layer.bias is not None
+            constants[layer.bias] = constants[layer.bias] + made_up(layer, constants[layer.weight], by)
+    return moved
 
 
 def _scaled(
@@ -123,31 +170,34 @@ def _scaled(
             if layer is not None and layer.weight in weights:
                 place = weights[layer.weight]
                 readers.append(reader(constants[layer.weight], place, layer.output_axis, domain.channels))
-        chosen = factors(domain, seen, list(seen), readers)
+        opposed = any(place.power < 0 for place in domain.tensors)
+        chosen = product_factors(domain, seen) if opposed else factors(domain, seen, list(seen), readers)
         if chosen is not None:
             found.append((domain, chosen))
     return found
 
 
-def _with(
-    proto: onnx.ModelProto,
-    constants: Mapping[str, NDArray[np.float32]],
-    chosen: Iterable[tuple[Domain, NDArray[np.float64]]],
-) -> tuple[onnx.ModelProto, Factors]:
-    """A copy of the model whose constants have taken up the factors, and what each took up."""
-    changed: dict[str, NDArray[np.float64]] = {}
+def _take_up(
+    constants: dict[str, NDArray[np.float64]], chosen: Iterable[tuple[Domain, NDArray[np.float64]]]
+) -> dict[tuple[str, int], NDArray[np.float64]]:
+    """Multiply the constants around the domains by their factors; what each took up."""
     taken: dict[tuple[str, int], NDArray[np.float64]] = {}
     for domain, scale in chosen:
         for place in domain.constants:
-            values = changed.get(place.tensor, constants[place.tensor].astype(np.float64))
+            values = constants[place.tensor]
             factor = np.where(place.index >= 0, scale[place.index], 1.0) ** place.power
             shape = [1] * values.ndim
             shape[place.axis] = -1
-            changed[place.tensor] = values * factor.reshape(shape)
+            constants[place.tensor] = values * factor.reshape(shape)
             taken[place.tensor, place.axis] = factor * taken.get((place.tensor, place.axis), 1.0)
+    return taken
+
+
+def _with(proto: onnx.ModelProto, changed: Mapping[str, NDArray[np.float64]]) -> onnx.ModelProto:
+    """A copy of the model with other constants."""
     model = onnx.ModelProto()
     model.CopyFrom(proto)
     for tensor in model.graph.initializer:
         if tensor.name in changed:
             tensor.CopyFrom(numpy_helper.from_array(changed[tensor.name].astype(np.float32), tensor.name))
-    return model, taken
+    return model

@@ -49,8 +49,9 @@ class Achieved(BaseModel):
 RECOVERIES = ("none", "ranges", "full", "sequential")
 """How weights are fitted: rounded only, with fitted ranges, each layer by itself, each layer after those before it."""
 
-REPAIRS = ("equalize", "statistics")
-"""Made with recovery "full" and "sequential": channels scaled to use their quantizers alike, channel statistics mended."""
+REPAIRS = ("equalize", "attention", "absorb", "statistics")
+"""Made with recovery "full" and "sequential": channels scaled across layers to use their quantizers alike, those of queries,
+keys and values too, channels moved into the biases behind them, channel statistics mended."""
 
 RANGES = ("minmax", "percentile", "mse", "entropy")
 """How the range of an activation is chosen (hwc_onnx/quantization/ranges.py)."""

@@ -21,7 +21,7 @@ from hwc_onnx.candidate import Candidate, assemble
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.types import ModelCost
 from hwc_onnx.database import LayerDatabase, Stitched
-from hwc_onnx.equalization import Equalized, equalize
+from hwc_onnx.equalization import KINDS, Equalized, equalize
 from hwc_onnx.errors import ModelError, PlanError
 from hwc_onnx.graph.bodies import inner_layers
 from hwc_onnx.graph.constraints import Constraints, constrained
@@ -184,7 +184,8 @@ def calibrate(
     rng = np.random.default_rng([seed, 0xCA11])
     repairs = repairs if recovery == "full" and moments else ()
     repairs = [name for name in repairs if not (power_of_two and name == "statistics")]
-    equalized = equalize(opened.proto, opened.graph, samples) if "equalize" in repairs else Equalized(opened.proto)
+    kinds = [name for name in KINDS if name in repairs]
+    equalized = equalize(opened.proto, opened.graph, samples, kinds=kinds) if kinds else Equalized(opened.proto)
     found = collect(equalized.proto, opened.graph, samples, moments=moments, rng=rng)
     database = LayerDatabase(
         equalized.proto,

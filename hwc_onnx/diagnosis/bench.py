@@ -26,7 +26,7 @@ from hwc_onnx.database import LayerDatabase, Stitched
 from hwc_onnx.errors import UsageError
 from hwc_onnx.events import Event, Listener, Note, Phase
 from hwc_onnx.graph.layer_graph import FLOAT_BITS
-from hwc_onnx.plan import CompressionPlan, LayerConfig, with_plan
+from hwc_onnx.plan import REPAIRS, CompressionPlan, LayerConfig, with_plan
 from hwc_onnx.quantization.ranges import Method
 from hwc_onnx.recovery.layer import Recovery
 from hwc_onnx.workspace import Calibrated, Model, Opened, calibrate, load_samples, open_float_model
@@ -100,7 +100,7 @@ class Bench:
         portable: bool = False,
         calibration: int | None = None,
         opened: Opened | None = None,
-        equalized: bool = True,
+        repairs: Collection[str] = REPAIRS,
         power_of_two: bool = False,
         dialect: str = "ort",
     ) -> None:
@@ -131,7 +131,7 @@ class Bench:
             recovery=recovery,
             portable=portable,
             ranges=ranges,
-            repairs=("equalize",) if equalized else (),
+            repairs=[name for name in repairs if name != "statistics"],
             power_of_two=power_of_two,
             dialect=dialect,
         )

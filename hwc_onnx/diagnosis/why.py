@@ -159,7 +159,7 @@ def why(
         opened=opened,
         power_of_two=chosen.calibration.power_of_two,
         dialect=chosen.dialect,
-        equalized="equalize" in (chosen.calibration.repairs if repairs is None else repairs),
+        repairs=chosen.calibration.repairs if repairs is None else tuple(repairs),
     )
     for text in notes:
         bench.note(text)

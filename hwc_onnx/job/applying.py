@@ -116,7 +116,8 @@ def apply_plan(
             activations: it is neither calibrated nor measured.
         ranges: how the range of each stored tensor is chosen: "minmax" (all values seen), "percentile" (0.01% cut off either
             tail), "mse" (least squared error) or "entropy" (least relative entropy); default: the plan's own.
-        repairs: with recovery "full" or "sequential", which of "equalize" (channels scaled to use their quantizers alike) and
+        repairs: with recovery "full" or "sequential", which of "equalize" (channels scaled across layers to use their quantizers
+            alike), "attention" (those of queries, keys and values too), "absorb" (channels moved into the biases behind them) and
             "statistics" (means and spreads of channels mended) are made; default: the plan's own.
         power_of_two: whether all scales, of activations and of weights, are powers of two; default: the plan's own.
         polish: with recovery "full" or "sequential", whether layers of at most 4 weight bits are rounded up or down anew (AdaRound)

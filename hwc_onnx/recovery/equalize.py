@@ -43,11 +43,21 @@ WORTHWHILE = 0.98
 
 @dataclass(frozen=True)
 class Channels:
-    """One tensor's channels as calibration saw them: largest magnitude, largest value, mean square [positions]."""
+    """One tensor's channels as calibration saw them: smallest and largest value, mean, mean square [positions]."""
 
-    peak: F64
+    low: F64
     top: F64
+    mean: F64
     power: F64
+
+    @property
+    def peak(self) -> F64:
+        """Largest magnitudes [positions]."""
+        return np.maximum(np.abs(self.low), np.abs(self.top))
+
+    def moved(self, by: F64) -> Channels:
+        """The channels with `by` [positions] subtracted."""
+        return Channels(self.low - by, self.top - by, self.mean - by, self.power - 2 * by * self.mean + by**2)
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,47 @@ def factors(
         if noise < least:
             best, least = chosen, noise
     return best
+
+
+def product_factors(domain: Domain, seen: Mapping[str, Channels]) -> F64 | None:
+    """The factors of two tensors that are multiplied and summed over the channels [channels]: one is multiplied by them, the
+    other divided (`Place.power`). None where nothing is worth changing.
+
+    What rounding one of them does to the sum is step^2 / 12 times the power of the other, over the channels; the factors are
+    of the family that `factors` takes, with the peaks of the other tensor in place of the weights.
+    """
+    places = sorted((place for place in domain.tensors if place.tensor in seen), key=lambda place: -place.power)
+    if [place.power for place in places] != [1, -1]:
+        return None
+    peaks = [_spread(domain.channels, place, seen[place.tensor].peak) for place in places]
+    powers = [_spread(domain.channels, place, seen[place.tensor].power) for place in places]
+    usable = (peaks[0] > 0) & (peaks[1] > 0)
+    if usable.sum() < 2:
+        return None
+
+    def noise(scale: F64) -> float:
+        total = 0.0
+        for place, power in zip(places, reversed(powers), strict=True):
+            moved = scale**place.power
+            factor = np.where(place.index >= 0, moved[place.index], 1.0)
+            step = float((factor * seen[place.tensor].peak).max()) / LEVELS
+            total += step**2 * float((power / moved**2).sum())
+        return total
+
+    best, least = None, WORTHWHILE * noise(np.ones(domain.channels))
+    for a, b in product(EXPONENTS, EXPONENTS):
+        chosen = _family(peaks[0], peaks[1], usable, a, b)
+        if noise(chosen) < least:
+            best, least = chosen, noise(chosen)
+    return best
+
+
+def _spread(channels: int, place: Place, values: F64) -> F64:
+    """The largest of the values of each channel of the domain."""
+    found = np.zeros(channels)
+    inside = place.index >= 0
+    np.maximum.at(found, place.index[inside], values[inside])
+    return found
 
 
 def _family(peak: F64, column: F64, usable: NDArray[np.bool_], a: float, b: float) -> F64:

@@ -52,8 +52,10 @@ def test_raw_space_missing_combination_becomes_the_nearest_of_its_algorithm() ->
 
 
 def test_space_without_unpruned_width_is_refused() -> None:
+    layer = Unit("layer", "l", (Option(bits=8), Option("obs", 0.5, 4)), ("l",))
     with pytest.raises(SearchError, match=r"'l'.*4.*unpruned"):
-        Space([Unit("layer", "l", (Option(bits=8), Option("obs", 0.5, 4)), ("l",))])
+        Space([layer, Unit("channels", "l", (Option(), Option("l1", 0.5)), ("l",))])
+    Space([layer])  # where no channels can leave, a layer may have pruned options alone
 
 
 def test_choices_of_foreign_parameters_names_the_missing_one() -> None:
