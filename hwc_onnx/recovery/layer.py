@@ -20,6 +20,7 @@ from hwc_onnx.pruning.base import FineAlgorithm, WeightContext
 from hwc_onnx.recovery.bias import corrected_bias
 from hwc_onnx.recovery.byte_cache import ByteCache
 from hwc_onnx.recovery.coordinate import descend_values
+from hwc_onnx.recovery.exchange import exchanged, runs_of, solved
 from hwc_onnx.recovery.folding import folded
 from hwc_onnx.recovery.layout import RowLayout
 from hwc_onnx.recovery.obs import obs_mask, obs_select
@@ -229,9 +230,23 @@ class LayerRecovery:
             else:
                 keep = self._scored_mask(setting, plain.target)
                 values = obs_mask(plain.target, plain.factor, keep)
-            found = keep, descend_values(values, plain.target, plain.matrix, keep)
-            self._remember(key, found, keep.nbytes + values.nbytes)
+            found = keep, solved(values, plain.target, plain.matrix, keep)
+            if setting.mask.sequential or setting.mask.pattern is not None:
+                found = self._exchanged(setting, *found)
+            self._remember(key, found, found[0].nbytes + found[1].nbytes)
         return found
+
+    def _exchanged(
+        self, setting: Setting, keep: NDArray[np.bool_], values: F64
+    ) -> tuple[NDArray[np.bool_], F64]:
+        """Mask and rows with zeros in better places, for the rows that err less on the held-out images so."""
+        assert setting.mask is not None
+        plain, pattern = self._problem(setting, 0.0), setting.mask.pattern
+        runs = None if pattern is None else runs_of(pattern, self.layout.taps, keep.shape[2])
+        other, moved = exchanged(values, plain.target, plain.matrix, plain.factor, keep, runs)
+        before, after = (self._error(Variant(rows, None), setting) for rows in (values, moved))
+        better = (after < before)[:, :, None]
+        return np.where(better, other, keep), np.where(better, moved, values)
 
     def _scored_mask(self, setting: Setting, rows: F64) -> NDArray[np.bool_]:
         """The mask by the algorithm's own scores for `rows` [groups, rows, kept], on the weights as they were given."""
