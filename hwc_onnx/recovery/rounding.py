@@ -1,8 +1,8 @@
 """Round many versions of one layer at once.
 
 All versions (widths, code ranges, masks) of a layer share the matrix of the problem, so they are stacked as further
-rows and go through OBS rounding and coordinate descent together. Each version yields variants: rounded, rounded then
-descended, and, where rows are short, searched.
+rows and go through OBS rounding and coordinate descent together. Each version yields variants: rounded; then descended;
+then moved in pairs, where codes are few; and, where rows are short, searched.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hwc_onnx.recovery.closest import SHORT, closest_codes
 from hwc_onnx.recovery.coordinate import descend_codes
 from hwc_onnx.recovery.obs import obs_round
+from hwc_onnx.recovery.pairs import move_pairs
 from hwc_onnx.recovery.quadratic import Quadratic
 from hwc_onnx.recovery.scales import refit_scale, search_scale
 from hwc_onnx.recovery.statistics import F64
@@ -23,6 +24,8 @@ from hwc_onnx.recovery.statistics import F64
 STACK_BYTES = 24 << 20
 SWEEPS = 2
 ROUNDS = 2
+NARROW = 31
+"""Most codes above the lowest of the rows whose codes move in pairs: five bits."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Job:
 def round_jobs(
     problem: Quadratic, jobs: Sequence[Job], settle: Callable[[F64], F64], power_of_two: bool = False
 ) -> list[list[Variant]]:
-    """Two or three variants of every job; `settle` makes scales [groups, rows] storable, the first are searched among powers of two."""
+    """Two to four variants of every job; `settle` makes scales [groups, rows] storable, the first are searched among powers of two."""
     size = max(1, problem.target.nbytes)
     at_once = max(1, STACK_BYTES // size)
     found: list[list[Variant]] = []
@@ -86,6 +89,9 @@ def _round(
         codes = descend_codes(codes, scale, target, problem.matrix, low, high, keep, SWEEPS)
         scale = each(refit_scale(codes, scale, target, problem.matrix))
     stages.append((codes, scale))
+    narrow = np.flatnonzero((high - low)[0] <= NARROW)
+    if len(narrow):
+        stages.append(_paired(problem, codes, scale, low, high, keep, narrow, each))
     if codes.shape[2] <= SHORT:
         for _ in range(ROUNDS):
             codes = closest_codes(target, problem.matrix, scale, low, high, keep)
@@ -98,6 +104,30 @@ def _round(
         ]
         for i in range(count)
     ]
+
+
+def _paired(
+    problem: Quadratic,
+    codes: F64,
+    scale: F64,
+    low: F64,
+    high: F64,
+    keep: NDArray[np.bool_] | None,
+    chosen: NDArray[np.int64],
+    each: Callable[[F64], F64],
+) -> tuple[F64, F64]:
+    """Codes and scales after pairs of codes of the `chosen` rows have moved, and single ones once more."""
+    codes, scale = codes.copy(), scale.copy()
+    target = np.take(problem.target, chosen % problem.target.shape[1], axis=1)
+    form = (len(codes), len(chosen))
+    least, most = np.broadcast_to(low[:, chosen], form), np.broadcast_to(high[:, chosen], form)
+    mask = None if keep is None else keep[:, chosen]
+    moved = move_pairs(codes[:, chosen], scale[:, chosen], target, problem.matrix, least, most, mask)
+    scale[:, chosen] = refit_scale(moved, scale[:, chosen], target, problem.matrix)
+    scale = each(scale)
+    codes[:, chosen] = descend_codes(moved, scale[:, chosen], target, problem.matrix, least, most, mask, SWEEPS)
+    scale[:, chosen] = refit_scale(codes[:, chosen], scale[:, chosen], target, problem.matrix)
+    return codes, each(scale)
 
 
 def polish(
