@@ -15,7 +15,6 @@ from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.plan import CompressionPlan
 from hwc_onnx.rewrite.insert_qdq import Purpose, insert_qdq
 from hwc_onnx.rewrite.passes import Pass, run
-from hwc_onnx.rewrite.remove_channels import remove_channels
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def assemble(proto: onnx.ModelProto, graph: LayerGraph, stitched: Stitched, purp
     """
 
     def removed(model: onnx.ModelProto) -> onnx.ModelProto:
-        return remove_channels(model, graph, stitched.keep) if stitched.keep else model
+        return stitched.float_model(model, graph)
 
     def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
         return insert_qdq(model, graph, stitched.weights, stitched.activations, stitched.plan.dialect, purpose)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -34,6 +34,7 @@ from hwc_onnx.recovery.layout import layout_of
 from hwc_onnx.recovery.on_demand import OnDemand
 from hwc_onnx.recovery.plain import rounded, white_mask
 from hwc_onnx.recovery.statistics import F64
+from hwc_onnx.rewrite.float_model import float_model
 
 Index = NDArray[np.int64]
 Codes = NDArray[np.int8] | NDArray[np.float32]
@@ -60,12 +61,21 @@ class Entry:
 class Stitched:
     """A plan put together: weights by layer key (removed channels gone), parameters by stored tensor, kept channels by
     group root (absent: all), and the plan with what it achieved.
+
+    `constants` are other initializers with new values (removed channels gone): scales and biases of BatchNormalizations.
     """
 
     weights: Mapping[str, QuantizedWeight]
     activations: Mapping[str, QuantParams]
     keep: Mapping[str, Index]
     plan: CompressionPlan
+    constants: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def float_model(self, proto: onnx.ModelProto, graph: LayerGraph) -> onnx.ModelProto:
+        """The model that `weights` and `activations` are written into: `proto` without the channels that leave and with
+        `constants`.
+        """
+        return float_model(proto, graph, self.keep, self.constants)
 
 
 class LayerDatabase:

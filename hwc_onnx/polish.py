@@ -35,7 +35,6 @@ from hwc_onnx.recovery.rounding import Variant
 from hwc_onnx.recovery.scales import storable
 from hwc_onnx.recovery.statistics import F64, Moments
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
-from hwc_onnx.rewrite.remove_channels import remove_channels
 
 MOST_BITS = 4
 """Wider weights lose too little by rounding to be worth it."""
@@ -140,7 +139,7 @@ def polished_layers(
 ) -> tuple[Stitched, tuple[PolishedLayer, ...]]:
     """Every layer of few bits polished, in order, and what each was before and after (arguments as for `rebuild`)."""
     used, plan, weights = samples.take(slice(0, SAMPLES)), stitched.plan, dict(stitched.weights)
-    pruned = remove_channels(proto, graph, stitched.keep) if stitched.keep else proto
+    pruned = stitched.float_model(proto, graph)
     posing = Posing(proto, graph, database, stitched, used, threads, batch, gram_rows, seed)
     todo = [layer for layer in graph.layers if collectable(layer) and plan.layers[layer.key].weight_bits <= MOST_BITS]
     found: list[PolishedLayer] = []

@@ -32,7 +32,6 @@ from hwc_onnx.recovery.patches import patches_of
 from hwc_onnx.recovery.rounding import Variant
 from hwc_onnx.recovery.statistics import F64, LayerStatistics, MomentsBuilder
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
-from hwc_onnx.rewrite.remove_channels import remove_channels
 
 SAMPLES = 512
 HELDOUT_SHARE = 0.25
@@ -74,7 +73,7 @@ def rebuild(
         return stitched
     used = samples.take(slice(0, SAMPLES))
     weights = dict(stitched.weights)
-    pruned = remove_channels(proto, graph, stitched.keep) if stitched.keep else proto
+    pruned = stitched.float_model(proto, graph)
     posing = Posing(proto, graph, database, stitched, used, threads, batch, gram_rows, seed)
     todo = [x for x in graph.layers if collectable(x) and plan.layers[x.key].weight_bits < FLOAT_BITS]
     for number, layer in enumerate(todo):

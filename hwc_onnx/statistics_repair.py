@@ -2,7 +2,9 @@
 
 Entries of the layer database know nothing of one another; what the first layers get wrong shifts and scales the inputs
 of the later ones. The mean and the spread of each output channel show most of it, and both are free to mend: the spread
-with the scale of the channel's weights, the mean with its bias (rewrite/channel_repair.py has the formulas).
+with the scale of the channel's weights, the mean with its bias (rewrite/channel_repair.py has the formulas). The
+BatchNormalizations that are no part of a layer have a scale and a bias too, and are mended in the same run
+(recovery/batch_norms.py).
 """
 
 from __future__ import annotations
@@ -20,16 +22,19 @@ from hwc_onnx.accuracy.tensors import with_outputs
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.database import LayerDatabase, Stitched
 from hwc_onnx.errors import RuntimeFailure
+from hwc_onnx.graph.external import tensor_values
 from hwc_onnx.graph.layer_graph import Layer, LayerGraph
 from hwc_onnx.quantization.quantizer import QuantizedWeight, QuantParams
+from hwc_onnx.recovery.batch_norms import AXIS, batch_norms, reestimated
 from hwc_onnx.rewrite.channel_repair import ChannelTarget, mending, with_means
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
-from hwc_onnx.rewrite.remove_channels import remove_channels
 
 MOST_SAMPLES = 256
 FEWEST_SAMPLES = 16
 BATCH_BYTES = 256 << 20
 """The largest tensor of the one batch that all samples make stays below this."""
+ROUNDING = 1e-4
+"""Smaller factors (less 1) and shifts (in standard deviations) are those of sums taken in another order."""
 
 
 class StatisticsRepair:
@@ -41,6 +46,7 @@ class StatisticsRepair:
         database: where the plans come from.
         samples: calibration inputs; some 256 of them, spread over all, make one batch.
         threads: ONNX Runtime threads.
+        normalizations: whether BatchNormalizations are mended beside the layers (False to see what they are worth).
 
     A model that does not take a batch of that size, or fewer than 16 samples, leaves plans as they are.
     """
@@ -52,12 +58,15 @@ class StatisticsRepair:
         database: LayerDatabase,
         samples: Samples,
         threads: int | None = None,
+        normalizations: bool = True,
     ) -> None:
         self._proto, self._graph, self._database, self._threads = proto, graph, database, threads
         largest = max((int(np.prod(info.shape, dtype=np.int64)) for info in graph.tensors.values()), default=1)
         count = min(MOST_SAMPLES, len(samples), BATCH_BYTES // max(4 * largest, 1))
         self._samples = samples.take(np.linspace(0, len(samples) - 1, max(count, 1)).astype(np.int64))
         self._layers = {layer.key: layer for layer in graph.layers if layer.weight is not None}
+        norms = [norm for norm in batch_norms(proto) if norm.key in graph.tensors] if normalizations else []
+        self._norms = {norm.key: norm for norm in norms if len(graph.tensors[norm.key].shape) > AXIS}
 
     @property
     def possible(self) -> bool:
@@ -69,42 +78,50 @@ class StatisticsRepair:
         targets = self._targets_of(stitched)
         if not targets:
             return stitched
-        pruned = remove_channels(self._proto, self._graph, stitched.keep) if stitched.keep else self._proto
+        carrier = stitched.float_model(self._proto, self._graph)
         candidate = insert_qdq(
-            pruned, self._graph, stitched.weights, stitched.activations, stitched.plan.dialect, "measure"
+            carrier, self._graph, stitched.weights, stitched.activations, stitched.plan.dialect, "measure"
         )
         try:
             model, names = mending(candidate, {self._tensors[key]: target for key, target in targets.items()})
             values = self._run(model, names)
         except RuntimeFailure:
             return stitched
-        weights = dict(stitched.weights)
+        weights, constants = dict(stitched.weights), dict(stitched.constants)
+        given = {tensor.name: tensor for tensor in carrier.graph.initializer}
         for place, key in enumerate(targets):
             mean, shift, factor = (values[3 * place + i].reshape(-1).astype(np.float64) for i in range(3))
-            if all(np.isfinite(part).all() for part in (mean, shift, factor)):
+            if not all(np.isfinite(part).all() for part in (mean, shift, factor)):
+                continue
+            if key in self._layers:
                 weights[key] = _mended(weights[key], mean, shift, factor)
-        return replace(stitched, weights=weights)
+            elif _moved(targets[key], shift, factor):
+                norm = self._norms[key]
+                scale, bias = (tensor_values(given[name]) for name in (norm.scale, norm.bias))
+                constants[norm.scale], constants[norm.bias] = reestimated(scale, bias, mean, shift, factor)
+        return replace(stitched, weights=weights, constants=constants)
 
     def _targets_of(self, stitched: Stitched) -> dict[str, ChannelTarget]:
-        """Targets of the layers that have integers and a bias, for the channels that are left."""
+        """Targets of the normalizations, and of the layers that have integers and a bias, for the channels that are left."""
         found = {}
         for key, target in self._targets.items():
-            weight = stitched.weights.get(key)
+            if key in self._norms:
+                kept = self._database.maps.kept_at(self._norms[key].scale, 0, stitched.keep)
+                found[key] = _of_channels(target, kept)
+                continue
+            weight, layer = stitched.weights.get(key), self._layers[key]
             if weight is None or weight.params is None or weight.bias is None:
                 continue
-            layer = self._layers[key]
-            kept = self._database.maps.kept(layer, layer.output_axis, stitched.keep)
-            if kept is not None:
-                target = replace(target, means=target.means[:, kept], variance=target.variance[kept])
+            target = _of_channels(target, self._database.maps.kept(layer, layer.output_axis, stitched.keep))
             if weight.bias.size == weight.params.scale.size == target.variance.size:
                 found[key] = target
         return found
 
     @cached_property
     def _tensors(self) -> Mapping[str, str]:
-        """The tensor that has a layer's bias in it, by layer key."""
+        """The tensor that has a layer's bias in it, by layer key, and the outputs of normalizations."""
         adds = {name: node for node in self._graph.nodes if node.op_type == "Add" for name in node.inputs}
-        found = {}
+        found = {key: key for key in self._norms}
         for key, layer in self._layers.items():
             behind = adds.get(key) if layer.op_type == "MatMul" and layer.bias is not None else None
             found[key] = behind.key if behind is not None and layer.bias in behind.inputs else key
@@ -112,8 +129,8 @@ class StatisticsRepair:
 
     @cached_property
     def _targets(self) -> dict[str, ChannelTarget]:
-        """The original's statistics by layer key; empty where it cannot run on the batch."""
-        axes = {}
+        """The original's statistics by key of a layer or normalization; empty where it cannot run on the batch."""
+        axes = {key: (len(self._graph.tensors[key].shape), AXIS) for key in self._norms}
         for key, layer in self._layers.items():
             rank = len(self._graph.tensors[self._tensors[key]].shape)
             axis = _channel_axis(layer, rank)
@@ -126,13 +143,14 @@ class StatisticsRepair:
         except RuntimeFailure:
             return {}
         found = {}
-        for key in self._layers:
-            if self._tensors[key] not in axes:
+        places = {tensor: place for place, tensor in enumerate(axes)}
+        for key, tensor in self._tensors.items():
+            if tensor not in axes:
                 continue
-            place = list(axes).index(self._tensors[key])
+            place = places[tensor]
             means, variance = values[2 * place], values[2 * place + 1]
             if len(means) == len(self._samples) and np.isfinite(means).all() and np.isfinite(variance).all():
-                rank, axis = axes[self._tensors[key]]
+                rank, axis = axes[tensor]
                 found[key] = ChannelTarget(means.reshape(len(means), -1), variance.reshape(-1), rank, axis)
         return found
 
@@ -146,6 +164,17 @@ class StatisticsRepair:
         session = open_session(cut, self._threads, "fake_quant", "operators")
         feeds = {spec.name: self._samples.inputs[spec.name] for spec in session.inputs if not spec.whole}
         return session.run(feeds, names)
+
+
+def _of_channels(target: ChannelTarget, kept: NDArray[np.int64] | None) -> ChannelTarget:
+    """The target of the channels `kept` (None: all)."""
+    return target if kept is None else replace(target, means=target.means[:, kept], variance=target.variance[kept])
+
+
+def _moved(target: ChannelTarget, shift: NDArray[np.float64], factor: NDArray[np.float64]) -> bool:
+    """Whether a correction is more than the rounding of the run: what nothing compressed precedes stays bit by bit."""
+    spread = np.sqrt(target.variance.mean(dtype=np.float64))
+    return bool((np.abs(factor - 1.0) > ROUNDING).any() or (np.abs(shift) > ROUNDING * spread).any())
 
 
 def _channel_axis(layer: Layer, rank: int) -> int | None:

@@ -13,7 +13,6 @@ from hwc_onnx.database import Stitched
 from hwc_onnx.quantization.quantizer import QuantParams
 from hwc_onnx.rewrite.channel_repair import LEAN, ChannelTarget, mending, with_means
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
-from hwc_onnx.rewrite.remove_channels import remove_channels
 from hwc_onnx.statistics_repair import StatisticsRepair
 from hwc_onnx.uniform import parse_spec, uniform
 from tests import tiny_models
@@ -38,8 +37,8 @@ def planted(stitched: Stitched, key: str, shift: float, factor: float) -> Stitch
 
 
 def outputs(made: Prepared, stitched: Stitched) -> np.ndarray:
-    pruned = remove_channels(made.proto, made.graph, stitched.keep) if stitched.keep else made.proto
-    model = insert_qdq(pruned, made.graph, stitched.weights, stitched.activations, "ort", "measure")
+    carrier = stitched.float_model(made.proto, made.graph)
+    model = insert_qdq(carrier, made.graph, stitched.weights, stitched.activations, "ort", "measure")
     return tiny_models.run(model, {"x": made.x})[0]
 
 

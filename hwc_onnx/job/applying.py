@@ -22,6 +22,7 @@ from hwc_onnx.errors import UsageError
 from hwc_onnx.export import Written, serializable, write_model
 from hwc_onnx.files import write_atomic
 from hwc_onnx.graph.domains import obstacle_to_running
+from hwc_onnx.graph.layer_graph import FLOAT_BITS
 from hwc_onnx.job.compression import check_output
 from hwc_onnx.job.polishing import Polishing
 from hwc_onnx.job.unrunnable import with_weights_rounded
@@ -200,7 +201,8 @@ def apply_plan(
         }
     )
     database = calibrated.database
-    if recovery == "sequential":
+    # layers in float are not refitted: a plan of nothing else has its statistics mended instead
+    if recovery == "sequential" and any(config.weight_bits < FLOAT_BITS for config in complete.layers.values()):
         stitched = rebuild(calibrated.proto, opened.graph, complete, database, splits.calibration)
     else:
         stitched = calibrated.stitch(complete)
