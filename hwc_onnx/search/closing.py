@@ -4,7 +4,8 @@ Refitting a plan to its own compressed inputs (rebuild.py) takes too long for ev
 most (benchmarks/refit.py), so a refitted plan may be more aggressive than the best one of the search. A few evaluations
 are kept back for it: the solver aims at the damage that is expected to be right once refitted, and the ratio of damage
 after to damage before is learned on the way. They are steps on a ladder, because whether a plan at the limit of the
-search samples also keeps the limit on the holdout is a matter of luck: the gate climbs it from the safest step.
+search samples also keeps the limit on the holdout is a matter of luck: the gate climbs it from the safest step. The last
+ones go where the steps before them came out farthest apart.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from hwc_onnx.search.surrogate import DamageTable
 
 SHARES = (0.5, 0.3, 0.8, 0.4, 0.62, 0.2)
 """Damages aimed at, as shares of the damage at which a plan is just accepted (assumed)."""
+BETWEEN = 3
+"""Steps that halve the widest gap in damage."""
 REFITTED = 0.5
 """Damage after refitting over damage before, until measured (assumed)."""
 
 
 def reserved(trials: int) -> int:
     """Evaluations kept back of a budget: a tenth, but no more than there are steps."""
-    return min(len(SHARES), trials // 10)
+    return min(len(SHARES) + BETWEEN, trials // 10)
 
 
 def closing_plan(
@@ -46,11 +49,21 @@ def closing_plan(
     starts = [searched.best.choices, *middle_starts(space, problem)]
     ratio = _ratio(model, done) if problem.refits else 1.0
     accepted = model.drop_map.damage(model.accepted_drop())
-    for share in SHARES[len(done) :]:
-        plan = model.decode_damage(decoder, share * accepted / ratio, starts).choices
+    for aim in _aims(done, accepted):
+        plan = model.decode_damage(decoder, aim / ratio, starts).choices
         if not any(np.array_equal(plan, record.choices) for record in done):
             return plan
     return None
+
+
+def _aims(done: Sequence[Record], accepted: float) -> list[float]:
+    """Damages to aim at next, the first wish first: what is left of the shares, then the middles of the widest gaps."""
+    if len(done) >= len(SHARES) + BETWEEN:
+        return []
+    measured = [record.outcome.damage for record in done if record.outcome.failure is None]
+    steps = np.sort([damage for damage in measured if 0.0 < damage <= accepted])
+    gaps = np.argsort(-np.diff(np.log(steps)), kind="stable") if len(steps) > 1 else np.zeros(0, dtype=np.int64)
+    return [share * accepted for share in SHARES[len(done) :]] + [float(np.sqrt(steps[g] * steps[g + 1])) for g in gaps]
 
 
 def _ratio(model: Model, done: Sequence[Record]) -> float:

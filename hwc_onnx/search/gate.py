@@ -28,7 +28,7 @@ from hwc_onnx.search.problem import Outcome
 
 Mode = Literal["upper", "point"]
 CONFIDENCE = 0.95
-MOST_LOOKS = 5
+MOST_LOOKS = 8
 ASSUMED_DISAGREEMENT = 0.04
 """Share of samples on which original and candidate differ, where no candidate was measured (assumed)."""
 _ROUNDING = 1e-9
@@ -132,7 +132,7 @@ class Gate:
             The position of the last that passed (None: not even the first) and every look, in order.
 
         Raises:
-            UsageError: more than five models; choose before the holdout is opened.
+            UsageError: more than eight models; choose before the holdout is opened.
         """
         if len(models) > MOST_LOOKS:
             raise UsageError(

@@ -108,7 +108,7 @@ class History:
         """Records with figures to learn from: counted and not failed."""
         return [record for record in self.records if record.counted and record.outcome.failure is None]
 
-    def front(self, count: int = 5, without: Choices | None = None) -> list[Record]:
+    def front(self, count: int = 8, without: Choices | None = None) -> list[Record]:
         """Accepted plans that no other beats in both energy and damage, safest first, at most `count` of them.
 
         Damage orders them, not the measured drop: it is what the drop on other samples follows. `without` is a

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hwc_onnx.search.closing import reserved
+from hwc_onnx.search.closing import BETWEEN, SHARES, _aims, reserved
 from hwc_onnx.search.history import CLOSING
 from hwc_onnx.search.study import run_search
 from tests.search.synthetic import SyntheticProblem
@@ -90,5 +90,18 @@ def test_closing_of_a_larger_budget_goes_on_as_if_unrefitted(tmp_path):
     assert all(np.array_equal(a.choices, b.choices) for a, b in zip(plain[:count], straight[:count], strict=True))
 
 
+def test_last_steps_go_into_the_widest_gap(refitted):
+    problem = Refitting()
+    found = searched(problem, 120)
+    steps = closing_of(found)
+    assert len(steps) > len(SHARES)
+    for number in range(len(SHARES), len(steps)):
+        before = np.sort([step.outcome.damage for step in steps[:number]])
+        wide = int(np.argmax(np.diff(np.log(before))))
+        aims = _aims(steps[:number], before[-1])
+        assert aims[0] == pytest.approx(np.sqrt(before[wide] * before[wide + 1]))
+    assert _aims(steps + steps[: len(SHARES) + BETWEEN - len(steps)], 1.0) == []
+
+
 def test_closing_leaves_a_tiny_budget_alone():
-    assert [reserved(n) for n in (1, 9, 10, 25, 200)] == [0, 0, 1, 2, 6]
+    assert [reserved(n) for n in (1, 9, 10, 25, 200)] == [0, 0, 1, 2, 9]

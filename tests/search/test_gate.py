@@ -163,6 +163,6 @@ def test_choose_unknown_mode_is_refused(holdout):
         Gate.choose("lower", holdout, 1.0)
 
 
-def test_walk_more_than_five_plans_are_refused(holdout):
-    with pytest.raises(UsageError, match="at most 5"):
-        gate(holdout, "point").walk([dropping(0)] * 6)
+def test_walk_more_than_eight_plans_are_refused(holdout):
+    with pytest.raises(UsageError, match="at most 8"):
+        gate(holdout, "point").walk([dropping(0)] * 9)
