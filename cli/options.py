@@ -70,7 +70,12 @@ exclude_option = click.option(
 
 
 def _by_pattern(_: click.Context, __: click.Parameter, value: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    return dict(value)
+    found = dict(value)
+    if len(found) < len(value):
+        patterns = [pattern for pattern, _ in value]
+        twice = next(pattern for pattern in patterns if patterns.count(pattern) > 1)
+        raise click.BadParameter(f"'{twice}' is given twice; give each pattern once")
+    return found
 
 
 min_channels_option = click.option(

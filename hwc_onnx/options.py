@@ -130,6 +130,8 @@ class Options:
     def config(self, model_digest: str, data_digest: str, accelerator_digest: str) -> dict[str, Any]:
         """Plain values that a continued run must share; files are represented by digests."""
         left_out = {"data", "accelerator", "metric", "compare_accelerators"}
+        if not self.constraints:
+            left_out |= {"min_channels", "ratio_bounds", "keep_heads"}
         plain = {field.name: _plain(getattr(self, field.name)) for field in fields(self) if field.name not in left_out}
         return plain | {
             "model_sha256": model_digest,

@@ -249,7 +249,7 @@ def channel_choice(plan: CompressionPlan, group: ChannelGroup) -> int | None:
     for key, _ in configs:
         record = plan.achieved.get(key)
         if record is not None and record.kept_channels is not None:
-            return record.kept_channels
+            return max(record.kept_channels, group.floor)
     return kept_of(group, first.ratio, plan.lanes)
 
 
@@ -329,6 +329,8 @@ def check_ratios(graph: LayerGraph, plan: CompressionPlan) -> None:
     Raises:
         PlanError: a ratio is outside; all such layers are counted, the first is named.
     """
+    if all(layer.ratio_bounds == (0.0, MOST_REMOVED) for layer in graph.layers):
+        return
     free = selected(graph, plan.include, plan.exclude)
     broken = []
     for layer in graph.layers:

@@ -153,6 +153,54 @@ def test_narrow_operands_lose_far_less_where_channels_were_uneven() -> None:
     assert errors["attention",] < 0.7 * errors[()]
 
 
+def weighed_sum(b: Builder) -> str:
+    """Values summed with one weight per position, a vector."""
+    v = b.node("MatMul", "x", b.const(b.rng.normal(0, 0.4, (WIDTH, WIDTH))))
+    a = b.node("Softmax", b.node("ReduceMean", b.node("Tanh", "x"), axes=[1], keepdims=0))
+    return b.node("MatMul", b.node("Unsqueeze", b.node("MatMul", a, v), b.const([0], np.int64)), b.weight(WIDTH, 4))
+
+
+def matrix_bias(b: Builder) -> str:
+    """Attention over rank 2, biases of all positions."""
+    q, k, v = (b.node("Gemm", "x", b.weight(WIDTH, WIDTH), b.const(b.rng.normal(0, 1, (LENGTH, WIDTH)))) for _ in range(3))
+    scores = b.node("Softmax", b.node("MatMul", q, b.node("Transpose", k, perm=[1, 0])), axis=-1)
+    return b.node("MatMul", b.node("MatMul", scores, v), b.weight(WIDTH, 4))
+
+
+def sliced(b: Builder) -> str:
+    """Steps without axes, and a factor of more axes than what it scales."""
+    q, k, v = (b.node("Unsqueeze", b.linear("x", WIDTH, WIDTH), b.const([0], np.int64)) for _ in range(3))
+    bounds = [b.const(values, np.int64) for values in ([0, 0, 0], [9, 9, 9], [1, 1, 2])]
+    q, k = (b.node("Slice", x, bounds[0], bounds[1], "", bounds[2]) for x in (q, k))
+    wide = b.node("Mul", q, b.const(np.full((1, 1, 1, 1), 0.5)))
+    scores = b.node("Softmax", b.node("MatMul", wide, b.node("Transpose", k, perm=[0, 2, 1])), axis=-1)
+    return b.node("Squeeze", b.node("MatMul", b.node("MatMul", scores, v), b.weight(WIDTH, 4)), b.const([0, 1], np.int64))
+
+
+def added_heads(b: Builder) -> str:
+    """What attention gives is added in a Gemm, not multiplied."""
+    q, k, v = (b.node("MatMul", "x", b.const(b.rng.normal(0, 0.4, (WIDTH, WIDTH)))) for _ in range(3))
+    scores = b.node("Softmax", b.node("MatMul", q, b.node("Transpose", k, perm=[1, 0])), axis=-1)
+    return b.node("Gemm", "x", b.weight(WIDTH, WIDTH), b.node("MatMul", scores, v))
+
+
+def in_a_sequence(b: Builder) -> str:
+    """Tensors whose shape is not known."""
+    h = b.node("Relu", b.linear("x", WIDTH, WIDTH))
+    taken = b.node("SequenceAt", b.node("SequenceConstruct", h, h), b.const(0, np.int64))
+    return b.linear(taken, WIDTH, 4)
+
+
+@pytest.mark.parametrize("make", [weighed_sum, matrix_bias, sliced, added_heads, in_a_sequence])
+def test_what_is_unusual_is_left_or_computes_the_same(make: Callable[[Builder], str]) -> None:
+    b = Builder([LENGTH, WIDTH])
+    proto = normalize(b.finish(make(b)))
+    samples = Samples({"x": np.random.default_rng(0).standard_normal((LENGTH, WIDTH)).astype(np.float32)}, None)
+    found = equalize(proto, parse(proto), samples, threads=1)
+    (before,), (after,) = (tiny_models.run(model, samples.inputs) for model in (proto, found.proto))
+    np.testing.assert_allclose(before, after, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("model", sorted(tiny_models.ALL))
 def test_every_tiny_model_computes_the_same(model: str) -> None:
     proto = normalize(tiny_models.ALL[model]())

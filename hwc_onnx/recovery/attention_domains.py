@@ -115,7 +115,7 @@ class _Finder:
         shape = self._graph.tensors[node.outputs[0]].shape
         side = -2 if name == node.inputs[1] else -1
         rows = along_rows(values, side) if values.ndim >= 2 else None
-        if rows is None:
+        if rows is None or len(shape) != values.ndim:
             return None
         behind = self._walker.walk(node.outputs[0], np.broadcast_to(np.expand_dims(rows, side), shape))
         readers = [(end, self._layers.get(end.key), tensor) for end, tensor in behind.ends]
@@ -131,6 +131,8 @@ class _Finder:
         tensors = self._stored(walk, index, 1)[:1]
         for end, layer, tensor in readers:
             if layer is None or layer.weight is None or layer.weight in self._shared or layer.loop_dims.G > 1:
+                return None
+            if tensor not in layer.inputs:
                 return None
             read = along(behind.tensors[tensor], _input_axis(end, layer, behind.tensors[tensor].ndim))
             if read is None or len(read) != layer.weight_shape[layer.input_axis] or layer.state_weight is not None:
@@ -166,7 +168,10 @@ class _Finder:
         assert layer.weight is not None
         found = [Place(layer.weight, layer.output_axis, index, power)]
         if layer.bias is not None and layer.op_type != "MatMul":
-            found.append(Place(layer.bias, 0, index, power))
+            bias = self._constants.get(layer.bias)
+            if bias is None or bias.ndim == 0 or bias.shape[-1] != len(index):
+                return None
+            found.append(Place(layer.bias, bias.ndim - 1, index, power))
         for constant, tensor in walk.added:
             place = self._added(constant, walk.tensors[tensor], index, power)
             if place is None:

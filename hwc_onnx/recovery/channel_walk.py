@@ -53,14 +53,19 @@ class Walker:
             name = waiting.pop()
             for node in self._readers.get(name, []):
                 moved = list(self._moved(node, name, found.tensors[name]))
-                if not moved:
+                if not moved or any(values.shape != self._shape(output) for output, values in moved):
                     found.ends.append((node, name))
-                elif node.op_type == "Add":
+                    continue
+                if node.op_type == "Add":
                     found.added.append((next(other for other in node.inputs if other != name), name))
                 for output, values in moved:
                     found.tensors[output] = values
                     waiting.append(output)
         return found
+
+    def _shape(self, name: str) -> tuple[int, ...] | None:
+        info = self._graph.tensors.get(name)
+        return None if info is None else info.shape
 
     def _moved(self, node: Node, name: str, values: Index) -> Iterator[tuple[str, Index]]:
         """The outputs of a node that moves tensor `name`, with their channels; nothing for any other node."""
@@ -82,28 +87,33 @@ class Walker:
             yield output, np.tile(values, known[0].astype(np.int64))
         elif node.op_type == "Split":
             axis = int(node.attributes.get("axis", 0))
-            sizes = [self._graph.tensors[part].shape[axis] for part in node.outputs]
-            yield from zip(node.outputs, np.split(values, np.cumsum(sizes)[:-1], axis), strict=True)
+            shapes = [self._shape(part) for part in node.outputs]
+            if all(shape is not None and len(shape) == values.ndim for shape in shapes):
+                sizes = [shape[axis] for shape in shapes if shape is not None]
+                yield from zip(node.outputs, np.split(values, np.cumsum(sizes)[:-1], axis), strict=True)
         elif node.op_type == "Gather" and node.inputs[0] == name:
             yield output, np.take(values, known[0].astype(np.int64), int(node.attributes.get("axis", 0)))
-        elif node.op_type == "Slice" and node.inputs[0] == name:
-            yield output, values[_slices(values.ndim, known)]
+        elif node.op_type == "Slice" and node.inputs[0] == name and len(node.inputs) > 2:
+            yield output, values[self._slices(values.ndim, node)]
         elif node.op_type == "Add" and values.shape == info.shape:
             yield output, values
         elif node.op_type in ("Mul", "Div") and known[0].size == 1 and (node.op_type == "Mul" or node.inputs[0] == name):
             yield output, values
 
+    def _slices(self, rank: int, node: Node) -> tuple[slice, ...]:
+        def numbers(place: int, absent: list[int]) -> list[int]:
+            name = node.inputs[place] if len(node.inputs) > place else ""
+            return self._constants[name].astype(np.int64).reshape(-1).tolist() if name else absent
 
-def _slices(rank: int, bounds: list[NDArray[np.generic]]) -> tuple[slice, ...]:
-    starts, ends = (bounds[place].astype(np.int64).reshape(-1).tolist() for place in (0, 1))
-    axes = bounds[2].astype(np.int64).reshape(-1).tolist() if len(bounds) > 2 else range(len(starts))
-    steps = bounds[3].astype(np.int64).reshape(-1).tolist() if len(bounds) > 3 else [1] * len(starts)
-    found = [slice(None)] * rank
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        # an end before the first element means "to the front" when going backwards
-        stop = None if step < 0 and end < -(1 << 30) else end
-        found[axis] = slice(start, stop, step)
-    return tuple(found)
+        starts, ends = numbers(1, []), numbers(2, [])
+        axes, steps = numbers(3, list(range(len(starts)))), numbers(4, [1] * len(starts))
+        found = [slice(None)] * rank
+        for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+            # an end before the first element means "to the front" when going backwards
+            stop = None if step < 0 and end < -(1 << 30) else end
+            found[axis] = slice(start, stop, step)
+        return tuple(found)
+
 
 
 def along(values: Index, axis: int) -> Index | None:

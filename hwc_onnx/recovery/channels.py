@@ -52,7 +52,7 @@ class WeightView:
 
     @property
     def given_bias(self) -> F64:
-        """The bias [outputs] as it was before equalization; zeros where there is none."""
+        """The bias [outputs] before its rows were scaled (channels that were moved stay so); zeros where there is none."""
         bias = self.all_biases.get(self.layer.key, np.zeros(self.layout.outputs))
         return bias if self.taken is None else bias / self.taken.rows.reshape(-1)
 

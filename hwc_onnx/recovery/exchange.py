@@ -30,6 +30,9 @@ STEPS = 6
 """Conjugate gradient steps before an exchange is judged."""
 SETTLING = 20
 """Steps on the last mask."""
+FEWEST_STEPS = 3
+MULTIPLICATIONS = 2e10
+"""What one mask may cost; wide layers get fewer rounds and steps, the widest none and three."""
 
 
 def solved(values: F64, target: F64, matrix: F64, keep: NDArray[np.bool_], steps: int = SETTLING) -> F64:
@@ -37,6 +40,7 @@ def solved(values: F64, target: F64, matrix: F64, keep: NDArray[np.bool_], steps
 
     Conjugate gradients with the diagonal as preconditioner, all rows at once; the error of no row rises.
     """
+    steps = max(min(steps, int(MULTIPLICATIONS / _products(keep))), min(steps, FEWEST_STEPS))
     diagonal = np.einsum("gdd->gd", matrix)[:, None]
     values = values * keep
     residual = ((target - values) @ matrix) * keep
@@ -77,28 +81,36 @@ def exchanged(
     """
     inverse = np.einsum("gkd,gkd->gd", factor, factor)
     ratio = np.sqrt(np.einsum("gdd->gd", matrix) / inverse)[:, None]
-    keep = keep.copy()
-    values = solved(values, target, matrix, keep, 2 * STEPS)
+    keep, values = keep.copy(), solved(values, target, matrix, keep, 2 * STEPS)
     error = _error(values, target, matrix)
     pairs = np.full(keep.shape[:2], max(1, int(SHARE * keep.shape[2])))
-    for _ in range(rounds):
-        gradient = (target - values) @ matrix
-        cost = np.where(keep, values**2 * ratio, np.inf)
-        gain = np.where(keep, -np.inf, gradient**2 / ratio)
-        leaving, coming = _ranked(cost, gain) if runs is None else _ranked_in_runs(cost, gain, runs)
-        worth = np.take_along_axis(gain, coming, axis=2) > np.take_along_axis(cost, leaving, axis=2)
-        group, row, at = np.nonzero(worth & (np.arange(worth.shape[2]) < pairs[:, :, None]))
-        if not len(at):
+    for _ in range(min(rounds, int(MULTIPLICATIONS / ((STEPS + 2) * _products(keep))))):
+        rows = np.flatnonzero((pairs > 0).any(axis=0))
+        if not len(rows):
             break
-        tried = keep.copy()
+        here, now, aim, most = keep[:, rows], values[:, rows], target[:, rows], pairs[:, rows]
+        gradient = (aim - now) @ matrix
+        cost = np.where(here, now**2 * ratio, np.inf)
+        gain = np.where(here, -np.inf, gradient**2 / ratio)
+        leaving, coming = _ranked(cost, gain, int(most.max())) if runs is None else _ranked_in_runs(cost, gain, runs)
+        worth = np.take_along_axis(gain, coming, axis=2) > np.take_along_axis(cost, leaving, axis=2)
+        group, row, at = np.nonzero(worth & (np.arange(worth.shape[2]) < most[:, :, None]))
+        tried = here.copy()
         tried[group, row, leaving[group, row, at]] = False
         tried[group, row, coming[group, row, at]] = True
-        moved = solved(values, target, matrix, tried, STEPS)
-        reached = _error(moved, target, matrix)
-        better = reached < error
-        keep[better], values[better], error = tried[better], moved[better], np.where(better, reached, error)
-        pairs = np.where(better, pairs, pairs // 2)
+        moved = solved(now, aim, matrix, tried, STEPS)
+        reached = _error(moved, aim, matrix)
+        better = reached < error[:, rows]
+        keep[:, rows] = np.where(better[:, :, None], tried, here)
+        values[:, rows] = np.where(better[:, :, None], moved, now)
+        error[:, rows] = np.where(better, reached, error[:, rows])
+        pairs[:, rows] = np.where(better, most, most // 2)
     return keep, solved(values, target, matrix, keep)
+
+
+def _products(keep: NDArray[np.bool_]) -> float:
+    """Multiplications of rows [groups, rows, d] with their matrices."""
+    return float(keep.size * keep.shape[2])
 
 
 def runs_of(pattern: tuple[int, int], taps: int, width: int) -> NDArray[np.int64]:
@@ -109,9 +121,17 @@ def runs_of(pattern: tuple[int, int], taps: int, width: int) -> NDArray[np.int64
     return padded.reshape(-1, size, taps).transpose(0, 2, 1).reshape(-1, size)
 
 
-def _ranked(cost: F64, gain: F64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions by rising cost and by falling gain, [groups, rows, d]."""
-    return np.argsort(cost, axis=2, kind="stable"), np.argsort(-gain, axis=2, kind="stable")
+def _ranked(cost: F64, gain: F64, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first `count` positions by rising cost and by falling gain, [groups, rows, count]."""
+    return _first(cost, count), _first(-gain, count)
+
+
+def _first(values: F64, count: int) -> NDArray[np.int64]:
+    if count < values.shape[2]:
+        places = np.argpartition(values, count - 1, axis=2)[:, :, :count]
+        order = np.argsort(np.take_along_axis(values, places, axis=2), axis=2, kind="stable")
+        return np.take_along_axis(places, order, axis=2)
+    return np.argsort(values, axis=2, kind="stable")
 
 
 def _ranked_in_runs(cost: F64, gain: F64, runs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from hwc_onnx.recovery.statistics import F64
 
 POOL = 32
+ROWS = 2048
+"""Rows that are looked at together; more would only take memory."""
 MOST_PAIRS = 48
 """Pairs that a row moves in one call at most."""
 LEAST_GAIN = 1e-6
@@ -44,8 +46,10 @@ def move_pairs(
     """
     codes = codes.copy()
     for group in range(codes.shape[0]):
-        mask = None if keep is None else keep[group]
-        _move(codes[group], scale[group], target[group], matrix[group], low[group], high[group], mask, pool, most)
+        for first in range(0, codes.shape[1], ROWS):
+            at = group, slice(first, first + ROWS)
+            mask = None if keep is None else keep[at]
+            _move(codes[at], scale[at], target[at], matrix[group], low[at], high[at], mask, pool, most)
     return codes
 
 

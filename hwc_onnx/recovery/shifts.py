@@ -97,7 +97,10 @@ class _Finder:
 
     def _bias_of(self, node: Node) -> tuple[str, int, bool] | None:
         """(bias, channel axis of the node's output, whether a Relu stands between)."""
-        rank = len(self._graph.tensors[node.outputs[0]].shape)
+        info = self._graph.tensors.get(node.outputs[0])
+        if info is None:
+            return None
+        rank = len(info.shape)
         if node.op_type == "Relu":
             below = self._made_by.get(node.inputs[0])
             seen_elsewhere = len(self._uses.get(node.inputs[0], [])) != 1 or node.inputs[0] in self._graph.outputs
@@ -122,6 +125,8 @@ class _Finder:
         """Whether a reader's bias can make up for moved channels of its input."""
         layer = self._layers.get(node.key)
         if layer is None or layer.weight is None or layer.bias is None or layer.state_weight is not None:
+            return False
+        if tensor not in layer.inputs:
             return False
         if layer.op_type == "Conv":
             padded = any(node.attributes.get("pads", ())) or node.attributes.get("auto_pad", "NOTSET") not in UNPADDED

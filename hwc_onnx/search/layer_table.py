@@ -65,7 +65,11 @@ class LayerTable:
     def can_remove(self, group: ChannelGroup) -> bool:
         """Whether some coarse-grained algorithm can take channels of the group within its bounds."""
         ratios = self._coarse_ratios(group) if self.coarse else ()
-        return any(kept_of(group, ratio, self.database.lanes) < group.channels for ratio in ratios)
+        low = max(self.graph.layer(key).ratio_bounds[0] for key in group.producers)
+        # whole channels and lanes come within one step of a ratio, a floor may hold back more
+        least = group.channels * low - max(1, self.database.lanes)
+        gone = [group.channels - kept_of(group, ratio, self.database.lanes) for ratio in ratios]
+        return any(count > 0 and count >= least for count in gone)
 
     def prepare(
         self,

@@ -147,20 +147,32 @@ def demanded(graph: LayerGraph, table: LayerTable, freedom: Freedom) -> Freedom:
         UsageError: nothing that may be chosen can prune one of them within its bounds.
     """
     asked = [key for key in searched_layers(graph, freedom) if graph.layer(key).ratio_bounds[0] > 0.0]
-    finely = frozenset(key for key in asked if table.can_prune(key))
-    coarsely = set()
+    coarsely: dict[str, ChannelGroup] = {}
     for key in asked:
         group = graph.group_of(key)
-        if key in finely:
+        if table.can_prune(key):
             continue
         if group is None or not searched_channels(group, freedom) or not table.can_remove(group):
             low, high = graph.layer(key).ratio_bounds
             raise UsageError(
-                f"ratio bounds: layer '{key}' is to lose {low:g} to {high:g}, and no algorithm that may be chosen can do "
-                "that; widen the bounds, or allow more with --algorithms or --granularity"
+                f"ratio bounds: layer '{key}' is to lose {low:g} to {high:g}, and nothing that may be chosen does that"
+                f"{_hindrance(group, freedom)}; widen the bounds, or allow more with --algorithms or --granularity"
             )
-        coarsely.add(group.root)
+        coarsely[group.root] = group
+    # where channels must go, all that makes them is pruned by that
+    by_channels = {key for group in coarsely.values() for key in group.producers}
+    finely = frozenset(key for key in asked if table.can_prune(key)) - by_channels
     return replace(freedom, finely=finely, coarsely=frozenset(coarsely))
+
+
+def _hindrance(group: ChannelGroup | None, freedom: Freedom) -> str:
+    """Why the channels of a group stay, if that can be said."""
+    if group is None:
+        return ""
+    if group.locked_because is not None:
+        return f" ({group.locked_because})"
+    outside = sorted(set(group.producers) - freedom.layers)
+    return f" (its channels are made by '{outside[0]}' too, which is left out)" if outside else ""
 
 
 def _layer_facts(

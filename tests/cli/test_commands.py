@@ -174,6 +174,8 @@ def test_apply_refuses_limits_beside_a_plan_and_plans_outside_their_bounds(
     plan = compressed.run_dir / "plan.json"
     result = hwc("apply", case.model, "--plan", plan, "--lanes", 8, "--min-channels", 4)
     assert result.exit_code == 2 and "--lanes, --min-channels: for --uniform" in result.stderr
+    result = hwc("apply", case.model, "--uniform", "w8a8", "--ratio-bounds", "0.2-0.9", "--ratio-bounds", "0-0.5")
+    assert result.exit_code == 2 and "given twice" in result.stderr
     edited = json.loads(plan.read_text())
     edited["constraints"]["ratios"] = {"c1": [0.9, 0.95]}
     (tmp_path / "plan.json").write_text(json.dumps(edited))

@@ -14,7 +14,16 @@ from hwc_onnx.graph.constraints import Constraints, _channels_for, constrained, 
 from hwc_onnx.graph.layer_graph import FIXED, ChannelGroup, LayerGraph, Member
 from hwc_onnx.graph.parse import parse
 from hwc_onnx.normalize.pipeline import normalize
-from hwc_onnx.plan import CompressionPlan, LayerConfig, check_plan, check_ratios, kept_of, with_plan
+from hwc_onnx.plan import (
+    Achieved,
+    CompressionPlan,
+    LayerConfig,
+    channel_choice,
+    check_plan,
+    check_ratios,
+    kept_of,
+    with_plan,
+)
 from hwc_onnx.uniform import parse_spec, uniform
 from hwc_onnx.workspace import open_float_model
 from tests import tiny_models
@@ -140,6 +149,21 @@ def test_plan_outside_its_bounds_is_refused() -> None:
         with pytest.raises(PlanError, match=r"its bounds are 0.3 to 0.6"):
             check_ratios(limited, plan(**setting))
     check_ratios(graph, plan())
+
+
+def test_plans_without_bounds_need_no_patterns_and_floors_hold_beside_records() -> None:
+    graph = graph_of("chain")
+    keys = [layer.key for layer in graph.layers]
+    plan = CompressionPlan.uniform(keys, LayerConfig()).model_copy(update={"include": ("nothing*",)})
+    check_ratios(graph, plan)
+    group = free_groups(graph)[0]
+    pruned = {key: LayerConfig(algorithm="l1", ratio=0.5) for key in group.producers}
+    plan = CompressionPlan(layers=dict.fromkeys(keys, LayerConfig()) | pruned)
+    recorded = plan.model_copy(update={"achieved": {group.producers[0]: Achieved(kept_channels=group.channels // 2)}})
+    limited = constrained(graph, Constraints(min_channels={"Conv": group.channels - 1}))
+    for one in (plan, recorded):
+        check_plan(limited, one)
+        assert channel_choice(one, group_by(limited, group.root)) == group.channels - 1
 
 
 def test_all_bounds_that_match_hold() -> None:

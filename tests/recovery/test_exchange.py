@@ -94,7 +94,7 @@ def test_exchange_comes_close_to_the_best_of_all_masks() -> None:
 def test_ranking_that_looks_at_values_alone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken twin: what gives way and what comes back have changed places."""
     ranked = exchange._ranked
-    monkeypatch.setattr(exchange, "_ranked", lambda cost, gain: ranked(-np.where(np.isinf(cost), -np.inf, cost), gain))
+    monkeypatch.setattr(exchange, "_ranked", lambda cost, gain, count: ranked(-np.where(np.isinf(cost), -np.inf, cost), gain, count))
     left, hits = shares()
     assert not (left < 0.45 and hits > 0.8)
 

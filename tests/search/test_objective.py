@@ -248,8 +248,26 @@ def test_ratio_bounds_are_met_by_removing_channels_where_nothing_else_may(prepar
     unit = next(unit for unit in objective.units if unit.kind == "channels" and unit.name == group.root)
     assert {option.algorithm for option in unit.options} == {"l1"}
     check_ratios(objective._graph, objective.plan_of(objective.start))
-    with pytest.raises(UsageError, match="no algorithm that may be chosen"):
+    with pytest.raises(UsageError, match="nothing that may be chosen"):
         constrained_objective(prepared, constraints, algorithms=())
+
+
+def test_channels_go_for_all_that_make_them_where_one_cannot_be_pruned_otherwise(prepared: Prepared) -> None:
+    """One producer of a group could lose weights by a pattern, the other only channels."""
+    group = next(g for g in prepared.opened.graph.channel_groups if g.locked_because is None and len(g.producers) == 2)
+    first, second = group.producers
+    constraints = Constraints(ratios={first: (0.3, 0.6), second: (0.1, 0.4)})
+    objective = constrained_objective(prepared, constraints, algorithms=("nm24", "l1"))
+    space, rng = Space(objective.units), np.random.default_rng(4)
+    for _ in range(40):
+        check_ratios(objective._graph, objective.plan_of(rng.integers(0, space.sizes)))
+
+
+def test_floor_that_keeps_a_lower_bound_from_being_met_is_named(prepared: Prepared) -> None:
+    group = next(g for g in prepared.opened.graph.channel_groups if g.locked_because is None and len(g.producers) == 1)
+    constraints = Constraints(ratios={group.root: (0.4, 0.6)}, min_channels={group.root: group.channels - 1})
+    with pytest.raises(UsageError, match="nothing that may be chosen does that"):
+        constrained_objective(prepared, constraints, algorithms=("l1",))
 
 
 def test_a_single_width_is_taken_where_nothing_else_may_change(prepared: Prepared) -> None:
