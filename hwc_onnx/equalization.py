@@ -86,7 +86,7 @@ def equalize(
     axes |= {found.tensor: found.axis for found in movable}
     used = samples.take(slice(0, SAMPLES))
     seen = _channels(proto, graph, axes, used, threads)
-    values = {name: array.astype(np.float64) for name, array in floats.items()}
+    values = _Touched(floats)
     moved = _moved(graph, movable, seen, values)
     seen |= {name: seen[name].moved(by) for name, by in moved.items()}
     found = _scaled(graph, domains, seen, floats)
@@ -98,6 +98,18 @@ def equalize(
         return Equalized(changed, len(found), len(moved), taken)
     logger.warning("equalization changes what the model computes; it is left out")
     return Equalized(proto)
+
+
+class _Touched(dict[str, NDArray[np.float64]]):
+    """Constants in float64, each from when it is first asked for: of a large model most are not."""
+
+    def __init__(self, stored: Mapping[str, NDArray[np.float32]]) -> None:
+        super().__init__()
+        self._stored = stored
+
+    def __missing__(self, name: str) -> NDArray[np.float64]:
+        self[name] = self._stored[name].astype(np.float64)
+        return self[name]
 
 
 def same_outputs(first: onnx.ModelProto, second: onnx.ModelProto, samples: Samples, threads: int | None) -> bool:
