@@ -17,8 +17,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from hwc_onnx.accuracy.collector import collectable
-from hwc_onnx.accuracy.tensors import measured_densities, read_by
+from hwc_onnx.accuracy.collector import WIDEST, collectable
+from hwc_onnx.accuracy.tensors import batch_within, measured_densities, read_by
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.accuracy.walk import Walk
 from hwc_onnx.database import LayerDatabase, Stitched
@@ -155,12 +155,15 @@ class Posing:
         self.fitted = max(1, len(samples) - round(len(samples) * HELDOUT_SHARE))
         self.per_image = max(1, -(-gram_rows // self.fitted))
         self.nodes = {node.key: node for node in graph.nodes}
-        self.walks = [Walk(samples, threads, batch) for _ in range(2)]
+        # both walks in the same batches, although the tensors of a pruned network are smaller
+        largest = max((int(np.prod(info.shape, dtype=np.int64)) for info in graph.tensors.values()), default=1)
+        self.walks = [Walk(samples, threads, batch_within(largest, batch)) for _ in range(2)]
 
     def layer(
         self, layer: Layer, compressed: onnx.ModelProto, weight: QuantizedWeight, ahead: Sequence[Layer]
     ) -> Posed | None:
-        """The problem of `layer`, which has `weight`, behind its inputs in `compressed`; None where it cannot be posed.
+        """The problem of `layer`, which has `weight`, behind its inputs in `compressed`; None where it cannot be posed, or where
+        its inputs twice, original and compressed, are more than `WIDEST` (1.2 GB a matrix).
 
         The layers `ahead` will be asked for later.
         """
@@ -174,6 +177,8 @@ class Posing:
         if cut is None or weight.params is None:
             return None
         layout, groups = cut
+        if view.layout.width + layout.width > WIDEST:
+            return None
         statistics = self._paired(layer, compressed, layout, groups, ahead)
         flat = view.rows.reshape(view.layout.outputs, -1)
         old = (flat if outputs is None else flat[outputs]).reshape(layout.groups, layout.rows, view.layout.width)

@@ -30,6 +30,8 @@ WIDEST = 12288
 """A layer with more inputs than this (1.2 GB a matrix) is not seen; it is rounded without repair."""
 HISTOGRAM_ELEMENTS = 4 << 20
 """About so many values of each tensor enter its histogram, from as many whole images as that takes (at least 128)."""
+COUNTED_ELEMENTS = 8 << 20
+"""Values that are counted at once: each takes 20 bytes while it is."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,9 @@ def collect(
     for name, first, array in run_tensors(proto, samples, names, sizes, threads, batch):
         _check_finite(name, first, array, makers.get(name))
         if name in histograms and first < max(128, HISTOGRAM_ELEMENTS // max(sizes[name], 1)):
-            histograms[name].update(array)
+            flat = array.reshape(-1)
+            for start in range(0, flat.size, COUNTED_ELEMENTS):
+                histograms[name].update(flat[start : start + COUNTED_ELEMENTS])
         for collector in collectors.values():
             collector.see(name, first, array)
     unseen = tuple(layer.key for layer in graph.layers if moments and layer.weight is not None and _too_wide(layer))

@@ -2,7 +2,10 @@
 
 Accuracy moves in steps of one image; damage moves with every weight. For scores per class it is the mean divergence
 KL(original || candidate) of the two distributions, otherwise the squared error relative to the original's mean square;
-several outputs are averaged. What depends on the original alone is computed once.
+several outputs are averaged.
+
+Of the original its outputs are kept as they are, in their own precision, and what is one number a position; the rest is
+computed again for each part of the samples, since dense outputs (a class for each pixel) are large.
 """
 
 from __future__ import annotations
@@ -12,25 +15,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hwc_onnx.accuracy.outputs import F64, ClassOutput, Outputs
+from hwc_onnx.accuracy.outputs import F64, ClassOutput, Outputs, in_parts
 
 
 @dataclass(frozen=True)
 class ClassReference:
-    """One class output of the original: probabilities [N, P, C] at P positions, negative entropy and loss [N, P]."""
+    """One class output of the original: its values [N, ...], negative entropy and loss [N, P] at P positions."""
 
     output: ClassOutput
-    probabilities: F64
+    values: NDArray[np.generic]
     negative_entropy: F64
     cross_entropy: F64 | None
 
 
 @dataclass(frozen=True)
 class PlainReference:
-    """One plain output of the original, [N, elements], and its mean square per sample."""
+    """One plain output of the original, [N, ...], and its mean square per sample."""
 
     name: str
-    values: F64
+    values: NDArray[np.generic]
     mean_square: float
 
 
@@ -52,7 +55,8 @@ class Divergence:
             logits = _positions(part.output.logits(values))
             stop = start + len(logits)
             normaliser = log_sum_exp(logits)
-            crossed = np.einsum("npc,npc->np", part.probabilities[start:stop], logits)
+            probabilities = np.exp(_log_probabilities(part.output, part.values[start:stop]))
+            crossed = np.einsum("npc,npc->np", probabilities, logits)
             divergence = part.negative_entropy[start:stop] - crossed + normaliser
             damages.append(np.maximum(divergence, 0.0).mean(axis=1))
             if shift is None and part.cross_entropy is not None and self.labels is not None:
@@ -80,8 +84,8 @@ def divergence_from(outputs: Outputs, classes: ClassOutput | None, labels: NDArr
         if classes is not None and name == classes.name:
             parts.append(_class_reference(values, classes, usable))
         else:
-            flat = values.reshape(len(values), -1).astype(np.float64)
-            parts.append(PlainReference(name, flat, max(float((flat**2).sum(axis=1).mean()), 1e-30)))
+            squares = [(_flat(part) ** 2).sum(axis=1) for part in in_parts(values)]
+            parts.append(PlainReference(name, values, max(float(np.concatenate(squares).mean()), 1e-30)))
     return Divergence(tuple(parts), usable)
 
 
@@ -96,21 +100,32 @@ def log_sum_exp(logits: F64) -> F64:
 def _class_reference(
     values: NDArray[np.generic], classes: ClassOutput, labels: NDArray[np.int64] | None
 ) -> ClassReference:
-    logits = _positions(classes.logits(values))
-    log_probabilities = logits - log_sum_exp(logits)[..., None]
-    probabilities = np.exp(log_probabilities)
-    negative_entropy = np.einsum("npc,npc->np", probabilities, log_probabilities)
-    cross_entropy = None
-    if labels is not None and logits.shape[1] == 1:
-        cross_entropy = -log_probabilities[np.arange(len(logits)), :, labels]
-    return ClassReference(classes, probabilities, negative_entropy, cross_entropy)
+    entropies, losses = [], []
+    done = 0
+    for part in in_parts(values):
+        logs = _log_probabilities(classes, part)
+        entropies.append(np.einsum("npc,npc->np", np.exp(logs), logs))
+        if labels is not None and logs.shape[1] == 1:
+            losses.append(-logs[np.arange(len(logs)), :, labels[done : done + len(logs)]])
+        done += len(logs)
+    return ClassReference(classes, values, np.concatenate(entropies), np.concatenate(losses) if losses else None)
+
+
+def _log_probabilities(output: ClassOutput, values: NDArray[np.generic]) -> F64:
+    """[n, P, C] of the outputs of n samples."""
+    logits = _positions(output.logits(values))
+    return logits - log_sum_exp(logits)[..., None]
 
 
 def _squared_error(part: PlainReference, outputs: Outputs, start: int) -> F64:
     values = outputs[part.name]
-    flat = values.reshape(len(values), -1).astype(np.float64)
-    error: F64 = ((flat - part.values[start : start + len(flat)]) ** 2).sum(axis=1)
+    error: F64 = ((_flat(values) - _flat(part.values[start : start + len(values)])) ** 2).sum(axis=1)
     return error / part.mean_square
+
+
+def _flat(values: NDArray[np.generic]) -> F64:
+    """[n, ...] as [n, elements] in double precision."""
+    return values.reshape(len(values), -1).astype(np.float64)
 
 
 def _positions(logits: F64) -> F64:

@@ -55,7 +55,8 @@ def load_data(
         stored: the preprocessing that the model file records.
         input_shapes: sizes for inputs that the model leaves open.
         seed: of synthetic samples.
-        model: the model, from which synthetic whole numbers learn the tables that they index.
+        model: the model in normal form: synthetic whole numbers learn the tables that they index from it, and images how they
+            are normalised.
 
     Raises:
         DataError: the source is missing, unreadable, or does not fit the model.
@@ -72,7 +73,7 @@ def load_data(
         limits = index_limits(model) if model is not None else {}
         tested = compared_values(model) if model is not None else {}
         return load_synthetic(
-            wanted, asked, recorded, seed=seed, count=_count(source), index_limits=limits, tested=tested
+            wanted, asked, recorded, seed=seed, count=_count(source), index_limits=limits, tested=tested, model=model
         )
     kind, target = _recognise(source)
     loaded: Data = resolve("data source", kind, DATASETS)(target, wanted, asked, recorded)

@@ -5,8 +5,9 @@ Scores per class (logits or probabilities) are compared as distributions; everyt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ F64 = NDArray[np.float64]
 TASKS: Mapping[str, int | None] = {"classification": -1, "segmentation": 1, "regression": None}
 """Task name -> the axis of the classes in an output [N, ...], None for plain numbers."""
 
+PART_BYTES = 64 << 20
+"""What is in double precision at once, for each of the few arrays that a comparison makes."""
 _TINY_PROBABILITY = 1e-12
 _LOWEST_LOGIT = -1e6
 """Classes masked with minus infinity stay comparable."""
@@ -69,13 +72,24 @@ def class_output(outputs: Outputs, task: str | None = None, labelled: bool = Fal
             continue
         if task is None and values.ndim != 2:
             continue
-        scores = values.astype(np.float64)
-        bounded = bool((scores >= -1e-6).all() and (scores <= 1 + 1e-6).all())
-        probabilities = bounded and bool(np.abs(scores.sum(axis=axis) - 1).max() < 1e-2)
+        bounded = all(part.min() >= -1e-6 and part.max() <= 1 + 1e-6 for part in in_parts(values))
+        probabilities = bounded and all(_add_up_to_one(part, axis) for part in in_parts(values))
         if task is None and bounded and not probabilities and not labelled:
             continue
         return ClassOutput(name, axis, values.shape[axis], probabilities)
     return None
+
+
+def _add_up_to_one(scores: NDArray[Any], axis: int) -> bool:
+    return bool(np.abs(scores.sum(axis=axis, dtype=np.float64) - 1).max() < 1e-2)
+
+
+def in_parts(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The rows of `values`, so many at a time as take `PART_BYTES` in double precision."""
+    each = 8 * max(int(np.prod(values.shape[1:], dtype=np.int64)), 1)
+    step = max(PART_BYTES // each, 1)
+    for start in range(0, len(values), step):
+        yield values[start : start + step]
 
 
 def float_outputs(outputs: Outputs) -> dict[str, F64]:

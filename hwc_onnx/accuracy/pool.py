@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from hwc_onnx.accuracy.checks import check_finite, check_inputs
 from hwc_onnx.accuracy.inputs import InputSpec
 from hwc_onnx.accuracy.types import Samples
+from hwc_onnx.errors import DataError
 
 Fetch = Callable[[NDArray[np.int64]], dict[str, NDArray[np.generic]]]
-IN_MEMORY_BYTES = 2 << 30
+IN_MEMORY_BYTES = 1 << 30
 """Prepared arrays above this size are kept in an unnamed temporary file and paged in as needed."""
 _BLOCK = 32
 
@@ -61,7 +63,8 @@ class Data:
     """A loaded source: samples to calibrate and search with, and a separate holdout if the source has one.
 
     `preprocess` is how images become inputs, for the file's metadata (empty: the source is already prepared).
-    `real` is False for synthetic inputs. `digest` identifies the content. `notes` are for the user.
+    `real` is False for synthetic inputs. `digest` identifies the content. `notes` are for the user. `unit` is what messages
+    call the samples.
     """
 
     pool: Pool
@@ -71,6 +74,7 @@ class Data:
     real: bool
     digest: str
     notes: tuple[str, ...] = field(default=())
+    unit: str = "samples"
 
 
 def array_pool(
@@ -89,8 +93,21 @@ def array_pool(
 
 
 def _allocate(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """An empty array, backed by an unnamed temporary file when large."""
-    if int(np.prod(shape)) * dtype.itemsize <= IN_MEMORY_BYTES:
+    """An empty array, backed by an unnamed temporary file when large.
+
+    Raises:
+        DataError: there is no room for the file; without asking first, writing to it would end the process.
+    """
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if size <= IN_MEMORY_BYTES:
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile() as file:
-        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+        try:
+            reserve = getattr(os, "posix_fallocate", None)
+            reserve(file.fileno(), 0, size) if reserve is not None else file.truncate(size)
+        except OSError as error:
+            raise DataError(
+                f"samples: {size / 2**30:.3g} GiB of temporary space are needed in {tempfile.gettempdir()} ({error.strerror}); "
+                "make room, set TMPDIR to another folder, or use fewer samples (--calibration-samples, --search-samples)"
+            ) from error
+        return np.memmap(file, dtype=dtype, mode="r+", shape=shape)

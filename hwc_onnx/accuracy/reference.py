@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from hwc_onnx.accuracy.choose import AnyMetric, Request, choose_metric
 from hwc_onnx.accuracy.damage import Divergence, divergence_from
 from hwc_onnx.accuracy.early_stop import FIRST_LOOK
+from hwc_onnx.accuracy.fewer import fitting
 from hwc_onnx.accuracy.metrics import Metric, SessionMetric
 from hwc_onnx.accuracy.outputs import F64, ClassOutput, Outputs, class_output
 from hwc_onnx.accuracy.runner import Level, Session, batch_size, open_session, run
 from hwc_onnx.accuracy.types import Samples
-from hwc_onnx.errors import DataError, ModelError, RuntimeFailure, UsageError
+from hwc_onnx.errors import ModelError, RuntimeFailure, UsageError
 
 Model = onnx.ModelProto | str | Path | Session
-OUTPUT_BYTES = 4 << 30
-"""The original's outputs on one split must fit in this."""
+OUTPUT_BYTES = 1 << 30
+"""The original's outputs on one split take at most this; where they would take more, fewer samples are measured."""
 _CHUNK_BYTES = 64 << 20
 
 
@@ -32,7 +33,7 @@ class Reference:
     `rows` are what the drop is measured from: the original's contributions to the metric [N, width], or the INT8
     baseline's for a metric on which the original is perfect by definition (None until `with_baseline`, and for users'
     functions, whose value is kept in `whole`: the value and numbers [units] whose mean it is). `reason` says why this
-    metric was chosen.
+    metric was chosen, `note` which part of the samples is measured for want of memory (empty: all).
     """
 
     samples: Samples
@@ -43,6 +44,7 @@ class Reference:
     rows: F64 | None
     whole: tuple[float, F64] | None
     reason: str
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -103,14 +105,18 @@ def make_reference(
 ) -> Reference:
     """Run the original once over `samples`, choose the metric and prepare the comparison.
 
+    Where the outputs would take more than `OUTPUT_BYTES`, fewer of the samples are used, and the reference's `note` says so.
+
     Raises:
-        DataError: samples or labels do not fit the model, or the outputs are too many to keep.
+        DataError: samples or labels do not fit the model.
         ModelError: the original itself gives NaN.
         UsageError: an unknown metric or task.
         RuntimeFailure: ONNX Runtime fails.
     """
     session = model if isinstance(model, Session) else open_session(model, threads, level)
-    _check_size(session, samples)
+    first = run(session, samples.take(slice(0, session.fixed_batch or 1)))
+    each = sum(values[:1].nbytes for values in first.values())
+    samples, note = fitting(samples, each, OUTPUT_BYTES, "the original's outputs")
     outputs = run(session, samples)
     bad = [name for name, values in outputs.items() if not is_finite(values)]
     if bad:
@@ -123,13 +129,16 @@ def make_reference(
     classes = class_output(outputs, task, labelled)
     chosen, reason = choose_metric(metric, samples, outputs, classes)
     divergence = divergence_from(outputs, classes, _class_labels(samples, outputs, classes))
-    reference = Reference(samples, chosen, outputs, classes, divergence, None, None, reason)
+    reference = Reference(samples, chosen, outputs, classes, divergence, None, None, reason, note)
     if isinstance(chosen, SessionMetric):
         value = float(chosen.function(session.ort))
         return replace(reference, whole=(value, np.array([value])))
     if not isinstance(chosen, Metric):
         return replace(reference, whole=chosen.rows(outputs, samples.labels))
-    return reference if chosen.against == "baseline" else replace(reference, rows=reference.contributions(outputs, 0))
+    if chosen.against == "baseline":
+        return reference
+    rows = [reference.contributions(part, start) for start, part in _parts(reference)]
+    return replace(reference, rows=np.concatenate(rows))
 
 
 def with_baseline(reference: Reference, model: Model, *, threads: int | None = None, level: Level = "all") -> Reference:
@@ -148,10 +157,7 @@ def chunks(session: Session, reference: Reference) -> Iterator[tuple[int, dict[s
         RuntimeFailure: the outputs differ in name or shape from the original's, or are NaN.
     """
     total = len(reference)
-    row_bytes = sum(values[:1].nbytes for values in reference.outputs.values())
-    size = FIRST_LOOK
-    while size > 1 and size * row_bytes > _CHUNK_BYTES:
-        size //= 2
+    size = _chunk_size(reference)
     batch = min(size, batch_size(session))
     for start in range(0, total, size):
         outputs = run(session, reference.samples.take(slice(start, min(start + size, total))), batch)
@@ -174,14 +180,20 @@ def is_finite(values: NDArray[np.generic]) -> bool:
     return values.dtype.kind != "f" or not bool(np.isnan(values).any() or (values == np.inf).any())
 
 
-def _check_size(session: Session, samples: Samples) -> None:
-    first = run(session, samples.take(slice(0, session.fixed_batch or 1)))
-    total = len(samples) * sum(values[:1].nbytes for values in first.values())
-    if total > OUTPUT_BYTES:
-        raise DataError(
-            f"the outputs of {len(samples)} samples take {total / 2**30:.1f} GB, at most {OUTPUT_BYTES >> 30} GB are "
-            "kept for comparison; use fewer samples (--search-samples)"
-        )
+def _parts(reference: Reference) -> Iterator[tuple[int, dict[str, NDArray[np.generic]]]]:
+    """The original's own outputs as `chunks` gives a candidate's."""
+    size = _chunk_size(reference)
+    for start in range(0, len(reference), size):
+        yield start, {name: values[start : start + size] for name, values in reference.outputs.items()}
+
+
+def _chunk_size(reference: Reference) -> int:
+    """Samples whose outputs are compared at once."""
+    row_bytes = sum(values[:1].nbytes for values in reference.outputs.values())
+    size = FIRST_LOOK
+    while size > 1 and size * row_bytes > _CHUNK_BYTES:
+        size //= 2
+    return size
 
 
 def _class_labels(samples: Samples, outputs: Outputs, classes: ClassOutput | None) -> NDArray[np.int64] | None:

@@ -11,7 +11,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from hwc_onnx.accuracy.pool import Data
+from hwc_onnx.accuracy.pool import Data, Pool
 from hwc_onnx.accuracy.types import Splits
 from hwc_onnx.errors import DataError
 
@@ -19,6 +19,9 @@ MINIMUM = 64
 CALIBRATION_SHARE, MOST_CALIBRATION = 0.25, 1024
 MOST_SEARCH = 4096
 HOLDOUT_SHARE, MOST_HOLDOUT = 0.30, 10_000
+SPLIT_BYTES = 8 << 30
+"""The prepared inputs of one split take at most this, in temporary files where they are large; beyond it samples are left out
+(but not below `MINIMUM`)."""
 
 
 def make_splits(data: Data, seed: int = 0, calibration: int | None = None, search: int | None = None) -> Splits:
@@ -51,22 +54,39 @@ def make_splits(data: Data, seed: int = 0, calibration: int | None = None, searc
                 "--search-samples)"
             )
     order = stratified_order(data.pool.labels, total, np.random.default_rng([seed, 0x5B117]))
-    held_part = order[:held]
-    fit_part = order[held : held + fitting]
+    held_part, fit_part = order[:held], order[held : held + fitting]
     search_part = order[held + fitting : held + fitting + searched]
-    pool = data.pool
+    kept = {"calibration": _within_memory(data.pool, fit_part), "search": _within_memory(data.pool, search_part)}
+    if data.holdout is None:
+        kept["holdout"] = _within_memory(data.pool, held_part)
+    else:
+        mixed = stratified_order(data.holdout.labels, len(data.holdout), np.random.default_rng([seed, 0x401D]))
+        kept["holdout"] = np.sort(_within_memory(data.holdout, mixed))
+    notes = tuple(
+        f"memory: {len(kept[name])} of {size} {name} samples are used, since the inputs of one split take at most "
+        f"{SPLIT_BYTES / 2**30:.3g} GiB"
+        for name, size in sizes.items()
+        if len(kept[name]) < size
+    )
     return Splits(
-        calibration=pool.samples(fit_part),
-        search=pool.samples(search_part),
-        holdout=data.holdout.samples() if data.holdout is not None else pool.samples(held_part),
+        calibration=data.pool.samples(kept["calibration"]),
+        search=data.pool.samples(kept["search"]),
+        holdout=(data.holdout or data.pool).samples(kept["holdout"]),
         real=data.real,
         description=(
-            f"{data.source}: {fitting} calibration, {searched} search, {sizes['holdout']} holdout samples "
-            f"({'its own holdout' if own else 'holdout split off'}, split seed {seed})"
+            f"{data.source}: {len(kept['calibration'])} calibration, {len(kept['search'])} search, {len(kept['holdout'])} holdout "
+            f"samples ({'its own holdout' if own else 'holdout split off'}, split seed {seed})"
         ),
-        digest=_digest(data.digest, fit_part, search_part, held_part),
-        calibration_digest=_digest(data.digest, fit_part),
+        digest=_digest(data.digest, kept["calibration"], kept["search"], held_part[:0] if own else kept["holdout"]),
+        calibration_digest=_digest(data.digest, kept["calibration"]),
+        notes=notes,
     )
+
+
+def _within_memory(pool: Pool, part: NDArray[np.int64]) -> NDArray[np.int64]:
+    """As many of the first positions in `part` as `SPLIT_BYTES` hold."""
+    each = sum(array.nbytes for array in pool.samples(part[:1]).inputs.values())
+    return part[: max(SPLIT_BYTES // max(each, 1), MINIMUM)]
 
 
 def calibration_size(data: Data, wanted: int) -> int | None:

@@ -1,11 +1,7 @@
 """Inputs made up when the user has none: images with the statistics of natural ones, and typed values for the rest.
 
-White noise excites a network as no photograph does: neighbouring pixels of a photograph agree, its spectrum falls as
-1/f, and it is made of objects that hide each other. Two families have these properties without any data: noise with a
-falling spectrum, and "dead leaves", random shapes painted over each other with sizes of a power law.
-
-Source: Field, J. Opt. Soc. Am. A 4 (1987), 2379-2394 (spectrum); Lee, Mumford and Huang, Int. J. Computer Vision 41
-(2001), 35-59 (dead leaves); Baradad et al., NeurIPS 2021 (both as training images for networks).
+How images are normalised is the user's preset or what the model file records, else what fits the model's layers
+(likely_presets.py). How many samples are made depends on what one costs (sample_budget.py).
 """
 
 from __future__ import annotations
@@ -14,20 +10,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.arrays import content_digest, pool_of_arrays
 from hwc_onnx.accuracy.inputs import InputSpec
-from hwc_onnx.accuracy.pool import Data
+from hwc_onnx.accuracy.likely_presets import Way, likely_presets, taken_by
+from hwc_onnx.accuracy.pool import Data, Pool
 from hwc_onnx.accuracy.presets import Preprocess
+from hwc_onnx.accuracy.sample_budget import sample_count
+from hwc_onnx.accuracy.synthetic_images import images
 from hwc_onnx.errors import DataError
 
-F32 = NDArray[np.float32]
-SMALL_COUNT, LARGE_COUNT = 2048, 1024
-_SMALL_ELEMENTS = 3 * 64 * 64
-_BLOCK = 32
-_CENTRED = Preprocess((0.5,), (0.25,))
-"""Values -2..2, about what normalised photographs span."""
+LOOKED_AT = 8
+"""Samples that are run to find how the model wants its images."""
+_BLOCK = 64
 
 
 def load_synthetic(
@@ -39,17 +36,19 @@ def load_synthetic(
     count: int | None = None,
     index_limits: Mapping[str, int] | None = None,
     tested: Mapping[str, NDArray[Any]] | None = None,
+    model: onnx.ModelProto | None = None,
 ) -> Data:
     """Made-up samples without labels.
 
     Args:
         specs: the model's inputs, with static sizes except the batch.
-        preset: how images are normalised; None: the model file's way, else to values of about -2..2.
+        preset: how images are normalised; None: the model file's way, else all ways that fit the model's layers.
         stored: what the model file says.
         seed: the same seed gives the same samples.
-        count: number of samples; None: 2,048 small ones or 1,024 large ones.
+        count: number of samples; None: as many as `sample_count` says.
         index_limits: rows of the table that a whole-number input indexes, by input name.
         tested: what the model tests an input for (`graph/compared.py`), which it then is in every sample.
+        model: the normalised float model.
 
     Raises:
         DataError: a size other than the batch is open, or a type that cannot be made up.
@@ -60,100 +59,51 @@ def load_synthetic(
                 f"synthetic data: input '{spec.name}' {[size or '?' for size in spec.shape]} has open sizes; give "
                 f"--input-shape {spec.name}:1x3x224x224 (with the right sizes), or real data"
             )
-    elements = sum(int(np.prod([size or 1 for size in spec.shape[1:]])) for spec in specs)
-    total = count or (SMALL_COUNT if elements <= _SMALL_ELEMENTS else LARGE_COUNT)
+    total, reason = (count, "") if count else sample_count(specs, model)
     rng = np.random.default_rng([seed, 0x5E7])
-    preprocess = preset or stored or _CENTRED
     length = min((spec.shape[1] or 1 for spec in specs if len(spec.shape) > 1), default=1)
     arrays = {spec.name: _values(spec, total, rng, (index_limits or {}).get(spec.name), length) for spec in specs}
     for name, value in (tested or {}).items():
         arrays[name] = np.full_like(arrays[name], value)
-    pixels = any(array.dtype == np.uint8 and specs[i].dtype.kind == "f" for i, array in enumerate(arrays.values()))
-    pool = pool_of_arrays(arrays, None, specs, preprocess, "synthetic data")
-    settings = preprocess.to_dict() if pixels and (preset or stored) else {}
-    digest = content_digest([*arrays.values()])
-    return Data(pool, None, settings, "synthetic", False, digest)
+    pixels = [spec for spec in specs if arrays[spec.name].dtype == np.uint8 and spec.dtype.kind == "f"]
+    known = preset or stored
+    pool, notes = pool_of_arrays(arrays, None, specs, known, "synthetic data"), (reason,) if reason else ()
+    if pixels and known is None:
+        some = {name: array[:LOOKED_AT] for name, array in arrays.items()}
+        found = {spec.name: likely_presets(model, specs, some, spec.name) for spec in pixels}
+        pool = _mixed(pool, arrays, found)
+        notes = (*notes, *(_guess(name, ways) for name, ways in found.items()))
+    settings = known.to_dict() if pixels and known else {}
+    unit = "images" if all(_is_image(spec) for spec in specs) else "samples"
+    return Data(pool, None, settings, "synthetic", False, content_digest([*arrays.values()]), notes, unit)
 
 
-def images(count: int, channels: int, rows: int, columns: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Pixels [count, channels, rows, columns]: half noise with a falling spectrum, half dead leaves, in random order."""
-    made = np.empty((count, channels, rows, columns), np.uint8)
-    kinds = rng.permutation(count) % 2
-    noisy = np.flatnonzero(kinds == 0)
-    for start in range(0, len(noisy), _BLOCK):
-        part = noisy[start : start + _BLOCK]
-        made[part] = _pixels(fractal_noise(len(part), channels, rows, columns, rng))
-    textures = fractal_noise(_BLOCK, 1, rows, columns, rng)[:, 0]
-    for position in np.flatnonzero(kinds == 1):
-        texture = textures[int(rng.integers(_BLOCK))]
-        made[position] = _pixels(dead_leaves(channels, rows, columns, rng, texture))
-    return made
+def _mixed(pool: Pool, arrays: Mapping[str, NDArray[Any]], found: Mapping[str, tuple[Way, ...]]) -> Pool:
+    """The pool with the images of some inputs normalised in several ways, each for its share of them."""
+    specs = {spec.name: spec for spec in pool.specs}
+
+    def fetch(index: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
+        made = pool.fetch(index)
+        for name, ways in found.items():
+            rows, spec, taken = arrays[name][index], specs[name], taken_by(ways, index)
+            values = np.empty(rows.shape, spec.dtype)
+            for place, way in enumerate(ways):
+                values[taken == place] = way.preset.apply(rows[taken == place], spec, pool.where)
+            made[name] = values
+        return made
+
+    return Pool(pool.size, None, fetch, pool.specs, pool.where)
 
 
-def fractal_noise(count: int, channels: int, rows: int, columns: int, rng: np.random.Generator) -> F32:
-    """Images [count, channels, rows, columns] in 0..1 whose amplitude falls as 1/f^a, a in 0.8..1.6.
-
-    The channels share one field, so that they correlate as the colours of photographs do.
-    """
-    from scipy.fft import irfft2
-
-    vertical = np.fft.fftfreq(rows)[:, None] * rows
-    horizontal = np.fft.rfftfreq(columns)[None, :] * columns
-    frequency = np.sqrt(vertical**2 + horizontal**2)
-    frequency[0, 0] = np.inf
-    slopes = rng.uniform(0.8, 1.6, (count, 1, 1, 1))
-    shape = (count, channels, *frequency.shape)
-    spectrum = rng.standard_normal(shape, np.float32) + 1j * rng.standard_normal(shape, np.float32)
-    spectrum *= (frequency**-slopes).astype(np.float32)
-    fields: F32 = np.asarray(irfft2(spectrum, s=(rows, columns), overwrite_x=True), np.float32)
-    fields /= _spread(fields)
-    mixed = rng.uniform(0.6, 0.95, (count, 1, 1, 1)).astype(np.float32) * fields[:, :1] + np.float32(0.4) * fields
-    contrast = rng.uniform(0.08, 0.28, (count, 1, 1, 1)).astype(np.float32)
-    centre = rng.uniform(0.3, 0.7, (count, 1, 1, 1)).astype(np.float32)
-    return np.clip(centre + contrast / _spread(mixed) * mixed, 0.0, 1.0)
+def _guess(name: str, ways: tuple[Way, ...]) -> str:
+    return (
+        f"nothing says how images for '{name}' are normalised; its layers suggest {' or '.join(way.name for way in ways)}: say "
+        "which with --preset"
+    )
 
 
-def dead_leaves(channels: int, rows: int, columns: int, rng: np.random.Generator, texture: F32) -> F32:
-    """One image [channels, rows, columns] in 0..1: discs and rectangles over each other, as many of size r as r^-3.
-
-    `texture` [rows, columns] is laid faintly over all of it.
-    """
-    side = min(rows, columns)
-    smallest, largest = max(1.0, side / 24), max(2.0, side / 2)
-    count = int(rng.integers(30, 80))
-    # inverse transform of a density ~ r^-3 between the two sizes
-    radii = (smallest**-2 - rng.random(count) * (smallest**-2 - largest**-2)) ** -0.5
-    centres = rng.random((count, 2)) * (rows, columns)
-    # channels of natural images are strongly correlated: a grey level plus a little colour
-    tint = np.float32(0.12) * rng.standard_normal((count + 1, channels), np.float32)
-    colours = np.clip(rng.random((count + 1, 1), np.float32) + tint, 0.0, 1.0)
-    corners = np.concatenate([centres - radii[:, None], centres + radii[:, None] + 1], axis=1)
-    limits = np.clip(corners.astype(np.int64), 0, [rows, columns, rows, columns]).tolist()
-    square = (rng.random(count) < 0.5).tolist()
-    image = np.empty((channels, rows, columns), np.float32)
-    image[:] = colours[count][:, None, None]
-    for leaf, (top, left, bottom, right) in enumerate(limits):
-        patch = image[:, top:bottom, left:right]
-        colour = colours[leaf][:, None, None]
-        if square[leaf]:
-            patch[:] = colour
-            continue
-        down = np.arange(top, bottom) - centres[leaf, 0]
-        along = np.arange(left, right) - centres[leaf, 1]
-        np.copyto(patch, colour, where=(down**2)[:, None] + (along**2)[None, :] <= radii[leaf] ** 2)
-    image += np.float32(0.06) * (texture - np.float32(0.5))
-    return np.clip(image, 0.0, 1.0)
-
-
-def _pixels(values: F32) -> NDArray[np.uint8]:
-    """Values in 0..1 as 0..255."""
-    return np.rint(255 * values).astype(np.uint8)
-
-
-def _spread(fields: F32) -> F32:
-    """Standard deviation of each image, kept above zero."""
-    spread: F32 = fields.std(axis=tuple(range(1, fields.ndim)), keepdims=True)
-    return np.maximum(spread, np.float32(1e-12))
+def _is_image(spec: InputSpec) -> bool:
+    return not spec.whole and len(spec.shape) == 4 and (spec.dtype.kind == "f" or spec.dtype == np.uint8)
 
 
 def _values(spec: InputSpec, count: int, rng: np.random.Generator, limit: int | None, length: int) -> NDArray[Any]:
@@ -161,7 +111,7 @@ def _values(spec: InputSpec, count: int, rng: np.random.Generator, limit: int | 
     shape = (count, *(size or 1 for size in spec.shape[1:]))
     if spec.dtype.kind == "b":
         return rng.random(shape) < 0.5
-    if len(shape) == 4 and (spec.dtype.kind == "f" or spec.dtype == np.uint8):
+    if _is_image(spec):
         if shape[1] in (1, 3, 4) or shape[3] not in (1, 3, 4):
             return images(count, shape[1], shape[2], shape[3], rng)
         return np.ascontiguousarray(images(count, shape[3], shape[1], shape[2], rng).transpose(0, 2, 3, 1))
@@ -170,7 +120,7 @@ def _values(spec: InputSpec, count: int, rng: np.random.Generator, limit: int | 
             return np.full(shape, length, spec.dtype)
         return _indices(spec, shape, rng, limit)
     if spec.dtype.kind == "f":
-        return _signals(shape, rng).astype(spec.dtype)
+        return _signals(shape, rng, spec.dtype)
     raise DataError(
         f"synthetic data: input '{spec.name}' has type {spec.dtype}, which cannot be made up; give real data"
     )
@@ -187,18 +137,21 @@ def _indices(spec: InputSpec, shape: tuple[int, ...], rng: np.random.Generator, 
     return rng.integers(0, highest, shape).astype(spec.dtype)
 
 
-def _signals(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Unit-variance values; along the longest of two or more axes neighbours agree as in a recorded signal."""
-    values = rng.standard_normal(shape)
-    if len(shape) < 3:
-        return values
-    axis = 1 + int(np.argmax(shape[1:]))
-    frequency = np.fft.rfftfreq(shape[axis]) * shape[axis]
-    frequency[0] = 1.0
-    broadcast = [1] * len(shape)
-    broadcast[axis] = -1
-    shaped = np.fft.irfft(
-        np.fft.rfft(values, axis=axis) * (frequency**-0.5).reshape(broadcast), n=shape[axis], axis=axis
-    )
-    result: NDArray[np.float64] = shaped / max(float(shaped.std()), 1e-12)
-    return result
+def _signals(shape: tuple[int, ...], rng: np.random.Generator, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Values of about unit variance; along the longest of two or more axes neighbours agree as in a recorded signal."""
+    made = np.empty(shape, dtype)
+    axis = 1 + int(np.argmax(shape[1:])) if len(shape) >= 3 else 0
+    size = shape[axis]
+    if len(shape) >= 3:
+        frequency = np.fft.rfftfreq(size) * size
+        frequency[0] = 1.0
+        weights = (frequency**-0.5).reshape([-1 if place == axis else 1 for place in range(len(shape))])
+        # the two halves of the spectrum mirror each other, except for the first entry and, of an even length, the last
+        power = 2 * float((weights**2).sum()) - 1.0 - (float(frequency[-1] ** -1) if size % 2 == 0 else 0.0)
+        weights /= max((power / size) ** 0.5, 1e-12)
+    for start in range(0, shape[0], _BLOCK):
+        values = rng.standard_normal((min(_BLOCK, shape[0] - start), *shape[1:]))
+        if len(shape) >= 3:
+            values = np.fft.irfft(np.fft.rfft(values, axis=axis) * weights, n=size, axis=axis)
+        made[start : start + len(values)] = values
+    return made

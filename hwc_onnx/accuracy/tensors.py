@@ -19,7 +19,7 @@ from hwc_onnx.quantization.histogram import StreamingHistogram
 from hwc_onnx.quantization.quantizer import QuantParams
 
 GROUP_BYTES = 192 << 20
-"""Extra outputs of one session stay below this many bytes per batch."""
+"""Extra outputs of one session stay below this many bytes per batch, a single tensor too unless one sample of it is larger."""
 
 SMALLEST_BATCH = 4
 """Batches are made smaller, down to this, before tensors are spread over sessions, each of which runs the model again."""
@@ -109,9 +109,17 @@ def needed_nodes(
 
 
 def _batch_for(names: Sequence[str], sizes: Mapping[str, int], batch: int) -> int:
-    """The largest batch up to `batch` with which all of `names` fit into one session, but no less than SMALLEST_BATCH."""
+    """The largest batch up to `batch` with which all of `names` fit into one session, but no less than SMALLEST_BATCH where
+    that many samples of each tensor fit.
+    """
     per_image = 4 * sum(sizes.get(name, 0) for name in names)
-    return min(batch, max(SMALLEST_BATCH, GROUP_BYTES // max(per_image, 1)))
+    largest = max((sizes.get(name, 0) for name in names), default=0)
+    return batch_within(largest, min(batch, max(SMALLEST_BATCH, GROUP_BYTES // max(per_image, 1))))
+
+
+def batch_within(elements: int, batch: int) -> int:
+    """The largest batch up to `batch` of which a tensor of `elements` per sample takes at most GROUP_BYTES; at least 1."""
+    return min(batch, max(GROUP_BYTES // max(4 * elements, 1), 1))
 
 
 def _memory_groups(names: Sequence[str], sizes: Mapping[str, int], batch: int) -> list[list[str]]:

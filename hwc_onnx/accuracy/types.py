@@ -28,7 +28,8 @@ class Samples:
 class Splits:
     """Disjoint calibration, search and holdout samples; `real` is False for synthetic inputs.
 
-    `digest` identifies the source and all three parts, `calibration_digest` the source and the calibration part.
+    `digest` identifies the source and all three parts, `calibration_digest` the source and the calibration part. `notes` say
+    where a part is smaller than asked for.
     """
 
     calibration: Samples
@@ -38,6 +39,7 @@ class Splits:
     description: str
     digest: str
     calibration_digest: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -117,10 +117,12 @@ class Bench:
         )
         self.split_seed = options.split_seed
         self.real = self.splits.real
+        for text in (*loaded.notes, *self.splits.notes):
+            self.note(text)
         if not self.real:
             self.note(
-                "no data given: damage is measured on synthetic inputs, which tells layers apart and little more; real "
-                "samples (--data) give figures that you can rely on"
+                f"no data given: damage is measured on {min(options.samples, len(self.splits.search))} synthetic {loaded.unit}, "
+                "which tells layers apart and little more; real samples (--data) give figures that you can rely on"
             )
         self.tell(Phase("calibrate", f"{len(self.splits.calibration)} samples through the float model"))
         self.calibrated: Calibrated = calibrate(
@@ -203,6 +205,8 @@ class Bench:
         samples = self.splits.search.take(slice(0, options.samples))
         self.tell(Phase("reference", f"{len(samples)} samples through the original"))
         reference = make_reference(self.opened.proto, samples, options.metric, task=options.task)
+        if reference.note:
+            self.note(reference.note)
         check_reference(reference, options.split_seed)
         if reference.needs_baseline:
             baseline = self.database.stitch(self.calibrated.baseline)

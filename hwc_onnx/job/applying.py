@@ -24,6 +24,7 @@ from hwc_onnx.files import write_atomic
 from hwc_onnx.graph.domains import obstacle_to_running
 from hwc_onnx.graph.layer_graph import FLOAT_BITS
 from hwc_onnx.job.compression import check_output
+from hwc_onnx.job.memory import repair_notes
 from hwc_onnx.job.polishing import Polishing
 from hwc_onnx.job.unrunnable import with_weights_rounded
 from hwc_onnx.plan import (
@@ -162,9 +163,11 @@ def apply_plan(
     recorded = chosen.calibration.digest
     if recorded and recorded != splits.calibration_digest:
         notes.append("the plan was made with other calibration samples: the file will differ from the one it came from")
+    notes += [*loaded.notes, *splits.notes]
     if not splits.real:
         notes.append(
-            "no data given: ranges and recovery come from synthetic images; real samples (--data) would be better"
+            f"no data given: ranges and recovery come from {len(splits.calibration)} synthetic {loaded.unit}, the drop from "
+            f"{len(splits.holdout)} others; real samples (--data) would be better"
         )
     calibrated = calibrate(
         opened,
@@ -180,6 +183,7 @@ def apply_plan(
         power_of_two=powers,
     )
     notes += calibrated.calibration.remarks() if calibrated.database.recovery == "full" else []
+    notes += repair_notes(opened.graph, len(splits.calibration), repairs, recovery)
     record = CalibrationRecord(
         source=Path(loaded.source).name,
         samples=len(splits.calibration),
@@ -214,6 +218,7 @@ def apply_plan(
     cost_model = CostModel(load_profile(accelerator))
     unquantized, baseline, cost = costs(cost_model, opened, calibrated, candidate.plan)
     reference = make_reference(opened.proto, splits.holdout, metric, task=task)
+    notes += [reference.note] if reference.note else []
     if reference.needs_baseline:
         reference = with_baseline(reference, calibrated.candidate(calibrated.baseline).proto)
         notes.append(f"metric {reference.metric.name}: compared with the INT8 baseline, built with the same repairs")

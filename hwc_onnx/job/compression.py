@@ -91,13 +91,13 @@ class Compression:
             model=self.opened.proto,
         )
         splits = make_splits(data, options.split_seed, options.calibration_samples, options.search_samples)
-        for text in (*data.notes, splits.description):
+        for text in (*data.notes, *splits.notes, splits.description):
             self.tell(Note(text))
         if not splits.real:
             self.tell(
                 Note(
-                    "no data given: synthetic images stand in for real ones; accuracy figures say how well the compressed "
-                    "model follows the original on them, real samples (--data) would be better",
+                    f"no data given: {len(data.pool)} synthetic {data.unit} stand in for real ones; accuracy figures say how "
+                    "well the compressed model follows the original on them, real samples (--data) would be better",
                     warning=True,
                 )
             )

@@ -15,8 +15,9 @@ from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import AcceleratorProfile
 from hwc_onnx.events import Event, Note, Phase
 from hwc_onnx.export import write_model
+from hwc_onnx.job.memory import repair_notes
 from hwc_onnx.options import Options
-from hwc_onnx.plan import CalibrationRecord, CompressionPlan
+from hwc_onnx.plan import REPAIRS, CalibrationRecord, CompressionPlan
 from hwc_onnx.result import versions
 from hwc_onnx.runfolder import RunFolder
 from hwc_onnx.search.history import CLOSING, Record
@@ -57,7 +58,8 @@ class Running:
             portable=self.options.portable,
             dialect=self.options.dialect,
         )
-        for text in self.calibrated.calibration.remarks():
+        shortened = repair_notes(self.opened.graph, len(splits.calibration), REPAIRS, "sequential")
+        for text in (*self.calibrated.calibration.remarks(), *shortened):
             self.tell(Note(text))
         self.reference = self._reference(splits)
         limit, relative = self.options.drop_limit
@@ -67,7 +69,8 @@ class Running:
         self.tell(Phase("baseline", "measure the original and the INT8 baseline"))
         options = self.options
         reference = make_reference(self.opened.proto, splits.search, options.metric, task=options.task)
-        self.tell(Note(reference.reason))
+        for text in filter(None, (reference.reason, reference.note)):
+            self.tell(Note(text))
         check_reference(reference, options.split_seed)
         built = self.calibrated.candidate(self.calibrated.baseline)
         self.baseline = replace(built, plan=self._complete(built.plan, "full"))

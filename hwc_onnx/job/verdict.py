@@ -61,6 +61,8 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
     """
     finalists = found.history.front(without=objective.start)
     holdout = make_reference(run.opened.proto, run.splits.holdout, run.reference.metric, task=run.options.task)
+    if holdout.note:
+        run.tell(Note(holdout.note))
     holdout = with_baseline(holdout, run.baseline.proto)
     expected = [record.outcome for record in finalists]
     gate = Gate.choose(run.options.gate, holdout, run.limit_points, expected=expected, seed=run.options.split_seed)

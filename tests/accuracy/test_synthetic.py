@@ -6,7 +6,9 @@ from onnx import TensorProto, helper
 
 from hwc_onnx.accuracy.datasets import load_data
 from hwc_onnx.accuracy.inputs import InputSpec, input_specs
-from hwc_onnx.accuracy.synthetic import fractal_noise, images
+from hwc_onnx.accuracy.likely_presets import NORMALISED, for_channels, likely_presets, taken_by
+from hwc_onnx.accuracy.presets import PRESETS
+from hwc_onnx.accuracy.synthetic_images import dead_leaves, fractal_noise, images, plain_scene
 from hwc_onnx.errors import DataError
 
 FLOAT = np.dtype(np.float32)
@@ -50,7 +52,8 @@ def test_synthetic_images_fit_the_model_in_a_normalised_range(shape):
     data = load_data("synthetic:96", [InputSpec("image", shape, FLOAT)])
     found = data.pool.samples().inputs["image"]
     assert found.shape == (96, *shape[1:])
-    assert np.abs(found).max() <= 2.0
+    # all usual ways in turn: from 0..1 to the mean and spread of training images
+    assert -2.2 < found.min() < -1.7 and 2.0 < found.max() < 2.9
     assert 0.3 < found.std() < 1.5
     assert not data.real and data.pool.labels is None
 
@@ -59,6 +62,53 @@ def test_synthetic_preset_sets_the_range():
     found = load_data("synthetic:64", [InputSpec("image", (None, 3, 16, 16), FLOAT)], preset="raw").pool.samples()
     assert 128 < found.inputs["image"].max() <= 255
     assert found.inputs["image"].min() >= 0
+
+
+def test_synthetic_images_take_the_likely_presets_by_their_number():
+    data = load_data("synthetic:64", [InputSpec("image", (None, 1, 16, 16), FLOAT)])
+    raw = load_data("synthetic:64", [InputSpec("image", (None, 1, 16, 16), FLOAT)], preset="unit").pool.samples()
+    pixels = np.rint(raw.inputs["image"] * 255).astype(np.uint8)
+    some = np.array([3, 0, 17, 62])
+    taken = data.pool.samples(some).inputs["image"]
+    ways = likely_presets(None, data.pool.specs, {"image": pixels}, "image")
+    for row, place, way in zip(taken, some, taken_by(ways, some), strict=True):
+        preset = for_channels(PRESETS[NORMALISED[way]], pixels.shape)
+        np.testing.assert_array_equal(row, preset.apply(pixels[place][None], data.pool.specs[0], "test")[0])
+    assert "suggest unit or inception or imagenet or mnist: say which with --preset" in data.notes[0]
+
+
+def test_synthetic_notes_do_not_guess_where_a_preset_or_the_file_says():
+    spec = InputSpec("image", (None, 1, 16, 16), FLOAT)
+    assert not load_data("synthetic:64", [spec], preset="mnist").notes
+    assert not load_data("synthetic:64", [spec], stored=PRESETS["unit"].to_dict()).notes
+    assert not load_data("synthetic:64", [InputSpec("image", (None, 1, 16, 16), np.dtype(np.uint8))]).notes
+
+
+@pytest.mark.parametrize(("shape", "unit"), [((None, 3, 8, 8), "images"), ((None, 16000), "samples"), ((None, 1, 90), "samples")])
+def test_synthetic_samples_are_called_what_they_are(shape, unit):
+    assert load_data("synthetic:64", [InputSpec("x", shape, FLOAT)]).unit == unit
+
+
+def test_plain_scenes_have_flat_backgrounds_up_to_black_and_white():
+    rng = np.random.default_rng(0)
+    texture = fractal_noise(1, 1, 32, 32, rng)[0, 0]
+    scenes = np.stack([plain_scene(1, 32, 32, rng, texture) for _ in range(60)])
+    flat = [np.unique(scene, return_counts=True) for scene in scenes]
+    background = np.array([values[counts.argmax()] for values, counts in flat])
+    assert (background == 0).any() and (background == 1).any() and ((background > 0.1) & (background < 0.9)).any()
+    assert np.median([counts.max() / 32**2 for _, counts in flat]) > 0.25
+    leaves = np.stack([dead_leaves(1, 32, 32, rng, texture) for _ in range(20)])
+    # broken twin
+    assert np.median([np.unique(leaf, return_counts=True)[1].max() / 32**2 for leaf in leaves]) < 0.25
+
+
+@pytest.mark.parametrize("shape", [(130, 2, 500), (130, 64, 3), (130, 7), (200, 1, 81)])
+def test_synthetic_signals_have_unit_variance_and_do_not_depend_on_blocks(shape):
+    spec = InputSpec("x", (None, *shape[1:]), FLOAT)
+    made = load_data(f"synthetic:{shape[0]}", [spec], seed=3).pool.samples().inputs["x"]
+    assert made.std() == pytest.approx(1.0, abs=0.1)
+    fewer = load_data("synthetic:70", [spec], seed=3).pool.samples().inputs["x"]
+    np.testing.assert_array_equal(fewer, made[:70])
 
 
 def test_synthetic_same_seed_same_samples():
