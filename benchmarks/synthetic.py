@@ -15,6 +15,8 @@ top-1 in points is beside it. All columns calibrate on as many samples as `apply
     Gaussian   white noise of variance 1
     weights    the synthetic images for ranges alone; weights are rounded (recovery none)
 
+The repairs across layers are those that `apply` makes: with real images all, otherwise without "absorb".
+
 With `--preparations` the first layer of each network takes up another normalisation, so that the network wants pixels of
 0..255, 0..1, -1..1 and so on; what it computes from an image stays the same but for the padding. `guessed` are the presets
 that the synthetic images come in.
@@ -34,12 +36,15 @@ from onnx import numpy_helper
 
 from hwc_onnx.accuracy.datasets import load_data
 from hwc_onnx.accuracy.inputs import input_specs
+from hwc_onnx.accuracy.likely_presets import Way, for_channels
 from hwc_onnx.accuracy.measure import measure
 from hwc_onnx.accuracy.pool import Data
 from hwc_onnx.accuracy.presets import PRESETS
 from hwc_onnx.accuracy.reference import Reference, make_reference
 from hwc_onnx.accuracy.splits import make_splits
+from hwc_onnx.accuracy.synthetic import served
 from hwc_onnx.accuracy.types import Samples
+from hwc_onnx.plan import REPAIRS
 from hwc_onnx.uniform import parse_spec, uniform
 from hwc_onnx.workspace import Opened, calibrate, load_samples, open_float_model
 
@@ -100,8 +105,8 @@ def run(label: str, opened: Opened, preset: str, columns: tuple[str, ...], seeds
         samples, reference, made = sources(opened, preset, seed)
         guessed = made.notes[-1].partition("suggest ")[2].partition(":")[0]
         for column in columns:
-            options = {"recovery": "none"} if column == "weights" else {}
-            found = figures(opened, samples[column], reference, seed, **options)
+            recovery, repairs = "none" if column == "weights" else "full", served(REPAIRS, column == "real")
+            found = figures(opened, samples[column], reference, seed, recovery=recovery, repairs=repairs)
             for spec, figure in zip(SETTINGS, found, strict=True):
                 seen.setdefault((spec, column), []).append(figure)
     for spec in SETTINGS:
@@ -126,8 +131,9 @@ def main() -> None:
             run(name, open_float_model(SAMPLES / f"{name}.onnx"), OWN, columns, args.seeds)
         for preset in PREPARATIONS if args.preparations else ():
             opened = open_float_model(prepared(onnx.load(SAMPLES / f"{name}.onnx"), preset))
-            guessed = run(f"{name} {preset}"[:18], opened, preset, columns, args.seeds)
-            print(f"{'':18} guessed: {guessed}")
+            grey = Way(preset, for_channels(PRESETS[preset], (1, 1, 28, 28)), 1.0).option
+            guessed = run(f"{name[:9]} {preset}"[:18], opened, grey, columns, args.seeds)
+            print(f"{'':18} guessed: {guessed}", flush=True)
 
 
 if __name__ == "__main__":

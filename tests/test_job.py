@@ -137,3 +137,18 @@ def test_options_take_one_name_for_a_list_and_numbers_of_numpy() -> None:
     options = Options(include="Gemm", algorithms="l1", seed=np.int64(3), max_drop=np.float64(0.5))
     assert (options.include, options.algorithms, options.drop_limit) == (("Gemm",), ("l1",), (0.5, False))
     assert type(options.config("", "", "")["seed"]) is int
+
+
+def test_without_data_compress_and_apply_leave_out_the_same_repair(tmp_path: Path) -> None:
+    chosen = {"data": "synthetic:300", "trials": 2, "max_drop": 60.0, "gate": "point"}
+    result = hwc_onnx.compress(MODEL, output=tmp_path / "out.onnx", **chosen)
+    assert result.plan.calibration.repairs == ("equalize", "attention", "statistics")
+    again = hwc_onnx.apply_plan(MODEL, plan=result.plan, data="synthetic:300")
+    assert again.plan.calibration == result.plan.calibration
+    stored = [{t.name: t.raw_data for t in proto.graph.initializer} for proto in (result.proto, again.proto)]
+    assert stored[0] == stored[1]
+    fresh = hwc_onnx.apply_plan(MODEL, plan=hwc_onnx.uniform_plan(MODEL, "w4a4"), data="synthetic:300")
+    asked = hwc_onnx.apply_plan(MODEL, plan=hwc_onnx.uniform_plan(MODEL, "w4a4"), data="synthetic:300", repairs=["absorb"])
+    real = hwc_onnx.apply_plan(MODEL, plan=hwc_onnx.uniform_plan(MODEL, "w4a4"), data=SAMPLES)
+    made = [applied.plan.calibration.repairs for applied in (fresh, asked, real)]
+    assert made == [("equalize", "attention", "statistics"), ("absorb",), ("equalize", "attention", "absorb", "statistics")]

@@ -56,6 +56,14 @@ class Way:
     preset: Preprocess
     share: float
 
+    @property
+    def option(self) -> str:
+        """What `--preset` takes to do the same."""
+        if self.preset == PRESETS[self.name]:
+            return self.name
+        start = next(name for name in ("unit", "raw") if PRESETS[name].divide == self.preset.divide)
+        return f"{start},mean={self.preset.mean[0]:.4g},std={self.preset.std[0]:.4g}"
+
 
 def likely_presets(
     model: onnx.ModelProto | None, specs: Sequence[InputSpec], inputs: Inputs, name: str

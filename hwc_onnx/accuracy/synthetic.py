@@ -6,7 +6,7 @@ How images are normalised is the user's preset or what the model file records, e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,14 @@ from hwc_onnx.errors import DataError
 LOOKED_AT = 8
 """Samples that are run to find how the model wants its images."""
 _BLOCK = 64
+EXTREMES = frozenset({"absorb"})
+"""Repairs across layers that take the extremes seen for those that there are: behind a Relu a channel loses what it has above
+zero, and is cut off where a real sample has less; elsewhere its range is laid tightly around what was seen."""
+
+
+def served(repairs: Iterable[str], real: bool) -> tuple[str, ...]:
+    """Those of the repairs across layers that samples are good for: made-up ones do not show extremes."""
+    return tuple(name for name in repairs if real or name not in EXTREMES)
 
 
 def load_synthetic(
@@ -97,7 +105,7 @@ def _mixed(pool: Pool, arrays: Mapping[str, NDArray[Any]], found: Mapping[str, t
 
 def _guess(name: str, ways: tuple[Way, ...]) -> str:
     return (
-        f"nothing says how images for '{name}' are normalised; its layers suggest {' or '.join(way.name for way in ways)}: say "
+        f"nothing says how images for '{name}' are normalised; its layers suggest {' or '.join(way.option for way in ways)}: say "
         "which with --preset"
     )
 

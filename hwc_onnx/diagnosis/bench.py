@@ -17,6 +17,7 @@ from hwc_onnx.accuracy.measure import measure
 from hwc_onnx.accuracy.reference import Reference, make_reference, with_baseline
 from hwc_onnx.accuracy.sanity import check_reference
 from hwc_onnx.accuracy.splits import calibration_size, make_splits
+from hwc_onnx.accuracy.synthetic import served
 from hwc_onnx.accuracy.types import Evaluation, Splits
 from hwc_onnx.candidate import assemble
 from hwc_onnx.cost.model import CostModel
@@ -101,6 +102,7 @@ class Bench:
         calibration: int | None = None,
         opened: Opened | None = None,
         repairs: Collection[str] = REPAIRS,
+        settled: bool = False,
         power_of_two: bool = False,
         dialect: str = "ort",
     ) -> None:
@@ -117,6 +119,7 @@ class Bench:
         )
         self.split_seed = options.split_seed
         self.real = self.splits.real
+        chosen = repairs if settled else served(repairs, self.real)
         for text in (*loaded.notes, *self.splits.notes):
             self.note(text)
         if not self.real:
@@ -133,7 +136,7 @@ class Bench:
             recovery=recovery,
             portable=portable,
             ranges=ranges,
-            repairs=[name for name in repairs if name != "statistics"],
+            repairs=[name for name in chosen if name != "statistics"],
             power_of_two=power_of_two,
             dialect=dialect,
         )

@@ -160,6 +160,7 @@ def why(
         power_of_two=chosen.calibration.power_of_two,
         dialect=chosen.dialect,
         repairs=chosen.calibration.repairs if repairs is None else tuple(repairs),
+        settled=repairs is not None or chosen.calibration.samples > 0,
     )
     for text in notes:
         bench.note(text)

@@ -13,6 +13,7 @@ from hwc_onnx.accuracy.data_shapes import shapes_from_data
 from hwc_onnx.accuracy.measure import measure
 from hwc_onnx.accuracy.reference import make_reference, with_baseline
 from hwc_onnx.accuracy.splits import calibration_size, make_splits
+from hwc_onnx.accuracy.synthetic import served
 from hwc_onnx.accuracy.types import Evaluation
 from hwc_onnx.candidate import assemble
 from hwc_onnx.cost.model import CostModel
@@ -120,7 +121,8 @@ def apply_plan(
             tail), "mse" (least squared error) or "entropy" (least relative entropy); default: the plan's own.
         repairs: with recovery "full" or "sequential", which of "equalize" (channels scaled across layers to use their quantizers
             alike), "attention" (those of queries, keys and values too), "absorb" (channels moved into the biases behind them) and
-            "statistics" (means and spreads of channels mended) are made; default: the plan's own.
+            "statistics" (means and spreads of channels mended) are made; default: the plan's own, without "absorb" where the
+            plan was never carried out and there is no data.
         power_of_two: whether all scales, of activations and of weights, are powers of two; default: the plan's own.
         polish: with recovery "full" or "sequential", whether layers of at most 4 weight bits are rounded up or down anew (AdaRound)
             where that measures better on samples of the search split; default: the plan's own.
@@ -140,6 +142,7 @@ def apply_plan(
     unknown = sorted(set(repairs or ()) - set(REPAIRS))
     if unknown:
         raise UsageError(f"repairs: '{unknown[0]}'; choose from {', '.join(REPAIRS)}")
+    settled = repairs is not None or chosen.calibration.samples > 0
     repairs = tuple(name for name in REPAIRS if name in (chosen.calibration.repairs if repairs is None else repairs))
     powers = chosen.calibration.power_of_two if power_of_two is None else power_of_two
     if polish and recovery not in ("full", "sequential"):
@@ -163,6 +166,7 @@ def apply_plan(
     recorded = chosen.calibration.digest
     if recorded and recorded != splits.calibration_digest:
         notes.append("the plan was made with other calibration samples: the file will differ from the one it came from")
+    repairs = repairs if settled else served(repairs, splits.real)
     notes += [*loaded.notes, *splits.notes]
     if not splits.real:
         notes.append(

@@ -9,6 +9,7 @@ from typing import Protocol
 from hwc_onnx.accuracy.pool import Data
 from hwc_onnx.accuracy.reference import Reference, make_reference, with_baseline
 from hwc_onnx.accuracy.sanity import check_reference
+from hwc_onnx.accuracy.synthetic import served
 from hwc_onnx.accuracy.types import Splits
 from hwc_onnx.candidate import Candidate, assemble
 from hwc_onnx.cost.model import CostModel
@@ -48,6 +49,7 @@ class Running:
         self.preprocess = dict(data.preprocess)
         self.source = data.source
         self.cost_model = CostModel(job.profile, cache_dir=folder.path / "cache")
+        self.repairs = served(REPAIRS, splits.real)
         self.tell(Phase("calibrate", f"{len(splits.calibration)} samples through the float model"))
         self.calibrated = calibrate(
             self.opened,
@@ -57,8 +59,9 @@ class Running:
             lanes=self.options.lanes,
             portable=self.options.portable,
             dialect=self.options.dialect,
+            repairs=self.repairs,
         )
-        shortened = repair_notes(self.opened.graph, len(splits.calibration), REPAIRS, "sequential")
+        shortened = repair_notes(self.opened.graph, len(splits.calibration), self.repairs, "sequential")
         for text in (*self.calibrated.calibration.remarks(), *shortened):
             self.tell(Note(text))
         self.reference = self._reference(splits)
@@ -121,6 +124,7 @@ class Running:
             split_seed=options.split_seed,
             digest=self.splits.calibration_digest,
             recovery=recovery,
+            repairs=self.repairs,
         )
         return plan.model_copy(
             update={

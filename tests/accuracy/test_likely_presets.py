@@ -11,9 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from hwc_onnx.accuracy.inputs import input_specs
+from hwc_onnx.accuracy.inputs import InputSpec, input_specs
 from hwc_onnx.accuracy.likely_presets import NORMALISED, RAW, Way, for_channels, likely_presets, score, taken_by
-from hwc_onnx.accuracy.presets import PRESETS
+from hwc_onnx.accuracy.presets import PRESETS, parse_preset
 from hwc_onnx.accuracy.runner import open_session
 from hwc_onnx.accuracy.synthetic_images import images
 from hwc_onnx.accuracy.tensors import with_outputs
@@ -116,6 +116,16 @@ def test_a_scalar_beside_the_image_does_not_stand_in_the_way():
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
     inputs = {"image": pixels(), "gain": np.ones(8, np.float32)}
     assert set(names(likely_presets(model, input_specs(model), inputs, "image"))) <= set(NORMALISED)
+
+
+@pytest.mark.parametrize("name", [*NORMALISED, *RAW])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_option_of_a_way_does_the_same(name, channels):
+    spec = InputSpec("image", (None, channels, 28, 28), np.dtype(np.float32))
+    way = Way(name, for_channels(PRESETS[name], (8, channels, 28, 28)), 1.0)
+    given = parse_preset(way.option).apply(pixels(channels), spec, "test")
+    np.testing.assert_allclose(way.preset.apply(pixels(channels), spec, "test"), given, rtol=1e-3, atol=0.1 if name in RAW else 1e-2)
+    assert (way.option == name) == (channels == 3 or name not in ("imagenet", "caffe"))
 
 
 def test_ways_are_taken_in_proportion_by_any_run_of_images():

@@ -74,7 +74,9 @@ def test_synthetic_images_take_the_likely_presets_by_their_number():
     for row, place, way in zip(taken, some, taken_by(ways, some), strict=True):
         preset = for_channels(PRESETS[NORMALISED[way]], pixels.shape)
         np.testing.assert_array_equal(row, preset.apply(pixels[place][None], data.pool.specs[0], "test")[0])
-    assert "suggest unit or inception or imagenet or mnist: say which with --preset" in data.notes[0]
+    assert "suggest unit or inception or unit,mean=0.449,std=0.226 or mnist: say which with --preset" in data.notes[0]
+    colour = load_data("synthetic:64", [InputSpec("image", (None, 3, 16, 16), FLOAT)])
+    assert "suggest unit or inception or imagenet or mnist: say which with --preset" in colour.notes[0]
 
 
 def test_synthetic_notes_do_not_guess_where_a_preset_or_the_file_says():
