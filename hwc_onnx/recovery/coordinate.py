@@ -7,11 +7,96 @@ problem is a parabola in each coordinate; so no sweep can increase the error. Ze
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.recovery.obs import BLOCK, blocks
 from hwc_onnx.recovery.statistics import F64
+
+T = TypeVar("T", np.float64, np.bool_)
+
+
+class Descent:
+    """Integer codes [groups, rows, d] on their way down; their products with the matrix follow, so that a refit is free.
+
+    `target` [groups, rows, d] and `pull` = target A may have fewer rows, which then repeat.
+    """
+
+    def __init__(
+        self,
+        codes: F64,
+        target: F64,
+        matrix: F64,
+        low: int | F64,
+        high: int | F64,
+        keep: NDArray[np.bool_] | None = None,
+    ) -> None:
+        self.codes = codes.copy()
+        self.matrix = matrix
+        self.low, self.high, self.keep = low, high, keep
+        self._copies = codes.shape[1] // target.shape[1]
+        self._target = target
+        self._pull = target @ matrix
+        self._products = self.codes @ matrix
+        self._diagonal = np.einsum("gdd->gd", matrix)
+
+    def refit(self, scale: F64) -> F64:
+        """Best positive scale per row [groups, rows] for the codes as they are; rows where none exists keep `scale`."""
+        power = np.einsum("grd,grd->gr", self._products, self.codes)
+        groups, _, width = self.codes.shape
+        products = self._products.reshape(groups, self._copies, -1, width)
+        match = np.einsum("gcrd,grd->gcr", products, self._target).reshape(power.shape)
+        usable = (power > 0) & (match > 0)
+        refitted: F64 = np.where(usable, match / np.where(power > 0, power, 1.0), scale)
+        return refitted
+
+    def sweep(self, scale: F64) -> bool:
+        """Every code once, in order, at `scale` [groups, rows]; whether any moved."""
+        moved = False
+        for first, last in blocks(self.codes.shape[2], BLOCK):
+            changes = self._block(scale, first, last)
+            rows = np.flatnonzero(changes.any(axis=(0, 1)))
+            if len(rows):
+                moved = True
+                span = self.matrix[:, first:last]
+                if 2 * len(rows) < changes.shape[2]:
+                    self._products[:, rows] += changes[:, :, rows].transpose(0, 2, 1) @ span
+                else:
+                    self._products += changes.transpose(0, 2, 1) @ span
+        return moved
+
+    def _block(self, scale: F64, first: int, last: int) -> F64:
+        """Move the codes of some columns; by how much [groups, columns, rows]."""
+        # [groups, columns, rows], so that each column is one run of memory
+        codes, local, pull = (_columns(array, first, last) for array in (self.codes, self._products, self._pull))
+        free = None if self.keep is None else _columns(self.keep, first, last)
+        local *= -scale[:, None]
+        local += np.tile(pull, (1, 1, self._copies))
+        before = codes.copy()
+        square = self.matrix[:, first:last, first:last]
+        for j in range(last - first):
+            old = before[:, j]
+            new = local[:, j] / (scale * self._diagonal[:, None, first + j])
+            new += old
+            np.rint(new, out=new)
+            np.maximum(new, self.low, out=new)
+            np.minimum(new, self.high, out=new)
+            if free is not None:
+                new *= free[:, j]
+            step = (new - old) * scale
+            group, row = np.nonzero(step)
+            if not len(row):
+                continue
+            codes[:, j] = new
+            if 4 * len(row) < step.size:
+                local[group, j + 1 :, row] -= step[group, row, None] * square[group, j, j + 1 :]
+            else:
+                local[:, j + 1 :] -= square[:, j, j + 1 :, None] * step[:, None, :]
+        self.codes[:, :, first:last] = codes.transpose(0, 2, 1)
+        codes -= before
+        return codes
 
 
 def descend_codes(
@@ -28,39 +113,16 @@ def descend_codes(
 
     `scale` and, where they differ, `low` and `high` are per row [groups, rows].
     """
-    codes = codes.copy()
-    diagonal = np.einsum("gdd->gd", matrix)
+    descent = Descent(codes, target, matrix, low, high, keep)
     for _ in range(sweeps):
-        gradient = (target - codes * scale[:, :, None]) @ matrix
-        moved = False
-        for first, last in blocks(codes.shape[2], BLOCK):
-            # [groups, columns, rows], so that each column is one run of memory
-            local = np.ascontiguousarray(gradient[:, :, first:last].transpose(0, 2, 1))
-            square = matrix[:, first:last, first:last]
-            moves = np.zeros_like(local)
-            for j in range(last - first):
-                old = codes[:, :, first + j]
-                best = np.rint(old + local[:, j] / (scale * diagonal[:, None, first + j]))
-                new = np.minimum(np.maximum(best, low), high)
-                if keep is not None:
-                    new *= keep[:, :, first + j]
-                step = (new - old) * scale
-                group, row = np.nonzero(step)
-                if not len(row):
-                    continue
-                moves[:, j] = step
-                codes[:, :, first + j] = new
-                if 4 * len(row) < step.size:
-                    local[group, j + 1 :, row] -= step[group, row, None] * square[group, j, j + 1 :]
-                else:
-                    local[:, j + 1 :] -= square[:, j, j + 1 :, None] * step[:, None, :]
-            if moves.any():
-                moved = True
-                if last < codes.shape[2]:
-                    gradient[:, :, last:] -= moves.transpose(0, 2, 1) @ matrix[:, first:last, last:]
-        if not moved:
+        if not descent.sweep(scale):
             break
-    return codes
+    return descent.codes
+
+
+def _columns(array: NDArray[T], first: int, last: int) -> NDArray[T]:
+    """Some columns of `array` [groups, rows, d], each one run of memory: [groups, columns, rows]."""
+    return np.ascontiguousarray(array[:, :, first:last].transpose(0, 2, 1))
 
 
 def descend_values(values: F64, target: F64, matrix: F64, keep: NDArray[np.bool_], sweeps: int = 3) -> F64:
@@ -70,10 +132,10 @@ def descend_values(values: F64, target: F64, matrix: F64, keep: NDArray[np.bool_
     for _ in range(sweeps):
         gradient = (target - values) @ matrix
         for first, last in blocks(values.shape[2], BLOCK):
-            local = np.ascontiguousarray(gradient[:, :, first:last].transpose(0, 2, 1))
+            local, free = _columns(gradient, first, last), _columns(keep, first, last)
             square = matrix[:, first:last, first:last]
             for j in range(last - first):
-                local[:, j] *= keep[:, :, first + j] / diagonal[:, None, first + j]
+                local[:, j] *= free[:, j] / diagonal[:, None, first + j]
                 local[:, j + 1 :] -= square[:, j, j + 1 :, None] * local[:, j, None, :]
             moves = local.transpose(0, 2, 1)
             values[:, :, first:last] += moves

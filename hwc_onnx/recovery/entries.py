@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from hwc_onnx.recovery.byte_cache import ByteCache
 from hwc_onnx.recovery.channels import WeightView
@@ -17,7 +18,7 @@ from hwc_onnx.recovery.layer import LayerRecovery, Recovery, RepairedRows, Setti
 from hwc_onnx.recovery.on_demand import OnDemand
 from hwc_onnx.recovery.store import EntryStore
 
-ENTRY_VERSION = "5"
+ENTRY_VERSION = "6"
 """Part of every key: raised when the same setting would give other numbers."""
 
 SHARED_BYTES = 1 << 30
@@ -81,9 +82,11 @@ class Entries:
         for key in wanted:
             self._digest(key)
             self._workers[key]
-        with ThreadPoolExecutor(max(1, workers)) as pool:
+        longest_first = sorted(wanted, key=lambda key: -self._workers[key].rows.size * len(wanted[key]))
+        # threads of a BLAS that wait for one another under several of ours take many times longer
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, workers)) as pool:
             made = 0
-            for finished, count in enumerate(pool.map(make, wanted), 1):
+            for finished, count in enumerate(pool.map(make, longest_first), 1):
                 made += count
                 if on_done is not None:
                     on_done(finished, len(wanted))

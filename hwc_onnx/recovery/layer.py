@@ -27,7 +27,7 @@ from hwc_onnx.recovery.obs import obs_mask, obs_select
 from hwc_onnx.recovery.quadratic import Quadratic, output_error, output_power, quadratic_of
 from hwc_onnx.recovery.rounding import Job, Variant, polish, round_jobs
 from hwc_onnx.recovery.scales import ranges_of, search_scale, storable
-from hwc_onnx.recovery.statistics import F64, LayerStatistics
+from hwc_onnx.recovery.statistics import F64, LayerStatistics, Moments
 
 Recovery = Literal["full", "ranges", "none"]
 RECOVERIES: tuple[Recovery, ...] = ("full", "ranges", "none")
@@ -83,6 +83,14 @@ class RepairedRows:
     error_heldout: float
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A variant and the squared output error of its rows [groups, rows] on the held-out moments."""
+
+    variant: Variant
+    error: F64
+
+
 class LayerRecovery:
     """Makes `RepairedRows` of one layer; keeps the last problems, masks and variants, which settings share.
 
@@ -127,12 +135,12 @@ class LayerRecovery:
         if rival is None:
             return self.build_many([setting])[0]
         made = self._best(self._variants([setting])[self._key(setting)], setting)
-        return self._finish(self._pick([made, rival], setting), setting)
+        return self._finish(self._pick([made, self._judged(rival, setting)]), setting)
 
     def build_many(self, settings: Sequence[Setting]) -> list[RepairedRows]:
         """The repaired rows of several settings; those that read the same inputs are rounded together."""
         if self.recovery != "full":
-            return [self._finish(self._plain(setting), setting) for setting in settings]
+            return [self._finish(self._judged(self._plain(setting), setting), setting) for setting in settings]
         made = self._variants(settings)
         return [self._finish(self._best(made[self._key(setting)], setting), setting) for setting in settings]
 
@@ -163,19 +171,21 @@ class LayerRecovery:
                 self._remember(key, made[key], sum(variant.codes.nbytes for variant in made[key]))
         return made
 
-    def _best(self, variants: list[Variant], setting: Setting) -> Variant:
+    def _best(self, variants: list[Variant], setting: Setting) -> Judged:
         """The rows with the least held-out error, after a polish under the rounding noise of the inputs."""
-        best = self._pick(variants, setting)
+        best = self._pick([self._judged(variant, setting) for variant in variants])
         if setting.noise <= self._noise_floor:
             return best
+        start = best.variant
         problem = self._problem(setting, setting.noise)
         keep, _ = self._masked(setting)
-        if best.scale is None:
+        if start.scale is None:
             whole = np.ones(problem.target.shape, dtype=bool) if keep is None else keep
-            values = descend_values(best.values(), problem.target, problem.matrix, whole)
-            return self._pick([best, Variant(values, None)], setting)
-        low, high = self._bounds(best.codes, setting.bits)
-        return self._pick([best, polish(problem, best, keep, low, high, self._settle)], setting)
+            values = descend_values(start.values(), problem.target, problem.matrix, whole)
+            return self._pick([best, self._judged(Variant(values, None), setting)])
+        low, high = self._bounds(start.codes, setting.bits)
+        polished = polish(problem, start, keep, low, high, self._settle)
+        return self._pick([best, self._judged(polished, setting)])
 
     def _bounds(self, codes: NDArray[np.generic], bits: int) -> tuple[F64, F64]:
         """The code range of each row, as far as its codes tell: the first range that holds them."""
@@ -244,8 +254,8 @@ class LayerRecovery:
         plain, pattern = self._problem(setting, 0.0), setting.mask.pattern
         runs = None if pattern is None else runs_of(pattern, self.layout.taps, keep.shape[2])
         other, moved = exchanged(values, plain.target, plain.matrix, plain.factor, keep, runs)
-        before, after = (self._error(Variant(rows, None), setting) for rows in (values, moved))
-        better = (after < before)[:, :, None]
+        before, after = (self._judged(Variant(rows, None), setting) for rows in (values, moved))
+        better = (after.error < before.error)[:, :, None]
         return np.where(better, other, keep), np.where(better, moved, values)
 
     def _scored_mask(self, setting: Setting, rows: F64) -> NDArray[np.bool_]:
@@ -266,35 +276,33 @@ class LayerRecovery:
         )
         return setting.mask.keep(rows.reshape(shape), setting.ratio, context).reshape(rows.shape)
 
-    def _pick(self, variants: list[Variant], setting: Setting) -> Variant:
+    def _pick(self, judged: Sequence[Judged]) -> Judged:
         """Per row, the variant with the least held-out error; for the whole layer where scales are tied."""
-        errors = np.stack([self._error(variant, setting) for variant in variants])
+        errors = np.stack([one.error for one in judged])
         if self.layout.tied:
-            return variants[int(errors.sum(axis=(1, 2)).argmin())]
+            return judged[int(errors.sum(axis=(1, 2)).argmin())]
         best = errors.argmin(axis=0)
-        codes = np.stack([variant.codes for variant in variants])
+        codes = np.stack([one.variant.codes for one in judged])
         group, row = np.indices(best.shape)
-        scales = [variant.scale for variant in variants if variant.scale is not None]
-        return Variant(codes[best, group, row], np.stack(scales)[best, group, row] if scales else None)
+        scales = [one.variant.scale for one in judged if one.variant.scale is not None]
+        scale = np.stack(scales)[best, group, row] if scales else None
+        return Judged(Variant(codes[best, group, row], scale), errors[best, group, row])
 
-    def _error(self, variant: Variant, setting: Setting) -> F64:
-        return output_error(
-            self.rows, variant.values(), self.statistics.heldout, self.takes_bias, setting.columns, setting.noise
-        )
+    def _judged(self, variant: Variant, setting: Setting) -> Judged:
+        """With its error on the held-out images."""
+        return Judged(variant, self._error(variant, setting, self.statistics.heldout))
 
-    def _finish(self, variant: Variant, setting: Setting) -> RepairedRows:
-        values = variant.values()
+    def _error(self, variant: Variant, setting: Setting, moments: Moments) -> F64:
+        centred = self.takes_bias and self.recovery == "full"
+        return output_error(self.rows, variant.values(), moments, centred, setting.columns, setting.noise)
+
+    def _finish(self, judged: Judged, setting: Setting) -> RepairedRows:
+        variant = judged.variant
         bias = None if self.bias is None else self.bias.astype(np.float32)
         if self.recovery == "full" and self.takes_bias:
-            bias = corrected_bias(self.bias, self.rows, values, self.statistics.fit.mean, setting.columns)
-        centred = self.takes_bias and self.recovery == "full"
-        fit, heldout = (
-            output_error(self.rows, values, moments, centred, setting.columns, setting.noise).sum() / power.sum()
-            for moments, power in (
-                (self.statistics.fit, self._power_fit),
-                (self.statistics.heldout, self._power),
-            )
-        )
+            bias = corrected_bias(self.bias, self.rows, variant.values(), self.statistics.fit.mean, setting.columns)
+        fit = self._error(variant, setting, self.statistics.fit).sum() / self._power_fit.sum()
+        heldout = judged.error.sum() / self._power.sum()
         stored = variant.codes if variant.scale is not None else variant.codes.astype(np.float32)
         scale = None if variant.scale is None else variant.scale.astype(np.float32)
         return RepairedRows(stored, scale, bias, float(fit), float(heldout))  # type: ignore[arg-type]

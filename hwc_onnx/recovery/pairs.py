@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from hwc_onnx.recovery.statistics import F64
 
 POOL = 32
-ROWS = 2048
-"""Rows that are looked at together; more would only take memory."""
+ROWS = 256
+"""Rows that are looked at together; more would not stay near the processor."""
 MOST_PAIRS = 48
 """Pairs that a row moves in one call at most."""
 LEAST_GAIN = 1e-6
@@ -72,6 +72,7 @@ def _move(
     pool = min(pool, codes.shape[1])
     if pool < 2:
         return
+    together = (-2 * matrix).astype(np.float32)
     active = np.arange(len(codes))
     for _ in range(most):
         step = scale[active, None]
@@ -80,19 +81,20 @@ def _move(
         down = np.where(codes[active] > low[active, None], own + slope, np.inf)
         if keep is not None:
             up, down = (np.where(keep[active], cost, np.inf) for cost in (up, down))
-        rising, falling = (np.argpartition(cost, pool - 1, axis=1)[:, :pool] for cost in (up, down))
-        change = matrix[rising[:, :, None], falling[:, None, :]]
-        change *= -2 * step[:, :, None] ** 2
-        change += np.take_along_axis(up, rising, axis=1)[:, :, None]
-        change += np.take_along_axis(down, falling, axis=1)[:, None, :]
-        flat = change.reshape(len(active), -1)
-        best = flat.argmin(axis=1)
-        helps = flat[np.arange(len(active)), best] < -least[active]
+        # the best pair is looked for in float32, what it gains is computed in float64
+        rising, falling = (np.argpartition(cost.astype(np.float32), pool - 1, axis=1)[:, :pool] for cost in (up, down))
+        change = together.take(rising[:, :, None] * len(matrix) + falling[:, None, :])
+        change *= (step**2).astype(np.float32)[:, :, None]
+        start = np.arange(len(active))[:, None] * len(matrix)
+        change += up.take(start + rising).astype(np.float32)[:, :, None]
+        change += down.take(start + falling).astype(np.float32)[:, None, :]
+        best = change.reshape(len(active), -1).argmin(axis=1)
+        which = np.arange(len(active))
+        i, j = rising[which, best // pool], falling[which, best % pool]
+        helps = up[which, i] + down[which, j] - 2 * step[:, 0] ** 2 * matrix[i, j] < -least[active]
         if not helps.any():
             return
-        active, best, rising, falling = active[helps], best[helps], rising[helps], falling[helps]
-        which = np.arange(len(active))
-        for places, at, sign in ((rising, best // pool, 1.0), (falling, best % pool, -1.0)):
-            column = places[which, at]
+        active = active[helps]
+        for column, sign in ((i[helps], 1.0), (j[helps], -1.0)):
             codes[active, column] += sign
             gradient[active] -= (scale[active] * sign)[:, None] * matrix[column]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.recovery.closest import SHORT, closest_codes
-from hwc_onnx.recovery.coordinate import descend_codes
+from hwc_onnx.recovery.coordinate import Descent
 from hwc_onnx.recovery.obs import obs_round
 from hwc_onnx.recovery.pairs import move_pairs
 from hwc_onnx.recovery.quadratic import Quadratic
@@ -73,26 +73,27 @@ def _round(
         return np.concatenate([settle(scale[:, i * rows : (i + 1) * rows]) for i in range(count)], axis=1)
 
     values = np.concatenate([job.values for job in jobs], axis=1)
-    target = np.concatenate([problem.target] * count, axis=1)
     low = np.repeat([float(job.low) for job in jobs], rows)[None, :]
     high = np.repeat([float(job.high) for job in jobs], rows)[None, :]
     keep = None
     if any(job.keep is not None for job in jobs):
         dense = np.ones(problem.target.shape, dtype=bool)
         keep = np.concatenate([dense if job.keep is None else job.keep for job in jobs], axis=1)
-    first = [search_scale(job.values, diagonal, job.low, job.high, power_of_two=power_of_two) for job in jobs]
-    scale = each(np.concatenate(first, axis=1))
+    scale = each(search_scale(values, diagonal, low, high, power_of_two=power_of_two))
     codes = obs_round(values, problem.factor, keep, scale, low, high)
-    scale = each(refit_scale(codes, scale, target, problem.matrix))
+    descent = Descent(codes, problem.target, problem.matrix, low, high, keep)
+    scale = each(descent.refit(scale))
     stages = [(codes, scale)]
     for _ in range(ROUNDS):
-        codes = descend_codes(codes, scale, target, problem.matrix, low, high, keep, SWEEPS)
-        scale = each(refit_scale(codes, scale, target, problem.matrix))
+        _sweep(descent, scale)
+        scale = each(descent.refit(scale))
+    codes = descent.codes
     stages.append((codes, scale))
     narrow = np.flatnonzero((high - low)[0] <= NARROW)
     if len(narrow):
         stages.append(_paired(problem, codes, scale, low, high, keep, narrow, each))
     if codes.shape[2] <= SHORT:
+        target = np.concatenate([problem.target] * count, axis=1)
         for _ in range(ROUNDS):
             codes = closest_codes(target, problem.matrix, scale, low, high, keep)
             scale = each(refit_scale(codes, scale, target, problem.matrix))
@@ -123,11 +124,20 @@ def _paired(
     least, most = np.broadcast_to(low[:, chosen], form), np.broadcast_to(high[:, chosen], form)
     mask = None if keep is None else keep[:, chosen]
     moved = move_pairs(codes[:, chosen], scale[:, chosen], target, problem.matrix, least, most, mask)
-    scale[:, chosen] = refit_scale(moved, scale[:, chosen], target, problem.matrix)
+    descent = Descent(moved, problem.target, problem.matrix, least, most, mask)
+    scale[:, chosen] = descent.refit(scale[:, chosen])
     scale = each(scale)
-    codes[:, chosen] = descend_codes(moved, scale[:, chosen], target, problem.matrix, least, most, mask, SWEEPS)
-    scale[:, chosen] = refit_scale(codes[:, chosen], scale[:, chosen], target, problem.matrix)
+    _sweep(descent, scale[:, chosen])
+    codes[:, chosen] = descent.codes
+    scale[:, chosen] = descent.refit(scale[:, chosen])
     return codes, each(scale)
+
+
+def _sweep(descent: Descent, scale: F64) -> None:
+    """Some sweeps, fewer where nothing moves any more."""
+    for _ in range(SWEEPS):
+        if not descent.sweep(scale):
+            return
 
 
 def polish(
@@ -140,8 +150,7 @@ def polish(
 ) -> Variant:
     """The variant descended under another problem (one with rounding noise, say), from where it stands."""
     assert variant.scale is not None
-    codes = variant.codes.astype(np.float64)
-    scale = settle(refit_scale(codes, variant.scale, problem.target, problem.matrix))
-    codes = descend_codes(codes, scale, problem.target, problem.matrix, low, high, keep, SWEEPS)
-    scale = settle(refit_scale(codes, scale, problem.target, problem.matrix))
-    return Variant(codes.astype(np.int8), scale)
+    descent = Descent(variant.codes.astype(np.float64), problem.target, problem.matrix, low, high, keep)
+    scale = settle(descent.refit(variant.scale))
+    _sweep(descent, scale)
+    return Variant(descent.codes.astype(np.int8), settle(descent.refit(scale)))

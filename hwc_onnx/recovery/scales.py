@@ -43,26 +43,45 @@ OCTAVES = 3
 """Powers of two tried below the one that covers the largest weight."""
 
 
+SMALLEST = {1: 0.2, 2: 0.2, 3: 0.35, 7: 0.45, 15: 0.6}
+"""The smallest shrink factor tried, by the highest code; 0.75 where there are more codes."""
+
+
 def search_scale(
-    weight: F64, diagonal: F64, low: int, high: int, steps: int = 24, power_of_two: bool = False
+    weight: F64, diagonal: F64, low: float | F64, high: float | F64, steps: int = 24, power_of_two: bool = False
 ) -> F64:
     """Scale per row [groups, rows] of `weight` [groups, rows, d], weighted by `diagonal` [groups, d].
 
-    One step is the scale that covers the largest weight. Rows of zeros get scale 0; see `fill_dead`.
+    `low` and `high` are one number or per row [1 or groups, rows]. One step is the scale that covers the largest weight.
+    Rows of zeros get scale 0; see `fill_dead`.
     """
-    largest = np.maximum(weight.max(axis=2) / max(high, 1), weight.min(axis=2) / min(low, -1))
+    form = weight.shape[:2]
+    low, high = (np.broadcast_to(np.asarray(bound, dtype=np.float64), form) for bound in (low, high))
+    largest = np.maximum(weight.max(axis=2) / np.maximum(high, 1), weight.min(axis=2) / np.minimum(low, -1))
     if power_of_two:
         largest = np.where(largest > 0, np.exp2(np.ceil(np.log2(np.where(largest > 0, largest, 1.0)))), 0.0)
-        shrinks = 0.5 ** np.arange(1 if steps == 1 else 1 + OCTAVES)
+        shrinks = [np.full(form, 0.5**octave) for octave in range(1 if steps == 1 else 1 + OCTAVES)]
     else:
-        shrinks = np.linspace(1.0, {1: 0.2, 2: 0.2, 3: 0.35, 7: 0.45, 15: 0.6}.get(high, 0.75), steps)
+        smallest = np.full(form, 0.75)
+        for code, factor in SMALLEST.items():
+            smallest[high == code] = factor
+        shrinks = list(np.linspace(1.0, smallest, steps))
     best: F64 = largest.copy()
     best_error = np.full(largest.shape, np.inf)
+    # a first guess needs no more than float32
+    rows, weights = weight.astype(np.float32), np.sqrt(diagonal).astype(np.float32)[:, None]
+    least, most = (bound.astype(np.float32)[:, :, None] for bound in (low, high))
+    codes = np.empty_like(rows)
     for shrink in shrinks:
         scale = largest * shrink
-        divisor = np.where(scale > 0, scale, 1.0)[:, :, None]
-        rounded = np.clip(np.rint(weight / divisor), low, high) * divisor
-        error = np.einsum("grd,gd->gr", (weight - rounded) ** 2, diagonal)
+        divisor = np.where(scale > 0, scale, 1.0).astype(np.float32)[:, :, None]
+        np.divide(rows, divisor, out=codes)
+        np.rint(codes, out=codes)
+        np.clip(codes, least, most, out=codes)
+        codes *= divisor
+        codes -= rows
+        codes *= weights
+        error = np.einsum("grd,grd->gr", codes, codes)
         better = error < best_error
         best = np.where(better, scale, best)
         best_error = np.where(better, error, best_error)
