@@ -21,6 +21,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from hwc_onnx.accuracy.runner import open_session, usable_threads
@@ -132,7 +133,8 @@ def one(model: Path, data: Path, measure: str, images: int) -> str:
     """One measure in this process; `images` 0: as many as calibrate by default."""
     opened = open_float_model(model)
     loaded = load_samples(str(data), opened.proto, None, None)
-    samples = make_splits(loaded, 0, images or None).calibration
+    # a split would also prepare the images that are not calibrated with
+    samples = loaded.pool.samples(np.arange(images)) if images else make_splits(loaded, 0).calibration
     return MEASURES[measure](opened, samples)
 
 
