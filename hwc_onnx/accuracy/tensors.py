@@ -18,7 +18,7 @@ from hwc_onnx.graph.model_view import reads
 from hwc_onnx.quantization.histogram import StreamingHistogram
 from hwc_onnx.quantization.quantizer import QuantParams
 
-GROUP_BYTES = 192 << 20
+GROUP_BYTES = 128 << 20
 """Extra outputs of one session stay below this many bytes per batch, a single tensor too unless one sample of it is larger."""
 
 SMALLEST_BATCH = 4

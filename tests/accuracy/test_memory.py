@@ -161,7 +161,7 @@ def seen(limit: int, monkeypatch) -> Iterator[tuple[str, int, NDArray[np.float32
 
 
 def test_tensors_leave_in_batches_within_the_limit(monkeypatch):
-    usual, small = (list(seen(limit, monkeypatch)) for limit in (192 << 20, 6000))
+    usual, small = (list(seen(limit, monkeypatch)) for limit in (128 << 20, 6000))
     assert max(array.nbytes for _, _, array in usual) > 6000 >= max(array.nbytes for _, _, array in small)
     for name in {name for name, _, _ in usual}:
         one, other = (np.concatenate([a for n, _, a in found if n == name]) for found in (usual, small))
