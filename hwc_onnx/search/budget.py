@@ -41,16 +41,21 @@ class Spent:
 
 
 class Budget:
-    """Limits of one call: evaluations in all, seconds from now on, repeats in a row, and `patience` (0: endless)."""
+    """Limits of one call: evaluations in all, seconds from now on, repeats in a row, `patience` (0: endless), and
+    `images` that trials may have run before the last begins (None: any number).
+    """
 
-    def __init__(self, trials: int, timeout: float | None, patience: int = 0) -> None:
+    def __init__(self, trials: int, timeout: float | None, patience: int = 0, images: int | None = None) -> None:
         self._trials = trials
+        self._images = images
         self._patience = patience
         self._deadline = None if timeout is None else time.monotonic() + timeout
 
     def stopped_by(self, history: History) -> str | None:
         """Why to stop before the next proposal: "trials", "timeout", "converged", or None to go on."""
         if history.evaluations >= self._trials:
+            return "trials"
+        if self._images is not None and history.image_forwards > self._images:
             return "trials"
         recent = history.records[-REPEATS:]
         if len(recent) == REPEATS and not any(record.counted for record in recent):

@@ -1,10 +1,12 @@
 """The first plans of a study, the same for every strategy: the INT8 baseline, then solver points around the limit.
 
 They bracket the limit: each solver point aims at a drop that the drop map, refitted to what was measured so far,
-expects there. Every seed counts as an evaluation.
+expects there. Every seed counts as an evaluation. A cold start has the baseline alone.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 
@@ -18,6 +20,13 @@ from hwc_onnx.search.surrogate import DamageTable
 AIMS = (1.0, 0.5, 1.5, 0.8, 1.0)
 """Drops aimed at, as multiples of the drop at which a plan is just accepted."""
 SEEDS = 1 + len(AIMS)
+Start = Literal["seeds", "cold"]
+STARTS: tuple[Start, ...] = ("seeds", "cold")
+
+
+def first_plans(start: Start) -> int:
+    """How many plans a study begins with, at most."""
+    return SEEDS if start == "seeds" else 1
 
 
 def derived(seed: int, strategy: str, finished: int) -> np.random.Generator:
@@ -30,12 +39,14 @@ def middle_starts(space: Space, problem: Problem) -> list[Choices]:
     return [space.canonical(problem.start), space.canonical(space.sizes // 2), space.canonical(space.sizes - 1)]
 
 
-def seed_plan(problem: Problem, space: Space, decoder: Decoder, table: DamageTable, history: History) -> Choices | None:
-    """The next seed, or None when all were tried (a decoded plan that is known already is skipped)."""
+def seed_plan(
+    problem: Problem, space: Space, decoder: Decoder, table: DamageTable, history: History, start: Start = "seeds"
+) -> Choices | None:
+    """The next plan to begin with, or None when all were tried (a decoded plan that is known already is skipped)."""
     finished = len(history)
     if finished == 0:
         return space.canonical(problem.start)
-    if finished >= SEEDS:
+    if finished >= first_plans(start):
         return None
     model = Model(problem, table, history, derived(0, "seeds", finished))
     aim = AIMS[finished - 1] * model.accepted_drop()

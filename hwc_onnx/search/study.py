@@ -23,7 +23,7 @@ from hwc_onnx.search.decode import Decoder
 from hwc_onnx.search.history import CLOSING, History, Record, constraints_of, outcome_payload
 from hwc_onnx.search.problem import Choices, Outcome, Problem
 from hwc_onnx.search.referees import optuna_sampler
-from hwc_onnx.search.seeds import derived, seed_plan
+from hwc_onnx.search.seeds import STARTS, Start, derived, seed_plan
 from hwc_onnx.search.space import Space
 from hwc_onnx.search.strategy import make
 from hwc_onnx.search.surrogate import DamageTable
@@ -58,6 +58,7 @@ def run_search(
     *,
     sampler: str = "composite",
     trials: int = 200,
+    image_forwards: int | None = None,
     seed: int = 0,
     storage_path: str | Path | None = None,
     timeout: float | None = None,
@@ -65,7 +66,7 @@ def run_search(
     on_incumbent: Callable[[Record], int] | None = None,
     resume: bool | None = None,
     space: Literal["menu", "raw"] = "menu",
-    warm_start: bool = True,
+    start: Start = "seeds",
     patience: int | None = None,
 ) -> SearchResult:
     """Search `problem` and keep the record at `storage_path` (None: in memory).
@@ -74,6 +75,8 @@ def run_search(
         problem: what to search.
         sampler: a name of `strategy.SAMPLERS`, or `module:attribute` of a factory like those.
         trials: evaluations in all, earlier ones of a resumed study included.
+        image_forwards: images through the network in all, preparation included; an evaluation that might not fit is not
+            begun, and the closing plans get their share. None: as many as the evaluations take.
         seed: everything drawn derives from it and from the number of finished trials.
         storage_path: journal file; the folder may also hold agent checkpoints.
         timeout: seconds for this call; a candidate under way is finished first, and the closing plans still follow.
@@ -82,12 +85,12 @@ def run_search(
             caller's best-so-far file is never behind the record.
         resume: True demands that the study exists.
         space: parameters of Optuna's samplers; our own strategies always use the menu.
-        warm_start: begin with the seeds (they count).
+        start: the plans to begin with, which count: "seeds", or "cold" for the INT8 baseline alone.
         patience: evaluations without improvement that end the search (see `budget.stalled`); 0 never ends it, None is
             `budget.PATIENCE` for the composite strategy and 0 for all others. A resumed study may have another.
 
     Raises:
-        UsageError: unknown sampler, negative patience, or a study of something else in the storage.
+        UsageError: unknown sampler or start, negative patience, or a study of something else in the storage.
         SearchError: too many candidates failed in a row.
     """
     began = time.monotonic()
@@ -95,6 +98,8 @@ def run_search(
         patience = PATIENCE if sampler == "composite" else 0
     if patience < 0:
         raise UsageError(f"search: patience is {patience}; give a number of evaluations, or 0 for never")
+    if start not in STARTS:
+        raise UsageError(f"search: start is '{start}'; choose from {', '.join(STARTS)}")
     path = None if storage_path is None else Path(storage_path)
     strategy = make(sampler, problem, seed, trials, None if path is None else path.parent)
     parameters = Space(problem.units, "menu" if strategy is not None else space)
@@ -104,7 +109,7 @@ def run_search(
             "sampler": sampler,
             "seed": seed,
             "space": parameters.kind,
-            "warm_start": warm_start,
+            "start": start,
             "limit_points": problem.limit_points,
             "digests": dict(problem.digests),
         },
@@ -118,10 +123,13 @@ def run_search(
     decoder = Decoder(problem, parameters)
     kept_back = reserved(trials)
     closed = sum(record.origin == CLOSING for record in loop.history.records)
-    budget = Budget(trials - kept_back - closed, timeout, patience)
+    images = None if image_forwards is None else image_forwards - problem.setup_forwards - problem.search_size
+    budget = Budget(
+        trials - kept_back - closed, timeout, patience, None if images is None else images - kept_back * problem.search_size
+    )
     try:
         while (stopped_by := budget.stopped_by(searched := loop.history.searched())) is None:
-            first = seed_plan(problem, parameters, decoder, table, searched) if warm_start else None
+            first = seed_plan(problem, parameters, decoder, table, searched, start)
             if strategy is None:
                 loop.ask_and_tell(sampler, seed, first)
                 continue
@@ -133,7 +141,7 @@ def run_search(
                 stopped_by = "converged"
                 break
             loop.record_in_one_go(proposal.choices, proposal.origin)
-        while len(loop.history.closing()) < kept_back:
+        while len(loop.history.closing()) < kept_back and (images is None or loop.history.image_forwards <= images):
             plan = closing_plan(problem, parameters, decoder, table, loop.history, seed)
             if plan is None:
                 break

@@ -47,10 +47,33 @@ def test_search_all_samplers_begin_with_the_same_seeds_at_the_baseline(sampler: 
     assert {record.origin for record in found.history.records} == {"seed"}
 
 
-def test_search_raw_space_without_warm_start_runs_and_reads_back(tmp_path: Path) -> None:
-    options = {"sampler": "tpe", "trials": 12, "space": "raw", "warm_start": False, "storage_path": tmp_path / "j"}
+@pytest.mark.parametrize("sampler", ["composite", "knapsack", "tpe"])
+def test_search_cold_start_measures_the_baseline_alone_before_the_strategy(sampler: str) -> None:
+    found = run_search(SMALL, sampler=sampler, trials=8, seed=5, start="cold")
+    assert np.array_equal(found.history.records[0].choices, SMALL.start)
+    assert [record.origin == "seed" for record in found.history.records] == [True] + [False] * 7
+    assert plans(found) != plans(run_search(SMALL, sampler=sampler, trials=8, seed=5))
+
+
+def test_search_unknown_start_is_refused() -> None:
+    with pytest.raises(UsageError, match="'warm'; choose from seeds, cold"):
+        run_search(SMALL, trials=2, start="warm")
+
+
+def test_search_keeps_to_its_images_and_the_closing_gets_its_share() -> None:
+    limit = SMALL.setup_forwards + 16 * SMALL.search_size
+    free = run_search(SMALL, sampler="random", trials=20, start="cold")
+    bound = run_search(SMALL, sampler="random", trials=20, start="cold", image_forwards=limit)
+    assert free.spent.image_forwards > limit >= bound.spent.image_forwards
+    assert limit - bound.spent.image_forwards < SMALL.search_size
+    assert [record.origin for record in bound.history.records[-2:]] == ["closing"] * 2
+    assert bound.stopped_by == "trials"
+
+
+def test_search_raw_space_with_cold_start_runs_and_reads_back(tmp_path: Path) -> None:
+    options = {"sampler": "tpe", "trials": 12, "space": "raw", "start": "cold", "storage_path": tmp_path / "j"}
     found = run_search(SMALL, **options)
-    assert {record.origin for record in found.history.records} - {"closing"} == {"referee"}
+    assert [record.origin for record in found.history.records] == ["seed"] + ["referee"] * 10 + ["closing"]
     assert plans(run_search(SMALL, **options)) == plans(found)
     assert any(name.endswith("|algorithm") for name in stored(tmp_path / "j").trials[0].params)
 
