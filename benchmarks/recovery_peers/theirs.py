@@ -41,5 +41,7 @@ def write(judge: Judge, python: Path, method: str, seed: int, seconds: float, ou
         calibration.unlink()
     if process.returncode == 0 and out.exists():
         return None
+    if process.returncode < 0:
+        return f"ended by signal {-process.returncode} (9: out of memory)"
     last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return (last[-1] if last else f"exit {process.returncode}").strip()

@@ -32,6 +32,11 @@ class Strategy(Protocol):
 STRATEGIES = {
     "composite": "hwc_onnx.search.composite:make",
     "knapsack": "hwc_onnx.search.solver_strategies:make_knapsack",
+    "greedy": "hwc_onnx.search.greedy:make",
+    "spdy": "hwc_onnx.search.spdy:make",
+    "evolution": "hwc_onnx.search.evolution:make",
+    "thompson": "hwc_onnx.search.thompson:make",
+    "cmaes": "hwc_onnx.search.cma:make",
 }
 """Our own strategies: short name to a factory (problem, seed, trials, folder) -> Strategy."""
 
