@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -72,25 +73,41 @@ class Entries:
         `on_done` hears how many of the layers are finished.
         """
 
-        def make(key: str) -> int:
-            missing = {name: s for s in wanted[key] if self._store.get(name := self._name(key, s)) is None}
-            rows = self._workers[key].build_many(list(missing.values()))
-            for name, made in zip(missing, rows, strict=True):
-                self._store.put(name, made)
-            return len(missing)
+        def make(part: tuple[str, Sequence[Setting]]) -> int:
+            key, settings = part
+            rows = self._workers[key].build_many(settings)
+            for setting, made in zip(settings, rows, strict=True):
+                self._store.put(self._name(key, setting), made)
+            return len(settings)
 
         for key in wanted:
             self._digest(key)
             self._workers[key]
-        longest_first = sorted(wanted, key=lambda key: -self._workers[key].rows.size * len(wanted[key]))
+        missing = {key: self._missing(key, settings) for key, settings in wanted.items()}
+        work = {key: self._work(key) * len(settings) for key, settings in missing.items()}
+        most = max(sum(work.values()) // (2 * workers), 1)
+        longest_first = sorted(missing, key=lambda key: -work[key])
+        parts = [(key, part) for key in longest_first for part in _parts(missing[key], -(-work[key] // most))]
+        left = Counter(key for key, _ in parts)
         # threads of a BLAS that wait for one another under several of ours take many times longer
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, workers)) as pool:
             made = 0
-            for finished, count in enumerate(pool.map(make, longest_first), 1):
+            for (key, _), count in zip(parts, pool.map(make, parts), strict=True):
                 made += count
-                if on_done is not None:
-                    on_done(finished, len(wanted))
+                left[key] -= 1
+                if on_done is not None and not left[key]:
+                    on_done(sum(not count for count in left.values()), len(wanted))
             return made
+
+    def _work(self, key: str) -> int:
+        """Multiplications of one product of a layer's rows with its matrix."""
+        rows = self._workers[key].rows
+        return int(rows.size) * int(rows.shape[2])
+
+    def _missing(self, key: str, settings: Sequence[Setting]) -> list[Setting]:
+        """Settings without rows, each once."""
+        found = {self._name(key, setting): setting for setting in settings}
+        return [setting for name, setting in found.items() if self._store.get(name) is None]
 
     def _digest(self, key: str) -> str:
         """Hash of what all settings of a layer depend on."""
@@ -131,3 +148,18 @@ class Entries:
             taken=view.taken,
             power_of_two=self._power_of_two,
         )
+
+
+def _parts(settings: Sequence[Setting], count: int) -> list[list[Setting]]:
+    """The settings of a layer in about `count` equal parts, those that share columns and a mask side by side.
+
+    A layer that takes longer than all others together would keep one thread busy and the others waiting.
+    """
+
+    def shared(setting: Setting) -> tuple[bytes, str, float]:
+        columns = b"" if setting.columns is None else setting.columns.tobytes()
+        return columns, "" if setting.mask is None else setting.mask.name, setting.ratio
+
+    ordered = sorted(settings, key=shared)
+    size = max(-(-len(ordered) // max(count, 1)), 1)
+    return [ordered[first : first + size] for first in range(0, max(len(ordered), 1), size)]
