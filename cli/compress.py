@@ -62,7 +62,7 @@ from .settings import Settings, shared_options
 @task_option
 @preset_option
 @click.option(
-    "--sampler", metavar="NAME", default="composite", show_default=True, help="composite, knapsack, greedy, spdy, evolution, thompson, tpe, tpe-univariate, nsga2, gp, cmaes, random, or module:attribute."
+    "--sampler", metavar="NAME", default="composite", show_default=True, help="composite, faithful, knapsack, greedy, spdy, evolution, thompson, tpe, tpe-univariate, nsga2, gp, cmaes, random, or module:attribute."
 )
 @click.option(
     "--trials", type=click.IntRange(min=1), default=200, show_default=True, help="Candidates to evaluate at most."

@@ -31,6 +31,7 @@ class Strategy(Protocol):
 
 STRATEGIES = {
     "composite": "hwc_onnx.search.composite:make",
+    "faithful": "hwc_onnx.search.faithful:make",
     "knapsack": "hwc_onnx.search.solver_strategies:make_knapsack",
     "greedy": "hwc_onnx.search.greedy:make",
     "spdy": "hwc_onnx.search.spdy:make",
