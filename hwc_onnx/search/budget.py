@@ -35,9 +35,13 @@ class Spent:
     @classmethod
     def of(cls, history: History, setup_forwards: int, search_size: int) -> Spent:
         """What a history cost."""
-        forwards = setup_forwards + history.image_forwards
-        evaluations = history.evaluations
-        return cls(evaluations, forwards, max(float(evaluations), forwards / max(search_size, 1)))
+        nothing = cls(0, setup_forwards, setup_forwards / max(search_size, 1))
+        return nothing.after(history.evaluations, history.image_forwards, search_size)
+
+    def after(self, evaluations: int, images: int, search_size: int) -> Spent:
+        """What was spent once so many more evaluations and images are added."""
+        evaluations, forwards = self.evaluations + evaluations, self.image_forwards + images
+        return Spent(evaluations, forwards, max(float(evaluations), forwards / max(search_size, 1)))
 
 
 class Budget:

@@ -23,7 +23,7 @@ from hwc_onnx.search.agents import Agents
 from hwc_onnx.search.checkpoint import Checkpoint
 from hwc_onnx.search.decode import Decoder
 from hwc_onnx.search.environment import Played, Situation
-from hwc_onnx.search.history import History, Record
+from hwc_onnx.search.history import History, Record, recall
 from hwc_onnx.search.local import expected_improvement, neighbours_of, unseen
 from hwc_onnx.search.model import Model
 from hwc_onnx.search.problem import Choices, Problem
@@ -144,11 +144,16 @@ class Composite:
                     self._learned.append(record)
         for record in history.records[len(self._learned) :]:
             if record.origin != "seed" and self.config.policy and record.counted and record.outcome.failure is None:
-                self._learn(self._think(), record)
+                # a replay knows the energies that were known then
+                recall(self.problem, self._learned.records)
+                thought = self._think()
+                recall(self.problem, [*self._learned.records, record])
+                self._learn(thought, record)
             self._thought = None
             self._learned.append(record)
             if self._checkpoint is not None and self._agents is not None and len(self._learned) % 10 == 0:
                 self._checkpoint.save(self._learned, self._agents)
+        recall(self.problem, history.records)
 
     def _think(self) -> Thought:
         """Fit the model to what was learned so far and roll the policy out (remembered until the next trial)."""

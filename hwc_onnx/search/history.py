@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hwc_onnx.search.problem import Choices, Outcome
+from hwc_onnx.search.problem import Choices, Outcome, Problem
 from hwc_onnx.search.space import Space
 
 if TYPE_CHECKING:
@@ -140,6 +140,15 @@ class History:
                 best = record.outcome.energy
                 points.append((evaluations, best))
         return points
+
+
+def recall(problem: Problem, records: Sequence[Record]) -> None:
+    """Let `problem` know the exact energies that it knew when these records were all there was.
+
+    Refitted plans are left out: their energies are not those of the same choices without refitting.
+    """
+    known = [record for record in records if record.origin != CLOSING]
+    problem.recall([record.choices for record in known], [record.outcome.energy for record in known])
 
 
 def plans_of(records: Sequence[Record], units: int) -> NDArray[np.int64]:

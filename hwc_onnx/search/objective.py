@@ -176,6 +176,10 @@ class Objective:
         known = self._exact.get(canonical.tobytes())
         return known if known is not None else self._costing.energy(canonical)
 
+    def recall(self, plans: Sequence[Choices], energies: Sequence[float]) -> None:
+        """Know these exact energies and no others."""
+        self._exact = {plan.tobytes(): energy for plan, energy in zip(plans, energies, strict=True)}
+
     def plan_of(self, choices: Choices) -> CompressionPlan:
         """The compression plan that these choices mean."""
         return plan_with(self._menus, self.baseline, self._space.canonical(choices), self._graph)

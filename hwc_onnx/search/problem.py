@@ -137,7 +137,10 @@ class Problem(Protocol):
         """What must be the same for a study to continue: model, data, profile, options."""
 
     def energy(self, choices: Choices) -> float:
-        """Exact energy as a fraction of the INT8 baseline's."""
+        """Energy as a fraction of the INT8 baseline's; exact for plans that were evaluated or recalled."""
+
+    def recall(self, plans: Sequence[Choices], energies: Sequence[float]) -> None:
+        """Know the exact energies of these canonical plans and of no others: what a record says was evaluated."""
 
     def plan_of(self, choices: Choices) -> CompressionPlan:
         """The compression plan that these (canonical) choices mean."""

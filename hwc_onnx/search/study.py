@@ -20,7 +20,7 @@ from hwc_onnx.search import storage as storage_module
 from hwc_onnx.search.budget import PATIENCE, Budget, Spent
 from hwc_onnx.search.closing import closing_plan, reserved
 from hwc_onnx.search.decode import Decoder
-from hwc_onnx.search.history import CLOSING, History, Record, constraints_of, outcome_payload
+from hwc_onnx.search.history import CLOSING, History, Record, constraints_of, outcome_payload, recall
 from hwc_onnx.search.problem import Choices, Outcome, Problem
 from hwc_onnx.search.referees import optuna_sampler
 from hwc_onnx.search.seeds import STARTS, Start, derived, seed_plan
@@ -66,6 +66,7 @@ def run_search(
     on_incumbent: Callable[[Record], int] | None = None,
     resume: bool | None = None,
     space: Literal["menu", "raw"] = "menu",
+    warm_start: bool = True,
     start: Start = "seeds",
     patience: int | None = None,
 ) -> SearchResult:
@@ -85,7 +86,8 @@ def run_search(
             caller's best-so-far file is never behind the record.
         resume: True demands that the study exists.
         space: parameters of Optuna's samplers; our own strategies always use the menu.
-        start: the plans to begin with, which count: "seeds", or "cold" for the INT8 baseline alone.
+        warm_start: begin with plans that are not the strategy's own (they count).
+        start: which: "seeds", or "cold" for the INT8 baseline alone.
         patience: evaluations without improvement that end the search (see `budget.stalled`); 0 never ends it, None is
             `budget.PATIENCE` for the composite strategy and 0 for all others. A resumed study may have another.
 
@@ -109,6 +111,7 @@ def run_search(
             "sampler": sampler,
             "seed": seed,
             "space": parameters.kind,
+            "warm_start": warm_start,
             "start": start,
             "limit_points": problem.limit_points,
             "digests": dict(problem.digests),
@@ -118,6 +121,7 @@ def run_search(
     storage_module.fail_unfinished(study)
     loop = _Loop(problem, study, parameters, began, trials, on_event, on_incumbent)
     loop.history.sync(study)
+    recall(problem, loop.history.records)
     loop.resumed()
     table = DamageTable(problem)
     decoder = Decoder(problem, parameters)
@@ -129,7 +133,7 @@ def run_search(
     )
     try:
         while (stopped_by := budget.stopped_by(searched := loop.history.searched())) is None:
-            first = seed_plan(problem, parameters, decoder, table, searched, start)
+            first = seed_plan(problem, parameters, decoder, table, searched, start) if warm_start else None
             if strategy is None:
                 loop.ask_and_tell(sampler, seed, first)
                 continue

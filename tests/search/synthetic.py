@@ -9,7 +9,7 @@ same mistakes, as on a real search split.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +106,9 @@ class SyntheticProblem:
     def energy(self, choices: Choices) -> float:
         choices = self.space.canonical(choices)
         return sum(factor.energy(tuple(choices[list(factor.scope)].tolist())) for factor in self.factors)
+
+    def recall(self, plans: Sequence[Choices], energies: Sequence[float]) -> None:
+        """All energies are exact here."""
 
     def plan_of(self, choices: Choices) -> CompressionPlan:
         choices = self.space.canonical(choices)

@@ -185,6 +185,18 @@ def test_energy_with_channels_removed_is_close_before_and_exact_after(objective:
         assert outcome.energy == pytest.approx(whole / objective._costing.baseline_total, rel=1e-12)
 
 
+def test_recall_knows_the_energies_of_a_record_and_no_others(prepared: Prepared) -> None:
+    objective = prepared.objective()
+    first, second = drawn(objective, 2, channels=True)
+    exact = [objective.evaluate(choices).energy for choices in (first, second)]
+    foretold = [objective._costing.energy(choices) for choices in (first, second)]
+    assert exact[0] != foretold[0] and exact[1] != foretold[1]
+    objective.recall([first], [exact[0]])
+    assert (objective.energy(first), objective.energy(second)) == (exact[0], foretold[1])
+    objective.recall([], [])
+    assert objective.energy(first) == foretold[0]
+
+
 def test_evaluate_hopeless_energy_stops_after_the_first_look(objective: Objective) -> None:
     full = objective.evaluate(objective.start)
     assert full.complete and full.n_samples == full.image_forwards == SEARCH

@@ -139,6 +139,7 @@ def test_resume_with_more_trials_keeps_the_old_ones_and_adds_new_ones(tmp_path: 
         ({"problem": SyntheticProblem(layers=3, images=400, limit_points=2.0)}, "limit_points"),
         ({"sampler": "tpe"}, "sampler"),
         ({"seed": 1}, "seed"),
+        ({"warm_start": False}, "warm_start"),
         ({"start": "cold"}, "start"),
         ({"space": "raw"}, "space"),
     ],
