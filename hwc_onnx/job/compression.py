@@ -11,11 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from hwc_onnx.accuracy.data_shapes import shapes_from_data
-from hwc_onnx.accuracy.datasets import load_data
-from hwc_onnx.accuracy.inputs import input_specs
-from hwc_onnx.accuracy.pool import Data
-from hwc_onnx.accuracy.splits import make_splits
-from hwc_onnx.accuracy.types import Splits
 from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.errors import UsageError
 from hwc_onnx.events import Event, Listener, Note, Phase
@@ -23,6 +18,7 @@ from hwc_onnx.files import write_atomic
 from hwc_onnx.job.finished import finished
 from hwc_onnx.job.record import record
 from hwc_onnx.job.running import Running
+from hwc_onnx.job.sampling import samples_of
 from hwc_onnx.job.verdict import judge, write_output
 from hwc_onnx.options import Options
 from hwc_onnx.result import Result
@@ -70,7 +66,7 @@ class Compression:
 
     def run(self) -> Result:
         """Everything, in order (the errors of its parts)."""
-        data, splits = self._data()
+        data, splits = samples_of(self.opened, self.options, self.tell)
         config = self.options.config(self.opened.loaded.digest, splits.digest, self.profile.digest())
         with RunFolder(self.run_dir, config, fresh=self.fresh, resume=self.resume) as folder:
             earlier = finished(folder.path, self.output, self.options.trials, self.opened, self.profile)
@@ -78,30 +74,6 @@ class Compression:
                 self.tell(Note(f"{folder.path} holds this run, finished; its result follows (--fresh starts anew)"))
                 return earlier
             return self._finish(Running(self, folder, data, splits))
-
-    def _data(self) -> tuple[Data, Splits]:
-        self.tell(Phase("data", "load and split the samples"))
-        options = self.options
-        data = load_data(
-            options.data,
-            input_specs(self.opened.proto),
-            preset=options.preset,
-            input_shapes=options.input_shapes,
-            seed=options.split_seed,
-            model=self.opened.proto,
-        )
-        splits = make_splits(data, options.split_seed, options.calibration_samples, options.search_samples)
-        for text in (*data.notes, *splits.notes, splits.description):
-            self.tell(Note(text))
-        if not splits.real:
-            self.tell(
-                Note(
-                    f"no data given: {len(data.pool)} synthetic {data.unit} stand in for real ones; accuracy figures say how "
-                    "well the compressed model follows the original on them, real samples (--data) would be better",
-                    warning=True,
-                )
-            )
-        return data, splits
 
     def _finish(self, run: Running) -> Result:
         """Search, judge, write, verify, record."""
