@@ -94,7 +94,8 @@ class StatisticsRepair:
             if not all(np.isfinite(part).all() for part in (mean, shift, factor)):
                 continue
             if key in self._layers:
-                weights[key] = _mended(weights[key], mean, shift, factor)
+                if weights[key].params is not None or _moved(targets[key], shift, factor):
+                    weights[key] = _mended(weights[key], self._layers[key].output_axis, mean, shift, factor)
             elif _moved(targets[key], shift, factor):
                 norm = self._norms[key]
                 scale, bias = (tensor_values(given[name]) for name in (norm.scale, norm.bias))
@@ -102,7 +103,7 @@ class StatisticsRepair:
         return replace(stitched, weights=weights, constants=constants)
 
     def _targets_of(self, stitched: Stitched) -> dict[str, ChannelTarget]:
-        """Targets of the normalizations, and of the layers that have integers and a bias, for the channels that are left."""
+        """Targets of the normalizations, and of the layers that have a bias, for the channels that are left."""
         found = {}
         for key, target in self._targets.items():
             if key in self._norms:
@@ -110,10 +111,11 @@ class StatisticsRepair:
                 found[key] = _of_channels(target, kept)
                 continue
             weight, layer = stitched.weights.get(key), self._layers[key]
-            if weight is None or weight.params is None or weight.bias is None:
+            if weight is None or weight.bias is None:
                 continue
             target = _of_channels(target, self._database.maps.kept(layer, layer.output_axis, stitched.keep))
-            if weight.bias.size == weight.params.scale.size == target.variance.size:
+            rows = weight.codes.shape[layer.output_axis] if weight.params is None else weight.params.scale.size
+            if weight.bias.size == rows == target.variance.size:
                 found[key] = target
         return found
 
@@ -191,11 +193,17 @@ def _channel_axis(layer: Layer, rank: int) -> int | None:
 
 
 def _mended(
-    weight: QuantizedWeight, mean: NDArray[np.float64], shift: NDArray[np.float64], factor: NDArray[np.float64]
+    weight: QuantizedWeight, axis: int, mean: NDArray[np.float64], shift: NDArray[np.float64], factor: NDArray[np.float64]
 ) -> QuantizedWeight:
-    """y = (y' - m) a + m - k d, with a in the scales of the weight and the rest in its bias."""
-    assert weight.params is not None and weight.bias is not None
+    """y = (y' - m) a + m - k d, with a in the scales of the weight (or in its real values, whose outputs are along `axis`) and
+    the rest in its bias.
+    """
+    assert weight.bias is not None
     params = weight.params
-    scale = (params.scale * factor).astype(np.float32)
     bias = ((weight.bias - mean) * factor + mean - shift).astype(np.float32)
+    if params is None:
+        shape = [1] * weight.codes.ndim
+        shape[axis] = -1
+        return replace(weight, codes=(weight.codes * factor.reshape(shape)).astype(np.float32), bias=bias)
+    scale = (params.scale * factor).astype(np.float32)
     return replace(weight, bias=bias, params=QuantParams(scale, params.zero_point, params.bits, params.signed, params.axis))

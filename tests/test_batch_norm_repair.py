@@ -59,7 +59,7 @@ BUILDERS = (preactivation, densely)
 
 
 def damaged(made: Prepared, weight_bits: int = 8) -> Stitched:
-    """A plan whose first layer stays in float, so that no scale or bias can mend it, and is shifted and stretched."""
+    """A plan whose first layer stays in float and is shifted and stretched."""
     plan = uniform(made.graph, parse_spec(f"w{weight_bits}a8"))
     key = made.graph.layers[0].key
     first = plan.layers[key].model_copy(update={"weight_bits": 16})
@@ -68,6 +68,15 @@ def damaged(made: Prepared, weight_bits: int = 8) -> Stitched:
     assert weight.params is None and weight.bias is not None
     moved = replace(weight, codes=weight.codes * np.float32(1.4), bias=weight.bias * np.float32(1.4) + np.float32(0.4))
     return replace(stitched, weights={**stitched.weights, key: moved})
+
+
+def repairing(made: Prepared, normalizations: bool = True) -> StatisticsRepair:
+    """A repair that cannot mend the first layer."""
+    samples = made.samples
+    repair = StatisticsRepair(made.proto, made.graph, made.database, samples, threads=1, normalizations=normalizations)
+    assert repair.possible
+    del repair._targets[made.graph.layers[0].key]
+    return repair
 
 
 def tensors(made: Prepared, model: onnx.ModelProto, names: list[str]) -> list[np.ndarray]:
@@ -82,7 +91,7 @@ def compressed(made: Prepared, stitched: Stitched) -> onnx.ModelProto:
 def test_outputs_get_the_mean_and_spread_that_the_formulas_promise(builder: Callable[[], onnx.ModelProto]) -> None:
     """Each node's output before its constants changed, behind all that was mended before it, and after, in numpy."""
     made = prepare(builder, images=IMAGES)
-    mended = repair_of(made)(damaged(made))
+    mended = repairing(made)(damaged(made))
     norms = batch_norms(made.proto)
     assert set(mended.constants) == {name for found in norms for name in (found.scale, found.bias)}
     moved = 0.0
@@ -110,8 +119,7 @@ def test_outputs_get_the_mean_and_spread_that_the_formulas_promise(builder: Call
 def test_damage_falls_and_without_normalizations_it_falls_less(builder: Callable[[], onnx.ModelProto]) -> None:
     made = prepare(builder, images=IMAGES)
     broken = damaged(made)
-    layers = StatisticsRepair(made.proto, made.graph, made.database, made.samples, threads=1, normalizations=False)
-    mended, less = repair_of(made)(broken), layers(broken)
+    mended, less = repairing(made)(broken), repairing(made, normalizations=False)(broken)
     assert mended.constants and not less.constants
     assert error(made, mended) < 0.7 * error(made, less) and error(made, less) < 0.1 * error(made, broken)
 
@@ -120,7 +128,7 @@ def test_constants_in_the_order_of_other_channels_are_noticed() -> None:
     """Broken twin: what was found for the first channel goes to the last."""
     made = prepare(preactivation, images=IMAGES)
     broken = damaged(made)
-    mended = repair_of(made)(broken)
+    mended = repairing(made)(broken)
     turned = replace(mended, constants={name: values[::-1].copy() for name, values in mended.constants.items()})
     assert error(made, turned) > 3 * error(made, mended)
 

@@ -59,6 +59,32 @@ def test_a_planted_shift_is_undone(model: str) -> None:
     assert error(made, repair(broken)) < 0.1 * error(made, broken)
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_a_planted_shift_is_undone_in_a_layer_that_stays_in_float(model: str) -> None:
+    made = prepare(tiny_models.ALL[model], images=IMAGES)
+    stitched = made.database.stitch(uniform(made.graph, parse_spec("w16a16,fine=magnitude:0.1")))
+    key = next(k for k, w in stitched.weights.items() if w.bias is not None and w.params is None)
+    weight = stitched.weights[key]
+    assert weight.bias is not None
+    moved = replace(weight, codes=weight.codes * np.float32(1.3), bias=weight.bias * np.float32(1.3) + np.float32(0.5))
+    broken = replace(stitched, weights={**stitched.weights, key: moved})
+    mended = repair_of(made)(broken)
+    assert error(made, broken) > 20 * error(made, stitched)
+    assert error(made, mended) < 0.1 * error(made, broken)
+    assert all(w.codes.dtype == np.float32 for w in mended.weights.values() if w.params is None)
+    # zeros stay where they were
+    for name, before in broken.weights.items():
+        np.testing.assert_array_equal(mended.weights[name].codes == 0, before.codes == 0)
+
+
+def test_layers_in_float_that_compute_the_original_keep_every_bit() -> None:
+    made = prepare(tiny_models.chain, images=IMAGES)
+    stitched = made.database.stitch(uniform(made.graph, parse_spec("w16a16")))
+    mended = repair_of(made)(stitched)
+    for key, weight in stitched.weights.items():
+        np.testing.assert_array_equal(mended.weights[key].codes, weight.codes)
+
+
 def test_a_repair_that_forgets_the_shift_is_noticed() -> None:
     """Broken twin: biases stay as they were."""
     made = prepare(tiny_models.chain, images=IMAGES)
