@@ -23,6 +23,7 @@ from .settings import Settings
 
 COMMANDS: Mapping[str, str] = {
     "compress": "hwc_onnx.cli.compress:compress",
+    "compare": "hwc_onnx.cli.compare:compare",
     "profile": "hwc_onnx.cli.profile:profile",
     "inspect": "hwc_onnx.cli.inspect:inspect",
     "evaluate": "hwc_onnx.cli.evaluate:evaluate",

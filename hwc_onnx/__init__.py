@@ -9,13 +9,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hwc_onnx.api import apply_plan, compress, evaluate, inspect, profile, sensitivity, uniform_plan, verify, why
+    from hwc_onnx.api import (
+        apply_plan,
+        compare,
+        compress,
+        evaluate,
+        inspect,
+        profile,
+        sensitivity,
+        uniform_plan,
+        verify,
+        why,
+    )
     from hwc_onnx.plan import CompressionPlan, LayerConfig
 
     __version__: str
 
 _HOME = {
     "compress": "hwc_onnx.api",
+    "compare": "hwc_onnx.api",
     "profile": "hwc_onnx.api",
     "inspect": "hwc_onnx.api",
     "evaluate": "hwc_onnx.api",
@@ -33,6 +45,7 @@ __all__ = [
     "LayerConfig",
     "__version__",
     "apply_plan",
+    "compare",
     "compress",
     "evaluate",
     "inspect",

@@ -14,6 +14,7 @@ from hwc_onnx.accuracy.data_shapes import shapes_from_data
 from hwc_onnx.accuracy.measure import measure_against, measure_alone
 from hwc_onnx.accuracy.splits import make_splits
 from hwc_onnx.accuracy.types import Evaluation, Samples
+from hwc_onnx.comparison.comparing import Comparison, compare
 from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import load_profile
@@ -51,10 +52,12 @@ Bounds = tuple[float, float]
 
 __all__ = [
     "Applied",
+    "Comparison",
     "ProfileResult",
     "Sensitivity",
     "Why",
     "apply_plan",
+    "compare",
     "compress",
     "evaluate",
     "inspect",

@@ -33,6 +33,8 @@ Spread = Literal["samples", "operators"]
 LEVELS: tuple[Level, ...] = ("disable", "basic", "extended", "all")
 """The four graph-optimisation levels of ONNX Runtime."""
 
+THREADS_VARIABLE = "HWC_ONNX_THREADS"
+
 _LEVEL_NAMES: dict[str, str] = {
     "disable": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
@@ -85,8 +87,10 @@ class Session:
 
 
 def usable_threads() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores that this process may use, at most $HWC_ONNX_THREADS of them where that is set."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    stated = os.environ.get(THREADS_VARIABLE, "")
+    return min(cores, max(int(stated), 1)) if stated.isdecimal() else cores
 
 
 @functools.cache

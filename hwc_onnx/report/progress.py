@@ -60,9 +60,11 @@ class Progress:
         elif isinstance(event, Note):
             self._line(f"{'warning' if event.warning else 'note'}: {event.text}")
 
-    def interrupted(self, command: str) -> None:
+    def interrupted(
+        self, command: str, kept: str = "every finished trial is kept, and best.onnx in the run folder is the best so far"
+    ) -> None:
         """Say what is kept, and how to go on."""
-        self._line("interrupted; every finished trial is kept, and best.onnx in the run folder is the best so far")
+        self._line(f"interrupted; {kept}")
         self._line(f"to continue: {command}")
 
     def _trial(self, trial: TrialDone) -> None:

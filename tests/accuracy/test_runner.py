@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from hwc_onnx.accuracy.inputs import input_specs
-from hwc_onnx.accuracy.runner import LEVELS, batch_size, cpu_features, open_session, run
+from hwc_onnx.accuracy.runner import LEVELS, batch_size, cpu_features, open_session, run, usable_threads
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import DataError, RuntimeFailure
 from tests.accuracy.linear_model import CLASSES, classifier, labelled, weights
@@ -113,3 +113,13 @@ def test_cpu_features_name_the_machine():
     import platform
 
     assert cpu_features().startswith(platform.machine())
+
+
+@pytest.mark.parametrize(("stated", "threads"), [("1", 1), ("0", 1), ("100000", None), ("", None), ("many", None)])
+def test_threads_are_limited_by_the_environment_but_never_raised(
+    stated: str, threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HWC_ONNX_THREADS", raising=False)
+    cores = usable_threads()
+    monkeypatch.setenv("HWC_ONNX_THREADS", stated)
+    assert usable_threads() == (cores if threads is None else threads)

@@ -1,0 +1,114 @@
+"""`hwc-onnx compare`: search strategies against each other at the same budget."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+import click
+
+from .options import (
+    accelerator_option,
+    data_option,
+    exclude_option,
+    include_option,
+    input_shape_option,
+    metric_option,
+    model_argument,
+    preset_option,
+    task_option,
+)
+from .parameters import BitRange, Drop, names
+from .settings import Settings, shared_options
+
+
+@click.command(short_help="Search strategies at the same budget.")
+@model_argument
+@click.option(
+    "--sampler",
+    "samplers",
+    metavar="NAME",
+    multiple=True,
+    default=("composite", "knapsack", "random"),
+    show_default=True,
+    help="A strategy, as for compress. May be repeated.",
+)
+@click.option(
+    "--start",
+    "starts",
+    type=click.Choice(["seeds", "cold"]),
+    multiple=True,
+    default=("seeds",),
+    show_default=True,
+    help="Begin with the plans that compress begins with, or with INT8 alone. May be repeated.",
+)
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Searches of each: data splits and seeds."
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Budget of each search in evaluations, or as many images; preparation counts.",
+)
+@data_option
+@accelerator_option
+@click.option(
+    "--max-drop",
+    type=Drop,
+    default="1.0",
+    show_default=True,
+    help="Largest accuracy drop: points (1.0) or share of the original's value (1%).",
+)
+@metric_option
+@task_option
+@preset_option
+@click.option("--weight-bits", type=BitRange, default="2-8", show_default=True, help="Widths that weights may take.")
+@click.option(
+    "--activation-bits", type=BitRange, default="4-8", show_default=True, help="Widths that activations may take."
+)
+@click.option("--algorithms", type=names(), help="Pruning algorithms to choose from. Default: all that fit.")
+@include_option
+@exclude_option
+@input_shape_option
+@click.option("--calibration-samples", type=click.IntRange(min=1), help="Samples for ranges and statistics.")
+@click.option("--search-samples", type=click.IntRange(min=1), help="Samples that each candidate is measured on.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Seeds at a time, each in one thread if several."
+)
+@click.option("--figure", metavar="FILE.html", help="Also draw the best saving so far of each strategy.")
+@click.option("--run-dir", metavar="DIR", help="Run folder. Default: <stem>.compare in the current folder.")
+@click.option("--fresh", is_flag=True, help="Move an existing run folder aside and start again.")
+@shared_options
+def compare(settings: Settings, model: str, figure: str | None, **options: Any) -> None:
+    """Search for compressions of MODEL with several strategies, and say which finds the cheapest.
+
+    Every strategy gets the same data, first plans and budget, counted in evaluations and in images through the network.
+    Each search is a study of its own; its best plan is judged on samples that it never saw. The table has medians and
+    quartiles over seeds, and a paired one-sided Wilcoxon test of the agent against each other strategy. Running the
+    same command again continues the run folder; samplers, starts and seeds may be added.
+
+    \b
+    Examples:
+      hwc-onnx compare model.onnx --data val.npz --seeds 10 --jobs 2
+      hwc-onnx compare model.onnx --data val.npz --sampler composite --sampler tpe --trials 60
+      hwc-onnx compare model.onnx --data val.npz --start seeds --start cold --figure curves.html
+    """
+    from hwc_onnx import api
+    from hwc_onnx.report.compare_figure import write_compare_figure
+    from hwc_onnx.report.compare_table import compare_tables
+    from hwc_onnx.report.profile_figure import checked_path
+    from hwc_onnx.report.progress import Progress
+
+    page = None if figure is None else checked_path(figure)
+    with Progress(sys.stderr, quiet=settings.quiet) as progress:
+        try:
+            payload = api.compare(model, on_event=progress, **options).to_json()
+        except KeyboardInterrupt:
+            progress.interrupted(shlex.join(["hwc-onnx", *sys.argv[1:]]), "every finished trial and row is kept")
+            raise
+    if page is not None:
+        write_compare_figure(page, payload)
+    settings.show(payload, lambda: compare_tables(payload, notes=settings.quiet))

@@ -1,0 +1,1 @@
+"""Search strategies against each other on equal terms: many searches, one table, and who wins."""

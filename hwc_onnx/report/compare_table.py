@@ -1,0 +1,123 @@
+"""Tables of `compare`: who wins, quartiles of each strategy, and the tests against the agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import RenderableType
+
+from hwc_onnx.report.console import table, wrapped
+from hwc_onnx.report.quantities import duration
+
+Named = Mapping[str, Any]
+
+
+def compare_tables(payload: Named, notes: bool = True) -> list[RenderableType]:
+    """Tables for `Comparison.payload`; `notes` repeats what was said on the way."""
+    summary = payload["summary"]
+    said = [wrapped(f"note: {text}") for text in payload["notes"]] if notes else []
+    lines: list[RenderableType] = [wrapped(line) for line in summary["verdict"]]
+    lines += ["", _savings(payload), "", _quality(payload)]
+    if summary["comparisons"]:
+        lines += ["", _tests(summary), wrapped(_reading(summary))]
+    if payload["data"] == "synthetic":
+        lines.append("measured on synthetic inputs: give real samples with --data")
+    return [*lines, f"run folder: {payload['run_dir']}", *said]
+
+
+def _savings(payload: Named) -> RenderableType:
+    summary = payload["summary"]
+    budget = summary["budget"]
+    made = table(
+        f"Energy saved vs INT8 on {payload['accelerator']['name']}, median (quartiles)",
+        "sampler",
+        "start",
+        f"at {summary['third']:.3g}",
+        f"at {budget} evaluations",
+        "area",
+        left=2,
+    )
+    for one in summary["strategies"]:
+        made.add_row(
+            one["sampler"],
+            one["start"],
+            _quartiles(one["reduction_at_third"]),
+            _quartiles(one["reduction"]),
+            _share(one["area"]["median"]),
+        )
+    return made
+
+
+def _quality(payload: Named) -> RenderableType:
+    summary = payload["summary"]
+    made = table(
+        f"Best plan: drop in points ({payload['metric']}, limit {payload['max_drop']})",
+        "sampler",
+        "start",
+        "search",
+        "holdout",
+        "kept",
+        "hypervol.",
+        "time",
+        left=2,
+    )
+    for one in summary["strategies"]:
+        made.add_row(
+            one["sampler"],
+            one["start"],
+            _points(one["drop_points"]),
+            _points(one["holdout_drop_points"]),
+            f"{one['holdout_kept']}/{summary['seeds']}",
+            f"{one['hypervolume']['median']:.3f}",
+            duration(one["seconds"]["median"]),
+        )
+    return made
+
+
+def _tests(summary: Named) -> RenderableType:
+    made = table(
+        f"{summary['reference']} against each other sampler",
+        "against",
+        "start",
+        "medians",
+        "seeds +/-",
+        "p better",
+        "Holm",
+        "p worse",
+        "Holm",
+        left=2,
+    )
+    for one in summary["comparisons"]:
+        made.add_row(
+            one["against"],
+            one["start"],
+            f"{100.0 * one['difference_of_medians']:+.1f}",
+            f"{one['seeds_better']}/{one['seeds_worse']}",
+            *(_p(one[name]) for name in ("p_better", "p_better_holm", "p_worse", "p_worse_holm")),
+        )
+    return made
+
+
+def _reading(summary: Named) -> str:
+    return (
+        "medians: percentage points of INT8's energy that the agent saves more; seeds +/-: on how many it is better and "
+        "worse; p: paired one-sided Wilcoxon over seeds (smallest possible "
+        f"{_p(summary['smallest_p'])}), corrected for {len(summary['comparisons'])} comparisons (Holm)"
+    )
+
+
+def _quartiles(found: Mapping[str, float]) -> str:
+    return f"{_share(found['median'])} ({100.0 * found['q1']:.1f}-{100.0 * found['q3']:.1f})"
+
+
+def _share(value: float) -> str:
+    return f"{100.0 * value:.1f}%"
+
+
+def _points(found: Mapping[str, float] | None) -> str:
+    return "-" if found is None else f"{found['median']:+.2f}"
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
