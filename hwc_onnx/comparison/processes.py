@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from hwc_onnx.errors import RuntimeFailure, UsageError
@@ -34,8 +34,8 @@ def in_processes(
     """
     for task in tasks:
         try:
-            pickle.dumps(task)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            ForkingPickler.dumps(task)
+        except Exception as error:  # whatever an object raises that cannot be sent
             raise UsageError(
                 f"--jobs {jobs}: {error}; name data and metric as files or module:function, or use --jobs 1"
             ) from error
