@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from .options import (
     DEFAULT_ACCELERATOR,
@@ -25,6 +26,9 @@ from .options import (
 )
 from .parameters import BitRange, ByteSize, Drop, Duration, Latency, Share, names
 from .settings import Settings, shared_options
+
+PUBLISHED = ("l1", "l2", "bernoulli", "reconstruct", "magnitude", "sensitivity", "wanda")
+"""The algorithms of `--faithful`: four that take channels away, as published, and three that leave zeros (chosen here)."""
 
 
 @click.command(short_help="Search for the best compression and write it.")
@@ -62,7 +66,17 @@ from .settings import Settings, shared_options
 @task_option
 @preset_option
 @click.option(
-    "--sampler", metavar="NAME", default="composite", show_default=True, help="composite, faithful, knapsack, greedy, spdy, evolution, thompson, tpe, tpe-univariate, nsga2, gp, cmaes, random, or module:attribute."
+    "--sampler",
+    metavar="NAME",
+    default="composite",
+    show_default=True,
+    help="composite, faithful, knapsack, greedy, spdy, evolution, thompson, tpe, tpe-univariate, nsga2, gp, cmaes, random, or "
+    "module:attribute.",
+)
+@click.option(
+    "--faithful",
+    is_flag=True,
+    help="Search as published: the two agents' raw actions, real episodes only, seven pruning algorithms, no seeds.",
 )
 @click.option(
     "--trials", type=click.IntRange(min=1), default=200, show_default=True, help="Candidates to evaluate at most."
@@ -119,7 +133,9 @@ from .settings import Settings, shared_options
 @click.option("--fresh", is_flag=True, help="Move an existing run folder aside and start again.")
 @shared_options
 @click.pass_context
-def compress(ctx: click.Context, /, settings: Settings, model: str, resume: bool, fresh: bool, **options: Any) -> None:
+def compress(
+    ctx: click.Context, /, settings: Settings, model: str, resume: bool, fresh: bool, faithful: bool, **options: Any
+) -> None:
     """Search for the compression of MODEL that costs the accelerator least energy, and write it.
 
     Each layer gets its own pruning algorithm, ratio and bit widths; the accuracy of a candidate is measured with
@@ -132,9 +148,18 @@ def compress(ctx: click.Context, /, settings: Settings, model: str, resume: bool
       hwc-onnx compress model.onnx --data val.npz --max-drop 1.0 --trials 200
       hwc-onnx compress model.onnx --data val.npz --accel my-chip.yaml --max-bytes 500KB -o small.onnx
       hwc-onnx compress model.onnx --data val.npz --weight-bits 4-8 --granularity fine --json
+      hwc-onnx compress model.onnx --data val.npz --faithful --trials 400
     """
     if resume and fresh:
         raise click.UsageError("--resume continues a run folder and --fresh starts a new one; give one of them", ctx)
+    if faithful:
+        given = ctx.get_parameter_source("sampler") is not ParameterSource.DEFAULT
+        if given and options["sampler"] != "faithful":
+            raise click.UsageError(
+                f"--faithful searches with its own sampler, --sampler {options['sampler']} names another; give one of them", ctx
+            )
+        options["sampler"] = "faithful"
+        options["algorithms"] = options["algorithms"] or PUBLISHED
     from hwc_onnx import api
     from hwc_onnx.report.progress import Progress
     from hwc_onnx.report.result_table import result_tables

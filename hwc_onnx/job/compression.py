@@ -90,6 +90,7 @@ class Compression:
             sampler=options.sampler,
             trials=options.trials,
             seed=options.seed,
+            start="cold" if options.sampler == "faithful" else "seeds",
             storage_path=run.folder.path / "study.journal",
             timeout=options.timeout,
             on_event=self.tell,

@@ -227,5 +227,9 @@ def test_full_disk_leaves_the_earlier_file(case: Case, tmp_path: Path, monkeypat
     assert [path.name for path in tmp_path.iterdir()] == ["out.onnx"]
 
 
+def test_faithful_with_another_sampler_is_a_contradiction(case: Case, tmp_path: Path) -> None:
+    refused(compress(case, tmp_path, "--faithful", "--sampler", "tpe"), 2, "--faithful", "tpe")
+
+
 def test_compressed_file_is_not_compressed_again(compressed: Run, case: Case, tmp_path: Path) -> None:
     refused(compress(case, tmp_path, model=compressed.output), 4, "already quantized")

@@ -274,3 +274,17 @@ def test_compress_table_ends_with_where_the_files_are(case: Case, compressed: Ru
     assert result.exit_code == 0, result.stderr
     for words in ("Accuracy", "Energy per inference", "goal met", "written:", "run folder:"):
         assert words in result.stdout
+
+
+def test_faithful_begins_with_the_baseline_alone_and_uses_the_published_algorithms(case: Case, tmp_path: Path) -> None:
+    result = hwc(*compress_arguments(case, tmp_path), "--faithful", "--trials", 12)
+    assert result.exit_code in (0, 3), result.output
+    search = json.loads(result.stdout)["search"]
+    assert search["sampler"] == "faithful"
+    journal = (tmp_path / "tiny.hwc" / "study.journal").read_text().splitlines()
+    trials = [entry["user_attrs"] for entry in map(json.loads, journal) if "plan" in entry.get("user_attrs", {})]
+    origins = [trial["origin"] for trial in trials]
+    assert origins.count("seed") == 1
+    assert origins.count("policy") >= 8
+    used = {layer["algorithm"] for trial in trials for layer in trial["plan"]["layers"].values()}
+    assert used <= {"none", "l1", "l2", "bernoulli", "reconstruct", "magnitude", "sensitivity", "wanda"}
