@@ -52,8 +52,19 @@ def test_pareto_front_is_that_of_all_accepted_trials_by_brute_force(tmp_path: Pa
     assert len(seen) < len(outcomes) or beaten
     assert result.pareto == tuple(sorted(seen - beaten))
     rows = next(tmp_path.glob("*.hwc/pareto.csv")).read_text().splitlines()
-    assert rows[0] == "energy_vs_int8,drop_points,accepted,origin"
-    assert [tuple(map(float, row.split(",")[:2])) for row in rows[1:]] == list(result.pareto)
+    assert rows[0] == "energy_vs_int8,drop_points,accepted,origin,plan"
+    accepted = [row.split(",") for row in rows[1:] if row.split(",")[2] == "true"]
+    assert [(float(energy), float(drop)) for energy, drop, *_ in accepted] == list(result.pareto)
+
+
+def test_each_row_of_the_front_is_a_plan_that_apply_turns_into_a_file_of_that_energy(tmp_path: Path) -> None:
+    compress(MODEL, tmp_path, trials=12, max_drop=2.0)
+    (folder,) = tmp_path.glob("*.hwc")
+    rows = [row.split(",") for row in (folder / "pareto.csv").read_text().splitlines()[1:]]
+    assert len(rows) > 1 and len(list((folder / "pareto").iterdir())) == len(rows)
+    for energy, _, _, _, name in rows:
+        applied = hwc_onnx.apply(MODEL, plan=folder / name, data=SAMPLES)
+        assert applied.cost.total / applied.baseline.total == pytest.approx(float(energy), rel=1e-9)
 
 
 def test_plan_is_that_of_the_best_file_where_the_original_was_written(tmp_path: Path) -> None:

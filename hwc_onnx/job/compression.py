@@ -99,7 +99,7 @@ class Compression:
         self.tell(Phase("gate", f"judge the best plans on {len(run.splits.holdout)} holdout samples"))
         verdict = judge(run, objective, found)
         written = write_output(run, verdict)
-        return record(run, verdict, written, found, database_seconds)
+        return record(run, objective, verdict, written, found, database_seconds)
 
 
 def check_output(path: Path, source: Path | None) -> None:

@@ -58,4 +58,4 @@ def _evaluation(payload: dict[str, Any]) -> Evaluation:
 
 def _pareto(path: Path) -> tuple[tuple[float, float], ...]:
     with path.open(newline="", encoding="utf-8") as stream:
-        return tuple((float(row[0]), float(row[1])) for row in list(csv.reader(stream))[1:])
+        return tuple((float(row[0]), float(row[1])) for row in list(csv.reader(stream))[1:] if row[2] == "true")

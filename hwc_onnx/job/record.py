@@ -1,9 +1,8 @@
-"""The record of a run: result.json (schema 1), pareto.csv, and the object that `compress` returns."""
+"""The record of a run: result.json (schema 1), the front, and the object that `compress` returns."""
 
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 from hwc_onnx.cost.model import CostModel
@@ -11,16 +10,25 @@ from hwc_onnx.cost.profile import AcceleratorProfile
 from hwc_onnx.events import Note
 from hwc_onnx.export import Written, file_bytes
 from hwc_onnx.graph.loading import load_model
+from hwc_onnx.job.front import write_front
 from hwc_onnx.job.running import Running
 from hwc_onnx.job.verdict import Verdict
 from hwc_onnx.plan import CompressionPlan
 from hwc_onnx.result import Figures, Result, versions
+from hwc_onnx.search.objective import Objective
 from hwc_onnx.search.study import SearchResult
 from hwc_onnx.workspace import costs
 
 
-def record(run: Running, verdict: Verdict, written: Written, found: SearchResult, database_seconds: float) -> Result:
-    """Write result.json and pareto.csv into the run folder and return the result."""
+def record(
+    run: Running,
+    objective: Objective,
+    verdict: Verdict,
+    written: Written,
+    found: SearchResult,
+    database_seconds: float,
+) -> Result:
+    """Write result.json and the front into the run folder and return the result."""
     main = _figures(run, run.job.profile, verdict.plan)
     missed = _missed(run, main, written)
     for text in missed:
@@ -60,16 +68,14 @@ def record(run: Running, verdict: Verdict, written: Written, found: SearchResult
         "versions": versions(),
     }
     run.folder.write("result.json", json.dumps(payload, indent=1) + "\n")
-    rows = _points(found)
-    head = ("energy_vs_int8", "drop_points", "accepted", "origin")
-    run.folder.write("pareto.csv", "\n".join(",".join(row) for row in (head, *rows)) + "\n")
+    front = write_front(run, objective, found.history)
     proto = run.opened.loaded.proto if verdict.candidate is None else load_model(written.path).proto
     return Result(
         proto=proto,
         plan=verdict.plan,
         cost=main.compressed,
         evaluation=verdict.look.evaluation,
-        pareto=tuple((float(row[0]), float(row[1])) for row in rows),
+        pareto=front,
         payload=payload,
         study=run.folder.path / "study.journal",
     )
@@ -136,16 +142,3 @@ def _missed(run: Running, main: Figures, written: Written) -> list[str]:
         (options.max_bytes, written.file_bytes, "the file has {0} bytes, the limit is {1}"),
     )
     return [text.format(value, limit) for limit, value, text in checks if limit is not None and value > limit]
-
-
-def _points(found: SearchResult) -> list[tuple[str, str, str, str]]:
-    """Rows of pareto.csv: the accepted plans that no other beats in energy and drop, least energy first."""
-    limit = found.history.limit_points
-    accepted = [trial for trial in found.history.measured() if trial.outcome.accepted(limit)]
-    rows: list[tuple[str, str, str, str]] = []
-    least = math.inf
-    for trial in sorted(accepted, key=lambda trial: (trial.outcome.energy, trial.outcome.drop_points)):
-        if trial.outcome.drop_points < least:
-            least = trial.outcome.drop_points
-            rows.append((repr(trial.outcome.energy), repr(least), "true", trial.origin))
-    return rows

@@ -76,7 +76,7 @@ class Running:
             self.tell(Note(text))
         check_reference(reference, options.split_seed)
         built = self.calibrated.candidate(self.calibrated.baseline)
-        self.baseline = replace(built, plan=self._complete(built.plan, "full"))
+        self.baseline = replace(built, plan=self._complete(built.plan, False))
         return with_baseline(reference, self.baseline.proto)
 
     def objective(self) -> Objective:
@@ -110,12 +110,16 @@ class Running:
 
     def candidate(self, objective: Objective, record: Record) -> Candidate:
         """The model of a trial as it would be written, with its provenance."""
-        refitted = record.origin == CLOSING and objective.refits
+        refitted = _refitted(objective, record)
         stitched = objective.stitched(record.choices, refitted)
-        plan = self._complete(stitched.plan, "sequential" if refitted else "full")
+        plan = self._complete(stitched.plan, refitted)
         return assemble(self.calibrated.proto, self.opened.graph, replace(stitched, plan=plan))
 
-    def _complete(self, plan: CompressionPlan, recovery: str) -> CompressionPlan:
+    def plan(self, objective: Objective, record: Record) -> CompressionPlan:
+        """The plan of a trial with its provenance, without what it achieved: `apply` works that out."""
+        return self._complete(objective.plan_of(record.choices), _refitted(objective, record))
+
+    def _complete(self, plan: CompressionPlan, refitted: bool) -> CompressionPlan:
         """The plan with its provenance, which does not depend on the search."""
         options = self.options
         record = CalibrationRecord(
@@ -123,7 +127,7 @@ class Running:
             samples=len(self.splits.calibration),
             split_seed=options.split_seed,
             digest=self.splits.calibration_digest,
-            recovery=recovery,
+            recovery="sequential" if refitted else "full",
             repairs=self.repairs,
         )
         return plan.model_copy(
@@ -153,3 +157,8 @@ class Running:
             "hwc.seed": str(self.options.seed),
             "hwc.accelerator": self.job.profile.digest(),
         }
+
+
+def _refitted(objective: Objective, record: Record) -> bool:
+    """Whether a trial measured its plan refitted layer after layer."""
+    return record.origin == CLOSING and objective.refits

@@ -34,53 +34,68 @@ def represent(features: F64, kept: int, rng: np.random.Generator) -> NDArray[np.
     """
     best: NDArray[np.int64] | None = None
     least = np.inf
+    gram = features @ features.T
     for _ in range(STARTS):
-        centers = features[_spread(features, kept, rng)]
+        member = _assigned(_to_channels(gram, np.array(_spread(gram, kept, rng))))
         for _ in range(ROUNDS):
-            member = _assigned(features, centers)
-            moved = np.stack([features[member == k].mean(axis=0) for k in range(kept)])
-            if np.array_equal(moved, centers):
+            apart = _to_means(gram, member)
+            moved = _assigned(apart)
+            if np.array_equal(moved, member):
                 break
-            centers = moved
-        stays = _nearest_members(distances(features, centers), member)
-        error = float(distances(features, features[stays]).min(axis=1).sum())
+            member = moved
+        stays = _nearest_members(apart, member)
+        error = float(_to_channels(gram, stays).min(axis=1).sum())
         if best is None or error < least:
             best, least = np.sort(stays), error
     assert best is not None
     return best
 
 
-def distances(features: F64, centers: F64) -> F64:
-    """Squared Euclidean distances [channels, centres]."""
-    apart = np.square(features).sum(axis=1)[:, None] + np.square(centers).sum(axis=1) - 2.0 * features @ centers.T
-    found: F64 = np.maximum(apart, 0.0)
+def _to_channels(gram: F64, chosen: NDArray[np.int64]) -> F64:
+    """Squared distances of all channels from the chosen ones [channels, chosen], by products `gram` of what belongs to them."""
+    power = np.diag(gram)
+    found: F64 = np.maximum(power[:, None] + power[chosen] - 2.0 * gram[:, chosen], 0.0)
     return found
 
 
-def _spread(features: F64, kept: int, rng: np.random.Generator) -> list[int]:
+def _to_means(gram: F64, member: NDArray[np.int64]) -> F64:
+    """Squared distances of all channels from the means of the clusters, of which none is empty [channels, clusters]."""
+    order = np.argsort(member, kind="stable")
+    first = np.flatnonzero(np.diff(member[order], prepend=-1))
+    sizes = np.diff(first, append=len(member))
+    products = np.add.reduceat(gram[:, order], first, axis=1) / sizes
+    power = np.add.reduceat(products[order], first, axis=0).diagonal() / sizes
+    found: F64 = np.maximum(np.diag(gram)[:, None] + power - 2.0 * products, 0.0)
+    return found
+
+
+def _spread(gram: F64, kept: int, rng: np.random.Generator) -> list[int]:
     """First centres, drawn by how far they are from those before (k-means++)."""
-    chosen = [int(rng.integers(len(features)))]
-    far = distances(features, features[chosen])[:, 0]
+    power = np.diag(gram)
+    chosen = [int(rng.integers(len(gram)))]
+    far = np.maximum(power + power[chosen[0]] - 2.0 * gram[chosen[0]], 0.0)
     while len(chosen) < kept:
         share = far.copy()
         share[chosen] = 0.0
         if share.sum() <= 0:
-            share = np.ones(len(features))
+            share = np.ones(len(gram))
             share[chosen] = 0.0
-        chosen.append(int(rng.choice(len(features), p=share / share.sum())))
-        far = np.minimum(far, distances(features, features[chosen[-1:]])[:, 0])
+        chosen.append(int(rng.choice(len(gram), p=share / share.sum())))
+        last = chosen[-1]
+        far = np.minimum(far, np.maximum(power + power[last] - 2.0 * gram[last], 0.0))
     return chosen
 
 
-def _assigned(features: F64, centers: F64) -> NDArray[np.int64]:
-    """The centre of each channel [channels]; none is left alone: it takes the channel farthest from its own."""
-    apart = distances(features, centers)
+def _assigned(apart: F64) -> NDArray[np.int64]:
+    """The nearest centre of each channel [channels]; none is left alone: it takes the channel farthest from its own."""
     member: NDArray[np.int64] = apart.argmin(axis=1).astype(np.int64)
-    for center in range(len(centers)):
-        sizes = np.bincount(member, minlength=len(centers))
-        if sizes[center] == 0:
-            far = np.where(sizes[member] > 1, apart[np.arange(len(member)), member], -1.0)
-            member[int(far.argmax())] = center
+    sizes = np.bincount(member, minlength=apart.shape[1])
+    for center in np.flatnonzero(sizes == 0):
+        far = np.where(sizes[member] > 1, apart[np.arange(len(member)), member], -1.0)
+        taken = int(far.argmax())
+        sizes[member[taken]] -= 1
+        sizes[center] += 1
+        member[taken] = center
     return member
 
 

@@ -19,22 +19,24 @@ from hwc_onnx.pruning.base import F64, CoarseAlgorithm, Consumer
 from hwc_onnx.pruning.l2 import score
 
 RIDGE = 0.01
+SHRUNK = 0.75
+"""Share of a reader's columns that is left when its arrays are made smaller."""
 
 
-def select(consumers: Sequence[Consumer], channels: int, kept: int) -> NDArray[np.int64]:
-    """The sorted channels that stay, [kept], out of `channels`."""
+def order(consumers: Sequence[Consumer], channels: int) -> NDArray[np.int64]:
+    """All `channels` in the order in which they leave."""
     states = [_State(consumer, channels) for consumer in consumers]
-    alive = np.ones(channels, dtype=bool)
-    for _ in range(channels - kept):
-        cost = np.zeros(channels)
+    left: list[int] = []
+    cost = np.zeros(channels)
+    for _ in range(channels):
+        cost[:] = 0.0
         for state in states:
-            cost += state.costs(alive)
-        cost[~alive] = np.inf
-        victim = int(np.argmin(cost))
-        alive[victim] = False
+            state.add_costs(cost)
+        cost[left] = np.inf
+        left.append(int(np.argmin(cost)))
         for state in states:
-            state.remove(victim)
-    return np.flatnonzero(alive).astype(np.int64)
+            state.remove(left[-1])
+    return np.array(left, dtype=np.int64)
 
 
 class _State:
@@ -46,32 +48,48 @@ class _State:
         self.weight = consumer.weight.copy()
         self.inverse = np.linalg.inv(consumer.moment + ridge * np.eye(width))
         self.power = max(float(np.einsum("rd,rd->", consumer.weight @ consumer.moment, consumer.weight)), 1e-30)
-        self.columns = [np.flatnonzero(consumer.channel == channel) for channel in range(channels)]
+        self.channel = consumer.channel.copy()
+        self.alive = np.ones(width, dtype=bool)
+        self._place()
 
-    def costs(self, alive: NDArray[np.bool_]) -> F64:
-        """Relative output error [channels] that removing each living channel would leave."""
-        cost = np.zeros(len(self.columns))
-        by_width: dict[int, list[int]] = {}
-        for channel in np.flatnonzero(alive).tolist():
-            by_width.setdefault(len(self.columns[channel]), []).append(channel)
-        for width, members in by_width.items():
-            if width == 0:
+    def add_costs(self, cost: F64) -> None:
+        """Add the relative output error that removing each channel here would leave to `cost` [channels]."""
+        for members, index in self._groups:
+            if index.shape[1] == 1:
+                column = index[:, 0]
+                apart = np.einsum("rd,rd->d", self.weight, self.weight)[column]
+                cost[members] += apart / self.inverse[column, column] / self.power
                 continue
-            index = np.stack([self.columns[channel] for channel in members])
             square = self.inverse[index[:, :, None], index[:, None, :]]
             rows = self.weight[:, index].transpose(1, 2, 0)
-            cost[members] = np.einsum("nwr,nwr->n", np.linalg.solve(square, rows), rows) / self.power
-        return cost
+            cost[members] += np.einsum("nwr,nwr->n", np.linalg.solve(square, rows), rows) / self.power
 
     def remove(self, channel: int) -> None:
         """Refit the rest as if the channel were gone."""
-        columns = self.columns[channel]
+        columns = np.flatnonzero((self.channel == channel) & self.alive)
         if not len(columns):
             return
         cross = self.inverse[:, columns]
         solved = np.linalg.solve(self.inverse[np.ix_(columns, columns)], cross.T)
         self.weight -= self.weight[:, columns] @ solved
         self.inverse -= cross @ solved
+        self.alive[columns] = False
+        if self.alive.mean() < SHRUNK:
+            stays = np.flatnonzero(self.alive)
+            self.weight = np.ascontiguousarray(self.weight[:, stays])
+            self.inverse = np.ascontiguousarray(self.inverse[np.ix_(stays, stays)])
+            self.channel, self.alive = self.channel[stays], self.alive[stays]
+        self._place()
+
+    def _place(self) -> None:
+        """The columns [n, width] of the living channels [n], by how many columns a channel has."""
+        living = np.flatnonzero((self.channel >= 0) & self.alive)
+        by_channel = living[np.argsort(self.channel[living], kind="stable")]
+        names, first, counts = np.unique(self.channel[by_channel], return_index=True, return_counts=True)
+        self._groups = [
+            (names[counts == width], by_channel[first[counts == width][:, None] + np.arange(width)])
+            for width in np.unique(counts)
+        ]
 
 
-ALGORITHM = CoarseAlgorithm("gram", score, reads="consumers", select=select)
+ALGORITHM = CoarseAlgorithm("gram", score, reads="consumers", order=order)

@@ -110,8 +110,12 @@ def choose_channels(
     chosen: CoarseAlgorithm,
     ratio: float,
     lanes: int,
+    order: Index | None = None,
 ) -> Index:
-    """The sorted group channels that stay: kept_of(group, ratio, lanes) of them, of each part its share."""
+    """The sorted group channels that stay: kept_of(group, ratio, lanes) of them, of each part its share.
+
+    `order` is the group's `removal_order` where it has one.
+    """
     kept = kept_of(group, ratio, lanes)
     if kept >= group.channels:
         return np.arange(group.channels, dtype=np.int64)
@@ -119,13 +123,8 @@ def choose_channels(
     rng = np.random.default_rng(int.from_bytes(seed[:8], "little"))
     if chosen.represent is not None:
         return representatives(group, features_of(group, views, maps), chosen.represent, kept, rng)
-    if chosen.select is not None:
-        consumers = _consumers(group, views, maps)
-        if consumers:
-            selected = chosen.select(consumers, group.channels, kept)
-            if not group.parts:
-                return selected
-            return _best_of_parts(group, np.isin(np.arange(group.channels), selected).astype(np.float64), kept)
+    if order is not None:
+        return _best_of_parts(group, np.argsort(order).astype(np.float64), kept)
     scores = np.zeros(group.channels)
     sides = ("consumers", "producers") if chosen.reads == "consumers" else ("producers", "consumers")
     for side in sides:
@@ -138,6 +137,14 @@ def choose_channels(
         if scores.any():
             break
     return _best_of_parts(group, scores, kept)
+
+
+def removal_order(
+    group: ChannelGroup, views: Mapping[str, WeightView], maps: ChannelMaps, chosen: CoarseAlgorithm
+) -> Index | None:
+    """Channels in the order in which they leave at any ratio, None where the algorithm scores them or nobody reads them."""
+    consumers = _consumers(group, views, maps) if chosen.order is not None else []
+    return chosen.order(consumers, group.channels) if chosen.order is not None and consumers else None
 
 
 def features_of(group: ChannelGroup, views: Mapping[str, WeightView], maps: ChannelMaps) -> F64:

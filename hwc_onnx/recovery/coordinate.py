@@ -13,15 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.recovery.obs import BLOCK, blocks
+from hwc_onnx.recovery.scales import best_scale
 from hwc_onnx.recovery.statistics import F64
 
 T = TypeVar("T", np.float64, np.bool_)
+DENSE = 8
+"""One move among this many codes is too many for a sparse product."""
 
 
 class Descent:
     """Integer codes [groups, rows, d] on their way down; their products with the matrix follow, so that a refit is free.
 
-    `target` [groups, rows, d] and `pull` = target A may have fewer rows, which then repeat.
+    `target` [groups, rows, d] and `pull` = target A may have fewer rows, which then repeat. `pull` and the codes' `products`
+    with the matrix are worked out where they are not at hand.
     """
 
     def __init__(
@@ -32,40 +36,52 @@ class Descent:
         low: int | F64,
         high: int | F64,
         keep: NDArray[np.bool_] | None = None,
+        pull: F64 | None = None,
+        products: F64 | None = None,
     ) -> None:
         self.codes = codes.copy()
         self.matrix = matrix
         self.low, self.high, self.keep = low, high, keep
         self._copies = codes.shape[1] // target.shape[1]
         self._target = target
-        self._pull = target @ matrix
-        self._products = self.codes @ matrix
+        self._pull = target @ matrix if pull is None else pull
+        self._products = self.codes @ matrix if products is None else products
         self._diagonal = np.einsum("gdd->gd", matrix)
 
     def refit(self, scale: F64) -> F64:
         """Best positive scale per row [groups, rows] for the codes as they are; rows where none exists keep `scale`."""
-        power = np.einsum("grd,grd->gr", self._products, self.codes)
-        groups, _, width = self.codes.shape
-        products = self._products.reshape(groups, self._copies, -1, width)
-        match = np.einsum("gcrd,grd->gcr", products, self._target).reshape(power.shape)
-        usable = (power > 0) & (match > 0)
-        refitted: F64 = np.where(usable, match / np.where(power > 0, power, 1.0), scale)
-        return refitted
+        return best_scale(self._products, self.codes, self._target, scale)
+
+    def gradient(self, scale: F64, rows: NDArray[np.int64]) -> F64:
+        """(t - q) A of some rows [groups, chosen, d]."""
+        pull = np.take(self._pull, rows % self._pull.shape[1], axis=1)
+        found: F64 = pull - scale[:, rows, None] * self._products[:, rows]
+        return found
 
     def sweep(self, scale: F64) -> bool:
         """Every code once, in order, at `scale` [groups, rows]; whether any moved."""
         moved = False
         for first, last in blocks(self.codes.shape[2], BLOCK):
             changes = self._block(scale, first, last)
-            rows = np.flatnonzero(changes.any(axis=(0, 1)))
-            if len(rows):
+            if changes.any():
                 moved = True
-                span = self.matrix[:, first:last]
-                if 2 * len(rows) < changes.shape[2]:
-                    self._products[:, rows] += changes[:, :, rows].transpose(0, 2, 1) @ span
-                else:
-                    self._products += changes.transpose(0, 2, 1) @ span
+                self._follow(changes, self.matrix[:, first:last])
         return moved
+
+    def _follow(self, changes: F64, span: F64) -> None:
+        """Add what `changes` of the codes [groups, columns, rows] do to the products, `span` [groups, columns, d] being the
+        matrix there. Few codes move, so the changes are mostly zeros.
+        """
+        from scipy.sparse import csc_array
+
+        if len(changes) > 1 or np.count_nonzero(changes) * DENSE > changes.size:
+            self._products += changes.transpose(0, 2, 1) @ span
+            return
+        column, row = np.nonzero(changes[0])
+        rows, place = np.unique(row, return_inverse=True)
+        edges = np.searchsorted(column, np.arange(len(span[0]) + 1))
+        sparse = csc_array((changes[0, column, row], place, edges), shape=(len(rows), len(span[0])))
+        self._products[0, rows] += sparse @ span[0]
 
     def _block(self, scale: F64, first: int, last: int) -> F64:
         """Move the codes of some columns; by how much [groups, columns, rows]."""

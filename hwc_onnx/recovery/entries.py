@@ -19,7 +19,7 @@ from hwc_onnx.recovery.layer import LayerRecovery, Recovery, RepairedRows, Setti
 from hwc_onnx.recovery.on_demand import OnDemand
 from hwc_onnx.recovery.store import EntryStore
 
-ENTRY_VERSION = "6"
+ENTRY_VERSION = "7"
 """Part of every key: raised when the same setting would give other numbers."""
 
 SHARED_BYTES = 1 << 30

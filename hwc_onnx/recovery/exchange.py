@@ -40,6 +40,8 @@ def solved(values: F64, target: F64, matrix: F64, keep: NDArray[np.bool_], steps
 
     Conjugate gradients with the diagonal as preconditioner, all rows at once; the error of no row rises.
     """
+    if not steps:
+        return values
     steps = max(min(steps, int(MULTIPLICATIONS / _products(keep))), min(steps, FEWEST_STEPS))
     diagonal = np.einsum("gdd->gd", matrix)[:, None]
     values = values * keep
@@ -67,8 +69,11 @@ def exchanged(
     keep: NDArray[np.bool_],
     runs: NDArray[np.int64] | None = None,
     rounds: int = ROUNDS,
+    settling: int = SETTLING,
 ) -> tuple[NDArray[np.bool_], F64]:
     """A mask [groups, rows, d] with as many zeros in each row as `keep` and no larger error, and its values.
+
+    It does in single precision as well: only which positions are kept matters until the values are solved for at last.
 
     Args:
         values: where to start from.
@@ -78,6 +83,7 @@ def exchanged(
         keep: the mask to start from.
         runs: [n, M] positions within which zeros change places (-1: none), where each run keeps as many as it has.
         rounds: how often places are exchanged at most.
+        settling: steps on the last mask.
     """
     inverse = np.einsum("gkd,gkd->gd", factor, factor)
     ratio = np.sqrt(np.einsum("gdd->gd", matrix) / inverse)[:, None]
@@ -105,7 +111,7 @@ def exchanged(
         values[:, rows] = np.where(better[:, :, None], moved, now)
         error[:, rows] = np.where(better, reached, error[:, rows])
         pairs[:, rows] = np.where(better, most, most // 2)
-    return keep, solved(values, target, matrix, keep)
+    return keep, solved(values, target, matrix, keep, settling)
 
 
 def _products(keep: NDArray[np.bool_]) -> float:

@@ -25,7 +25,7 @@ from hwc_onnx.recovery.folding import folded
 from hwc_onnx.recovery.layout import RowLayout
 from hwc_onnx.recovery.obs import obs_mask, obs_select
 from hwc_onnx.recovery.quadratic import Quadratic, output_error, output_power, quadratic_of
-from hwc_onnx.recovery.rounding import Job, Variant, polish, round_jobs
+from hwc_onnx.recovery.rounding import WIDE, Job, Variant, polish, round_jobs
 from hwc_onnx.recovery.scales import ranges_of, search_scale, storable
 from hwc_onnx.recovery.statistics import F64, LayerStatistics, Moments
 
@@ -221,7 +221,7 @@ class LayerRecovery:
         found = self._recall(key)
         if found is None:
             found = quadratic_of(self.rows, self.statistics.fit, self.takes_bias, setting.columns, noise, self.prior)
-            self._remember(key, found, found.target.nbytes + 2 * found.matrix.nbytes)
+            self._remember(key, found, 3 * found.target.nbytes + 3 * found.matrix.nbytes)
         assert isinstance(found, Quadratic)
         return found
 
@@ -253,7 +253,10 @@ class LayerRecovery:
         assert setting.mask is not None
         plain, pattern = self._problem(setting, 0.0), setting.mask.pattern
         runs = None if pattern is None else runs_of(pattern, self.layout.taps, keep.shape[2])
-        other, moved = exchanged(values, plain.target, plain.matrix, plain.factor, keep, runs)
+        problem, unit = plain.single if plain.target.shape[2] >= WIDE else plain.scaled
+        start = (values / unit).astype(problem.target.dtype)
+        other, moved = exchanged(start, problem.target, problem.matrix, problem.factor, keep, runs, settling=0)
+        moved = solved(moved.astype(np.float64) * unit, plain.target, plain.matrix, other)
         before, after = (self._judged(Variant(rows, None), setting) for rows in (values, moved))
         better = (after.error < before.error)[:, :, None]
         return np.where(better, other, keep), np.where(better, moved, values)

@@ -33,7 +33,7 @@ def blocks(width: int, size: int) -> list[tuple[int, int]]:
 
 def _run(weight: F64, factor: F64, spans: list[tuple[int, int]], start: Callable[[int, int, F64], Replace]) -> F64:
     """The common sweep: `start(first, last, columns)` sees a block and returns what replaces each of its columns."""
-    work = weight.astype(np.float64, copy=True)
+    work = weight.copy()
     result = np.empty_like(work)
     diagonal = np.einsum("gdd->gd", factor)
     for first, last in spans:

@@ -21,11 +21,12 @@ from hwc_onnx.recovery.quadratic import Quadratic
 from hwc_onnx.recovery.scales import refit_scale, search_scale
 from hwc_onnx.recovery.statistics import F64
 
-STACK_BYTES = 24 << 20
-SWEEPS = 2
+STACK_BYTES = 8 << 20
 ROUNDS = 2
-NARROW = 31
-"""Most codes above the lowest of the rows whose codes move in pairs: five bits."""
+WIDE = 128
+"""Inputs from which on codes are looked for in single precision."""
+NARROW = 15
+"""Most codes above the lowest of the rows whose codes move in pairs: four bits."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +55,28 @@ class Job:
 def round_jobs(
     problem: Quadratic, jobs: Sequence[Job], settle: Callable[[F64], F64], power_of_two: bool = False
 ) -> list[list[Variant]]:
-    """Two to four variants of every job; `settle` makes scales [groups, rows] storable, the first are searched among powers of two."""
+    """Two to four variants of every job; `settle` makes scales [groups, rows] storable, the first are searched among powers of two.
+
+    Codes of wide layers are looked for in single precision: it decides which neighbour a code takes, nothing else.
+    """
+    problem, unit = problem.single if problem.target.shape[2] >= WIDE else problem.scaled
+    kind = problem.target.dtype
+    jobs = [Job((job.values / unit).astype(kind), job.keep, job.low, job.high) for job in jobs]
+
+    def settled(scale: F64) -> F64:
+        found: F64 = (settle(scale.astype(np.float64) * unit) / unit).astype(scale.dtype)
+        return found
+
     size = max(1, problem.target.nbytes)
     at_once = max(1, STACK_BYTES // size)
     found: list[list[Variant]] = []
     for first in range(0, len(jobs), at_once):
-        found += _round(problem, jobs[first : first + at_once], settle, power_of_two)
+        found += _round(problem, jobs[first : first + at_once], settled, power_of_two, unit)
     return found
 
 
 def _round(
-    problem: Quadratic, jobs: Sequence[Job], settle: Callable[[F64], F64], power_of_two: bool
+    problem: Quadratic, jobs: Sequence[Job], settle: Callable[[F64], F64], power_of_two: bool, unit: float
 ) -> list[list[Variant]]:
     rows, count = problem.target.shape[1], len(jobs)
     diagonal = np.einsum("gdd->gd", problem.matrix)
@@ -73,25 +85,27 @@ def _round(
         return np.concatenate([settle(scale[:, i * rows : (i + 1) * rows]) for i in range(count)], axis=1)
 
     values = np.concatenate([job.values for job in jobs], axis=1)
-    low = np.repeat([float(job.low) for job in jobs], rows)[None, :]
-    high = np.repeat([float(job.high) for job in jobs], rows)[None, :]
+    low, high = (
+        np.repeat(np.array([getattr(job, side) for job in jobs], dtype=values.dtype), rows)[None, :] for side in ("low", "high")
+    )
     keep = None
     if any(job.keep is not None for job in jobs):
         dense = np.ones(problem.target.shape, dtype=bool)
         keep = np.concatenate([dense if job.keep is None else job.keep for job in jobs], axis=1)
-    scale = each(search_scale(values, diagonal, low, high, power_of_two=power_of_two))
+    first = search_scale(values, diagonal, low, high, power_of_two=power_of_two)
+    scale = each(first.astype(values.dtype))
     codes = obs_round(values, problem.factor, keep, scale, low, high)
-    descent = Descent(codes, problem.target, problem.matrix, low, high, keep)
+    descent = Descent(codes, problem.target, problem.matrix, low, high, keep, problem.pull)
     scale = each(descent.refit(scale))
     stages = [(codes, scale)]
     for _ in range(ROUNDS):
-        _sweep(descent, scale)
+        descent.sweep(scale)
         scale = each(descent.refit(scale))
     codes = descent.codes
     stages.append((codes, scale))
     narrow = np.flatnonzero((high - low)[0] <= NARROW)
-    if len(narrow):
-        stages.append(_paired(problem, codes, scale, low, high, keep, narrow, each))
+    if len(narrow) and codes.shape[2] > SHORT:
+        stages.append(_paired(problem, descent, scale, low, high, keep, narrow, each))
     if codes.shape[2] <= SHORT:
         target = np.concatenate([problem.target] * count, axis=1)
         for _ in range(ROUNDS):
@@ -100,7 +114,10 @@ def _round(
         stages.append((codes, scale))
     return [
         [
-            Variant(stage[:, i * rows : (i + 1) * rows].astype(np.int8), scales[:, i * rows : (i + 1) * rows].copy())
+            Variant(
+                stage[:, i * rows : (i + 1) * rows].astype(np.int8),
+                scales[:, i * rows : (i + 1) * rows].astype(np.float64) * unit,
+            )
             for stage, scales in stages
         ]
         for i in range(count)
@@ -109,7 +126,7 @@ def _round(
 
 def _paired(
     problem: Quadratic,
-    codes: F64,
+    before: Descent,
     scale: F64,
     low: F64,
     high: F64,
@@ -118,26 +135,22 @@ def _paired(
     each: Callable[[F64], F64],
 ) -> tuple[F64, F64]:
     """Codes and scales after pairs of codes of the `chosen` rows have moved, and single ones once more."""
-    codes, scale = codes.copy(), scale.copy()
+    codes, scale = before.codes.copy(), scale.copy()
     target = np.take(problem.target, chosen % problem.target.shape[1], axis=1)
     form = (len(codes), len(chosen))
     least, most = np.broadcast_to(low[:, chosen], form), np.broadcast_to(high[:, chosen], form)
     mask = None if keep is None else keep[:, chosen]
-    moved = move_pairs(codes[:, chosen], scale[:, chosen], target, problem.matrix, least, most, mask)
-    descent = Descent(moved, problem.target, problem.matrix, least, most, mask)
+    at = scale[:, chosen]
+    gradient = before.gradient(scale, chosen)
+    moved = move_pairs(codes[:, chosen], at, target, problem.matrix, least, most, mask, gradient=gradient)
+    products = (np.take(problem.pull, chosen % problem.pull.shape[1], axis=1) - gradient) / at[:, :, None]
+    descent = Descent(moved, problem.target, problem.matrix, least, most, mask, problem.pull, products)
     scale[:, chosen] = descent.refit(scale[:, chosen])
     scale = each(scale)
-    _sweep(descent, scale[:, chosen])
+    descent.sweep(scale[:, chosen])
     codes[:, chosen] = descent.codes
     scale[:, chosen] = descent.refit(scale[:, chosen])
     return codes, each(scale)
-
-
-def _sweep(descent: Descent, scale: F64) -> None:
-    """Some sweeps, fewer where nothing moves any more."""
-    for _ in range(SWEEPS):
-        if not descent.sweep(scale):
-            return
 
 
 def polish(
@@ -150,7 +163,10 @@ def polish(
 ) -> Variant:
     """The variant descended under another problem (one with rounding noise, say), from where it stands."""
     assert variant.scale is not None
-    descent = Descent(variant.codes.astype(np.float64), problem.target, problem.matrix, low, high, keep)
+    start = variant.codes.astype(np.float64)
+    descent = Descent(start, problem.target, problem.matrix, low, high, keep, problem.pull)
     scale = settle(descent.refit(variant.scale))
-    _sweep(descent, scale)
+    for _ in range(ROUNDS):
+        if not descent.sweep(scale):
+            break
     return Variant(descent.codes.astype(np.int8), settle(descent.refit(scale)))

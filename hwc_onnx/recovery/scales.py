@@ -90,9 +90,15 @@ def search_scale(
 
 def refit_scale(codes: F64, scale: F64, target: F64, matrix: F64) -> F64:
     """Best positive scale per row for fixed `codes` [groups, rows, d]; rows where none exists keep `scale`."""
-    weighted = codes @ matrix
-    power = np.einsum("grd,grd->gr", weighted, codes)
-    match = np.einsum("grd,grd->gr", weighted, target)
+    return best_scale(codes @ matrix, codes, target, scale)
+
+
+def best_scale(products: F64, codes: F64, target: F64, scale: F64) -> F64:
+    """As `refit_scale`, with `products` = codes A at hand; a `target` of fewer rows repeats."""
+    groups, rows, width = codes.shape
+    power = np.einsum("grd,grd->gr", products, codes)
+    repeated = products.reshape(groups, -1, target.shape[1], width)
+    match = np.einsum("gcrd,grd->gcr", repeated, target).reshape(groups, rows)
     usable = (power > 0) & (match > 0)
     refitted: F64 = np.where(usable, match / np.where(power > 0, power, 1.0), scale)
     return refitted

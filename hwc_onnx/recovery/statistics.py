@@ -14,6 +14,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from hwc_onnx.recovery.judging import Judge
+
 F64 = NDArray[np.float64]
 KEPT_BYTES = 32 << 20
 """A covariance above this size is made again each time."""
@@ -35,6 +37,19 @@ class Moments:
     def second_moment(self, centred: bool) -> F64:
         """E[x x^T] [groups, d, d], or the covariance when `centred` (what is left once a bias absorbs the mean)."""
         return self._covariance if centred else self.gram / max(self.rows, 1)
+
+    def judge(self, centred: bool) -> Judge:
+        """What tells errors by `second_moment(centred)`."""
+        found = self._judges.get(centred)
+        if found is None:
+            found = Judge(self.second_moment(centred), self.rows)
+            if found.nbytes <= KEPT_BYTES:
+                self._judges[centred] = found
+        return found
+
+    @cached_property
+    def _judges(self) -> dict[bool, Judge]:
+        return {}
 
     @property
     def _covariance(self) -> F64:

@@ -37,13 +37,15 @@ def isotonic(values: Array, weights: Array) -> Array:
 class DropMap:
     """A monotone curve `drop = curve(damage)` with knots, and how far measured drops scatter around it (points).
 
-    `shift` is the share of a measured drop that the signed cross-entropy change explains, points per nat.
+    `shift` is the share of a measured drop that the signed cross-entropy change explains, points per nat; `usual` the
+    change that goes with one unit of damage.
     """
 
     knots: Array
     drops: Array
     scatter: float
     shift: float
+    usual: float
 
     @classmethod
     def fit(cls, damage: Array, ce_shift: Array, drop: Array, limit_points: float, start_damage: float) -> DropMap:
@@ -76,7 +78,7 @@ class DropMap:
         drops = _soften(knots, fitted[first])
         error = smooth - np.interp(damage, knots, drops)
         scatter = float(np.sqrt((np.sum(error**2) + 4.0 * (0.25 * limit_points) ** 2) / (len(error) + 4.0)))
-        return cls(knots, drops, scatter, shift)
+        return cls(knots, drops, scatter, shift, _ratio(ce_shift, damage))
 
     def drop(self, damage: Array) -> Array:
         """Expected drop in points, [n]; beyond the last knot the mean slope continues."""
@@ -84,6 +86,10 @@ class DropMap:
         inside = np.interp(damage, self.knots, self.drops)
         result: Array = inside + slope * np.maximum(damage - self.knots[-1], 0.0)
         return result
+
+    def expected(self, damage: Array, ce_shift: Array) -> Array:
+        """Expected drop in points of plans that were measured, [n]: what their cross-entropy says is added to the curve."""
+        return self.drop(damage) + self.shift * (ce_shift - self.usual * damage)
 
     def damage(self, drop: float) -> float:
         """The damage at which the curve reaches this drop (0 if it starts above it)."""

@@ -160,7 +160,9 @@ def record_of(trial: FrozenTrial, space: Space) -> Record:
     """A finished trial as a record."""
     attributes = trial.user_attrs
     known = {field.name for field in fields(Outcome)}
-    outcome = Outcome(**{name: value for name, value in attributes["outcome"].items() if name in known})
+    values: dict[str, Any] = {name: value for name, value in attributes["outcome"].items() if name in known}
+    values["contrasts"] = tuple(values.get("contrasts", ()))
+    outcome = Outcome(**values)
     return Record(
         trial.number,
         space.choices_of(trial.params),

@@ -8,16 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.search.decode import Decoded, Decoder
-from hwc_onnx.search.drop_map import DropMap
+from hwc_onnx.search.guard import Guard
 from hwc_onnx.search.history import History, plans_of
 from hwc_onnx.search.problem import Choices, Outcome, Problem
 from hwc_onnx.search.surrogate import LENGTH, DamageTable, Surrogate
 
 Array = NDArray[np.float64]
-
-START_DAMAGE = 0.04
-"""Damage assumed to cost one point of drop until trials say otherwise (assumed)."""
-
 
 @dataclass(frozen=True)
 class Forecast:
@@ -42,13 +38,8 @@ class Model:
         self.surrogate = Surrogate.fit(table, plans, np.log(damage), rng)
         complete = [i for i, record in enumerate(records) if record.outcome.complete]
         outcomes = [records[i].outcome for i in complete]
-        self.drop_map = DropMap.fit(
-            damage[complete],
-            np.array([outcome.ce_shift for outcome in outcomes]),
-            np.array([outcome.drop_points for outcome in outcomes]),
-            problem.limit_points,
-            START_DAMAGE * problem.limit_points,
-        )
+        self.guard = Guard(outcomes, problem.limit_points)
+        self.drop_map = self.guard.drop_map
         self._luck = _Luck(
             self.surrogate, plans[complete], self._lucky(damage[complete], outcomes), self.drop_map.scatter
         )
@@ -62,10 +53,12 @@ class Model:
         curve = self.drop_map.drop(np.exp(mean))
         rise = self.drop_map.drop(np.exp(mean + doubt)) - curve
         luck, unsure = self._luck.predict(plans)
-        spread = np.sqrt(rise**2 + unsure**2)
-        drop = curve + luck
-        room = self.problem.limit_points - self._error - drop
-        return Forecast(mean, doubt, drop, spread, ndtr(room / spread))
+        # good luck is believed in part: on the wrong side of the limit it takes more of it to be accepted
+        room = self.problem.limit_points - self._error - curve
+        needed = np.where(room < 0.0, room / max(self.guard.reliability, 1e-3), room)
+        spread = np.sqrt((rise * np.abs(needed) / np.maximum(np.abs(room), 1e-9)) ** 2 + unsure**2)
+        drop = curve + np.where(luck < 0.0, self.guard.reliability * luck, luck)
+        return Forecast(mean, doubt, drop, spread, ndtr((needed - luck) / spread))
 
     def accepted_drop(self) -> float:
         """The drop at which a plan is just accepted: the limit less the expected standard error, in points."""

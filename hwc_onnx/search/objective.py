@@ -31,6 +31,7 @@ from hwc_onnx.plan import CompressionPlan, with_plan
 from hwc_onnx.rebuild import SAMPLES, rebuild
 from hwc_onnx.search.costing import Costing
 from hwc_onnx.search.gains import probe_plan, probe_size
+from hwc_onnx.search.guard import contrasts
 from hwc_onnx.search.layer_table import LayerTable
 from hwc_onnx.search.problem import ACCEPTED_ERRORS, Choices, Factor, Outcome, Unit
 from hwc_onnx.search.space import Space
@@ -242,6 +243,7 @@ class Objective:
             limits=limits,
             image_forwards=int(evaluation.n_samples),
             seconds=time.perf_counter() - began,
+            contrasts=contrasts(measured.differences, self._reference.metric.scale) if measured.complete else (),
         )
 
     def _measure_gains(self) -> dict[str, float]:

@@ -70,6 +70,8 @@ class Outcome:
     `damage` is the smooth loss that learning uses (KL or relative error), `ce_shift` the signed change of
     cross-entropy. `complete` says that every search sample was seen: only then can the plan become the incumbent.
     `limits` are further constraints, met at or below zero. `failure` explains a candidate that could not be measured.
+    `contrasts` are the drop's differences between halves of the samples, `guarded_points` the drop with luck taken off,
+    which is what acceptance asks about (guard.py; None: the drop as measured).
     """
 
     energy: float
@@ -83,10 +85,13 @@ class Outcome:
     image_forwards: int = 0
     seconds: float = 0.0
     failure: str | None = None
+    contrasts: tuple[float, ...] = ()
+    guarded_points: float | None = None
 
     def excess(self, limit_points: float) -> float:
         """Points by which drop plus one standard error exceeds the limit (at or below zero: respected)."""
-        return self.drop_points + ACCEPTED_ERRORS * self.standard_error - limit_points
+        drop = self.drop_points if self.guarded_points is None else self.guarded_points
+        return drop + ACCEPTED_ERRORS * self.standard_error - limit_points
 
     def accepted(self, limit_points: float) -> bool:
         """Whether the plan may become the incumbent."""

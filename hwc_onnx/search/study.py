@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,7 @@ from hwc_onnx.search import storage as storage_module
 from hwc_onnx.search.budget import PATIENCE, Budget, Spent
 from hwc_onnx.search.closing import closing_plan, reserved
 from hwc_onnx.search.decode import Decoder
+from hwc_onnx.search.guard import Guard
 from hwc_onnx.search.history import CLOSING, History, Record, constraints_of, outcome_payload, recall
 from hwc_onnx.search.problem import Choices, Outcome, Problem
 from hwc_onnx.search.referees import optuna_sampler
@@ -69,6 +70,7 @@ def run_search(
     warm_start: bool = True,
     start: Start = "seeds",
     patience: int | None = None,
+    guard: bool = True,
 ) -> SearchResult:
     """Search `problem` and keep the record at `storage_path` (None: in memory).
 
@@ -90,6 +92,7 @@ def run_search(
         start: which: "seeds", or "cold" for the INT8 baseline alone.
         patience: evaluations without improvement that end the search (see `budget.stalled`); 0 never ends it, None is
             `budget.PATIENCE` for the composite strategy and 0 for all others. A resumed study may have another.
+        guard: accept plans on their drop with luck on the search samples taken off (guard.py).
 
     Raises:
         UsageError: unknown sampler or start, negative patience, or a study of something else in the storage.
@@ -113,13 +116,14 @@ def run_search(
             "space": parameters.kind,
             "warm_start": warm_start,
             "start": start,
+            "guard": guard,
             "limit_points": problem.limit_points,
             "digests": dict(problem.digests),
         },
         resume,
     )
     storage_module.fail_unfinished(study)
-    loop = _Loop(problem, study, parameters, began, trials, on_event, on_incumbent)
+    loop = _Loop(problem, study, parameters, began, trials, guard, on_event, on_incumbent)
     loop.history.sync(study)
     recall(problem, loop.history.records)
     loop.resumed()
@@ -168,6 +172,7 @@ class _Loop:
         space: Space,
         began: float,
         trials: int,
+        guard: bool,
         on_event: Listener | None,
         on_incumbent: Callable[[Record], int] | None,
     ) -> None:
@@ -179,6 +184,7 @@ class _Loop:
         self._began = began
         self._before = 0.0
         self._trials = trials
+        self._guard = guard
         self._on_event = on_event
         self._on_incumbent = on_incumbent
 
@@ -239,12 +245,21 @@ class _Loop:
         incumbent = None if refit else searched.best
         energy_limit = incumbent.outcome.energy if incumbent is not None else float("inf")
         try:
-            if refit and self.problem.refits:
-                return self.problem.refit(choices), True
-            return self.problem.evaluate(choices, energy_limit), True
+            refitted = refit and self.problem.refits
+            outcome = self.problem.refit(choices) if refitted else self.problem.evaluate(choices, energy_limit)
+            return self._guarded(outcome), True
         except RuntimeFailure as error:
             energy = self.problem.energy(choices)
             return Outcome(energy, float("inf"), 0.0, float("inf"), complete=False, failure=str(error)), True
+
+    def _guarded(self, outcome: Outcome) -> Outcome:
+        """With luck on the search samples taken off, as far as the trials so far can tell it."""
+        if not self._guard:
+            return replace(outcome, contrasts=())
+        if not outcome.complete:
+            return outcome
+        before = [record.outcome for record in self.history.searched().measured() if record.outcome.complete]
+        return replace(outcome, guarded_points=Guard([*before, outcome], self.problem.limit_points).accepted_drop(outcome))
 
     def _attributes(self, choices: Choices, outcome: Outcome, origin: str, counted: bool) -> dict[str, Any]:
         return {

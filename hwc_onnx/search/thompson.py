@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.search.decode import Decoder
-from hwc_onnx.search.drop_map import DropMap
+from hwc_onnx.search.guard import fit_drop_map
 from hwc_onnx.search.history import History, plans_of
-from hwc_onnx.search.model import START_DAMAGE
 from hwc_onnx.search.problem import ACCEPTED_ERRORS, Choices, Problem
 from hwc_onnx.search.seeds import derived, middle_starts
 from hwc_onnx.search.space import Space
@@ -114,10 +113,7 @@ class Thompson:
         """The damage at which a plan is expected to be just accepted."""
         limit = self.problem.limit_points
         outcomes = [record.outcome for record in history.measured() if record.outcome.complete]
-        damage, shift, drop = (
-            np.array([getattr(outcome, name) for outcome in outcomes]) for name in ("damage", "ce_shift", "drop_points")
-        )
-        curve = DropMap.fit(damage, shift, drop, limit, START_DAMAGE * limit)
+        curve = fit_drop_map(outcomes, limit)
         near = [o.standard_error for o in outcomes if 0.3 * limit <= o.drop_points <= 2.5 * limit]
         error = ACCEPTED_ERRORS * float(np.median(near)) if near else 0.3 * limit
         return max(curve.damage(limit - min(error, 0.9 * limit)), 1e-7)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.plan import CompressionPlan, LayerConfig
+from hwc_onnx.search.guard import contrasts
 from hwc_onnx.search.problem import Choices, Factor, Option, Outcome, Unit
 from hwc_onnx.search.space import Space
 
@@ -70,6 +71,7 @@ class SyntheticProblem:
         self._margin = rng.normal(2.4, 1.6, images)
         self._response = rng.normal(0.0, 1.0, (images, len(units)))
         self._pairs = rng.normal(0.0, interaction, (images, layers))
+        self._interaction, self._seed = interaction, seed
         self.space = Space(self.units)
         self.evaluations = 0
         self._full = 1.0
@@ -125,13 +127,30 @@ class SyntheticProblem:
             )
         return CompressionPlan(layers=configs)
 
+    def unseen_drop(self, choices: Choices, images: int = 20_000) -> float:
+        """Drop in points on images that no trial was measured on."""
+        rng = np.random.default_rng([self._seed, images])
+        margin = rng.normal(2.4, 1.6, images)
+        response = rng.normal(0.0, 1.0, (images, len(self.units)))
+        pairs = rng.normal(0.0, self._interaction, (images, self._layers))
+        return 100.0 * float(self._lost(margin, self._shift(choices, response, pairs)).mean())
+
+    @staticmethod
+    def _lost(margin: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArray[np.float64]:
+        return (margin > 0).astype(float) - (margin + shift > 0).astype(float)
+
     def perturbation(self, choices: Choices) -> NDArray[np.float64]:
+        return self._shift(choices, self._response, self._pairs)
+
+    def _shift(
+        self, choices: Choices, response: NDArray[np.float64], pairs: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         choices = self.space.canonical(choices)
         amount = np.sqrt([self._truth[u][o] for u, o in enumerate(choices)])
         n = self._layers
         layer = amount[:n] + amount[n : 2 * n]
         pair = layer * np.roll(layer, 1)
-        total: NDArray[np.float64] = self._response @ amount + 6.0 * self._pairs @ pair
+        total: NDArray[np.float64] = response @ amount + 6.0 * pairs @ pair
         return total
 
     def refit(self, choices: Choices) -> Outcome:
@@ -145,7 +164,7 @@ class SyntheticProblem:
         energy = self.energy(choices)
         seen = self.search_size if energy < energy_limit else min(256, self.search_size)
         margin, shift = self._margin[:seen], scale * self.perturbation(choices)[:seen]
-        lost = (margin > 0).astype(float) - (margin + shift > 0).astype(float)
+        lost = self._lost(margin, shift)
         entropy = np.logaddexp(0.0, -(margin + shift)) - np.logaddexp(0.0, -margin)
         return Outcome(
             energy=energy,
@@ -157,6 +176,7 @@ class SyntheticProblem:
             complete=seen == self.search_size,
             image_forwards=seen,
             seconds=0.0,
+            contrasts=contrasts(lost, 100.0) if seen == self.search_size else (),
         )
 
     def fingerprint(self, choices: Choices) -> str:

@@ -1,0 +1,66 @@
+"""Rounding in single precision against the same in double precision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hwc_onnx.recovery import rounding
+from hwc_onnx.recovery.quadratic import Quadratic, quadratic_of
+from hwc_onnx.recovery.rounding import Job, Variant, round_jobs
+from hwc_onnx.recovery.scales import code_range, storable
+from hwc_onnx.recovery.statistics import Moments
+
+WIDTH = 160
+
+
+def problem_of(weights: float, inputs: float) -> Quadratic:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(900, WIDTH)) @ (np.eye(WIDTH) + 0.2 * rng.normal(size=(WIDTH, WIDTH))) * inputs
+    moments = Moments((x.T @ x)[None], x.sum(axis=0)[None], len(x))
+    return quadratic_of(rng.normal(size=(1, 12, WIDTH)) * weights, moments, centred=True)
+
+
+def errors(problem: Quadratic) -> list[float]:
+    jobs = [Job(problem.target, None, *code_range(bits)) for bits in (8, 4, 2)]
+    made = round_jobs(problem, jobs, lambda scale: storable(scale, tied=False))
+    power = float(np.einsum("grd,gde,gre->", problem.target, problem.matrix, problem.target))
+    return [min(float(problem.error(variant.values()).sum()) for variant in variants) / power for variants in made]
+
+
+@pytest.mark.parametrize(("weights", "inputs"), [(0.05, 1.0), (1e-12, 1e14), (1e14, 1e-12), (3.0, 1e22)])
+def test_single_precision_finds_codes_as_good(weights: float, inputs: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = problem_of(weights, inputs)
+    single = errors(problem)
+    monkeypatch.setattr(rounding, "WIDE", WIDTH + 1)
+    assert single == pytest.approx(errors(problem), rel=0.02)
+
+
+def test_single_precision_without_scaling_leaves_the_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken twin: the numbers as they are, in single precision."""
+    problem = problem_of(3.0, 1e22)
+
+    def unscaled(problem: Quadratic) -> tuple[Quadratic, float]:
+        with np.errstate(over="ignore"):
+            return replace(
+                problem,
+                target=problem.target.astype(np.float32),  # type: ignore[arg-type]
+                matrix=problem.matrix.astype(np.float32),  # type: ignore[arg-type]
+                factor=problem.factor.astype(np.float32),  # type: ignore[arg-type]
+            ), 1.0
+
+    monkeypatch.setattr(Quadratic, "single", property(unscaled))
+    with np.errstate(all="ignore"):
+        broken = errors(problem)
+    monkeypatch.undo()
+    assert not np.allclose(broken, errors(problem), rtol=0.02)
+
+
+def test_scales_are_those_that_can_be_stored() -> None:
+    problem = problem_of(0.05, 1.0)
+    for variants in round_jobs(problem, [Job(problem.target, None, -7, 7)], lambda scale: storable(scale, tied=False)):
+        assert all(isinstance(variant, Variant) for variant in variants)
+        for variant in variants:
+            assert variant.scale is not None and np.array_equal(variant.scale, variant.scale.astype(np.float32))
