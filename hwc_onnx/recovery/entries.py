@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from hwc_onnx.recovery.byte_cache import ByteCache
 from hwc_onnx.recovery.channels import WeightView
 from hwc_onnx.recovery.layer import LayerRecovery, Recovery, RepairedRows, Setting
 from hwc_onnx.recovery.on_demand import OnDemand
+from hwc_onnx.recovery.side_by_side import build, parts_of
 from hwc_onnx.recovery.store import EntryStore
 
 ENTRY_VERSION = "7"
@@ -73,36 +72,21 @@ class Entries:
         `on_done` hears how many of the layers are finished.
         """
 
-        def make(part: tuple[str, Sequence[Setting]]) -> int:
-            key, settings = part
-            rows = self._workers[key].build_many(settings)
-            for setting, made in zip(settings, rows, strict=True):
-                self._store.put(self._name(key, setting), made)
-            return len(settings)
-
         for key in wanted:
             self._digest(key)
             self._workers[key]
         missing = {key: self._missing(key, settings) for key, settings in wanted.items()}
-        work = {key: self._work(key) * len(settings) for key, settings in missing.items()}
-        most = max(sum(work.values()) // (2 * workers), 1)
-        longest_first = sorted(missing, key=lambda key: -work[key])
-        parts = [(key, part) for key in longest_first for part in _parts(missing[key], -(-work[key] // most))]
+        parts = parts_of(missing, self._workers, workers)
         left = Counter(key for key, _ in parts)
-        # threads of a BLAS that wait for one another under several of ours take many times longer
-        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, workers)) as pool:
-            made = 0
-            for (key, _), count in zip(parts, pool.map(make, parts), strict=True):
-                made += count
-                left[key] -= 1
-                if on_done is not None and not left[key]:
-                    on_done(sum(not count for count in left.values()), len(wanted))
-            return made
-
-    def _work(self, key: str) -> int:
-        """Multiplications of one product of a layer's rows with its matrix."""
-        rows = self._workers[key].rows
-        return int(rows.size) * int(rows.shape[2])
+        made = 0
+        for (key, settings), rows in zip(parts, build(parts, self._workers, self._digest, workers), strict=True):
+            for setting, one in zip(settings, rows, strict=True):
+                self._store.put(self._name(key, setting), one)
+            made += len(settings)
+            left[key] -= 1
+            if on_done is not None and not left[key]:
+                on_done(sum(not count for count in left.values()), len(wanted))
+        return made
 
     def _missing(self, key: str, settings: Sequence[Setting]) -> list[Setting]:
         """Settings without rows, each once."""
@@ -148,18 +132,3 @@ class Entries:
             taken=view.taken,
             power_of_two=self._power_of_two,
         )
-
-
-def _parts(settings: Sequence[Setting], count: int) -> list[list[Setting]]:
-    """The settings of a layer in about `count` equal parts, those that share columns and a mask side by side.
-
-    A layer that takes longer than all others together would keep one thread busy and the others waiting.
-    """
-
-    def shared(setting: Setting) -> tuple[bytes, str, float]:
-        columns = b"" if setting.columns is None else setting.columns.tobytes()
-        return columns, "" if setting.mask is None else setting.mask.name, setting.ratio
-
-    ordered = sorted(settings, key=shared)
-    size = max(-(-len(ordered) // max(count, 1)), 1)
-    return [ordered[first : first + size] for first in range(0, max(len(ordered), 1), size)]
