@@ -50,6 +50,8 @@ def run(folder: Path, model: str, seed: int, args: argparse.Namespace) -> None:
         for guard, path in wanted.items():
             objective = running.objective()
             found = run_search(objective, sampler=args.sampler, trials=args.trials, seed=seed, patience=0, guard=guard)
+            if found.stopped_by == "interrupted":
+                raise KeyboardInterrupt
             best = found.history.searched().best
             assert best is not None
             drop = measure_paired(running.candidate(objective, best).proto, holdout).evaluation.drop_points

@@ -26,6 +26,8 @@ Array = NDArray[np.float64]
 
 SPLITS = 6
 """Ways to divide the samples into halves."""
+FEWEST = 64
+"""Samples that are worth dividing."""
 TRUSTING = 10.0
 """Complete trials that the belief in a first measurement weighs (assumed)."""
 NEARBY = 6.0
@@ -38,17 +40,19 @@ def contrasts(differences: Array, points_per_unit: float) -> tuple[float, ...]:
     """Half the difference in drop between two halves of the samples, for `SPLITS` ways to divide them, in points.
 
     Args:
-        differences: paired differences of the samples in the order of the split, [n]; which is random.
+        differences: paired differences of the samples in the order of the split, [n].
         points_per_unit: scale from the metric's unit to points.
 
-    Way k puts samples into one half or the other in turns of 2^k. Fewer than 2^SPLITS samples give nothing.
+    Halves are drawn at random, the same for every plan: samples come in an order in which classes take turns. Fewer than
+    `FEWEST` samples give nothing.
     """
-    whole = len(differences) // 2**SPLITS * 2**SPLITS
-    if not whole:
+    if len(differences) < FEWEST:
         return ()
-    position = np.arange(whole)
-    signs = np.array([1.0 - 2.0 * ((position >> k) & 1) for k in range(SPLITS)])
-    found = signs @ differences[:whole] / whole * points_per_unit
+    even = len(differences) // 2 * 2
+    rng = np.random.default_rng(even)
+    halves = np.repeat([1.0, -1.0], even // 2)
+    signs = np.stack([rng.permutation(halves) for _ in range(SPLITS)])
+    found = signs @ differences[:even] / even * points_per_unit
     return tuple(float(value) for value in found)
 
 
@@ -58,7 +62,7 @@ class Guard:
     def __init__(self, outcomes: Sequence[Outcome], limit_points: float) -> None:
         self.drop_map = fit_drop_map(outcomes, limit_points)
         self.reliability = self._reliability(
-            [o for o in outcomes if o.contrasts and o.drop_points < NEARBY * limit_points + 1.0]
+            [o for o in outcomes if o.contrasts and np.isfinite(o.damage) and o.drop_points < NEARBY * limit_points + 1.0]
         )
 
     def accepted_drop(self, outcome: Outcome) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hwc_onnx.search.guard import SPLITS, Guard, contrasts
+from hwc_onnx.accuracy.splits import stratified_order
+from hwc_onnx.search.guard import FEWEST, SPLITS, Guard, contrasts
 from hwc_onnx.search.problem import Outcome
 from hwc_onnx.search.study import run_search
 from tests.search.synthetic import SyntheticProblem
@@ -35,14 +36,27 @@ def trials(merit: float, seed: int, count: int = 120) -> list[Outcome]:
 
 
 def test_contrasts_are_half_the_difference_between_halves() -> None:
-    differences = np.random.default_rng(0).normal(size=SAMPLES + 5)
+    """A drop on one half only is half seen in the sum and half in each contrast, whichever way its sign is."""
+    differences = np.random.default_rng(0).normal(size=SAMPLES)
     found = contrasts(differences, 100.0)
-    assert len(found) == SPLITS
-    for k, value in enumerate(found):
-        first = [d for i, d in enumerate(differences[:SAMPLES]) if (i // 2**k) % 2 == 0]
-        second = [d for i, d in enumerate(differences[:SAMPLES]) if (i // 2**k) % 2 == 1]
-        assert value == pytest.approx(50.0 * (np.mean(first) - np.mean(second)))
-    assert contrasts(differences[: 2**SPLITS - 1], 100.0) == ()
+    assert len(found) == SPLITS == len(set(found))
+    assert np.allclose(contrasts(np.ones(SAMPLES), 100.0), 0.0)
+    for sample in (0, 7, SAMPLES - 1):
+        alone = np.zeros(SAMPLES)
+        alone[sample] = 1.0
+        assert np.allclose(np.abs(contrasts(alone, 100.0)), 100.0 / SAMPLES)
+    assert contrasts(differences[: FEWEST - 1], 100.0) == ()
+
+
+def test_classes_that_take_turns_do_not_look_like_luck() -> None:
+    """The order of a stratified split: a plan that loses on some classes only loses as much on each half."""
+    labels = np.random.default_rng(0).integers(0, 8, SAMPLES)
+    order = stratified_order(labels, SAMPLES, np.random.default_rng(1))
+    lost = np.isin(labels[order], (1, 4)) * (np.random.default_rng(2).random(SAMPLES) < 0.3)
+    chance = 100.0 * float(lost.std()) / np.sqrt(SAMPLES)
+    assert np.sqrt(np.mean(np.square(contrasts(lost.astype(float), 100.0)))) < 2.0 * chance
+    turns = [1.0 - 2.0 * ((np.arange(SAMPLES) >> k) & 1) for k in range(SPLITS)]  # a broken twin: halves in turns
+    assert max(abs(100.0 * float((turn * lost).mean())) for turn in turns) > 2.0 * chance
 
 
 def scatter_alone(outcomes: list[Outcome]) -> float:
