@@ -26,7 +26,7 @@ from hwc_onnx.pruning.table import algorithm
 from hwc_onnx.quantization.quantizer import QuantizedWeight, QuantParams
 from hwc_onnx.quantization.ranges import Method, activation_params
 from hwc_onnx.recovery.byte_cache import ByteCache
-from hwc_onnx.recovery.channels import ChannelMaps, Folds, WeightView, choose_channels, removal_order
+from hwc_onnx.recovery.channels import ChannelMaps, Folds, Orders, WeightView, choose_channels
 from hwc_onnx.recovery.entries import ROWS_BYTES, Entries, Parameters
 from hwc_onnx.recovery.layer import Recovery, Setting
 from hwc_onnx.recovery.layer_weight import quantized, select_outputs, taken_by
@@ -105,7 +105,6 @@ class LayerDatabase:
         self.maps = ChannelMaps(graph)
         self.taken = taken or {}
         self._keep: dict[tuple[str, str, float], Index] = {}
-        self._orders: dict[tuple[str, str], Index | None] = {}
         self._params: dict[tuple[str, int], QuantParams] = {}
         self._group = {tensor: g for g in graph.activation_groups for tensor in g.tensors}
         self._roots = {group.root: group for group in graph.channel_groups}
@@ -129,6 +128,7 @@ class LayerDatabase:
             )
             for key in keys
         }
+        self._orders = Orders(self.views, self.maps)
         self.folds = Folds(self._roots, self.views, self.maps)
         self.entries = Entries(self.views, self.parameters, cache_dir, recovery, portable, power_of_two)
 
@@ -193,10 +193,9 @@ class LayerDatabase:
             if group.locked_because is not None or not isinstance(chosen, CoarseAlgorithm):
                 self._keep[memo] = np.arange(group.channels, dtype=np.int64)
             else:
-                if (root, name) not in self._orders:
-                    self._orders[root, name] = removal_order(group, self.views, self.maps, chosen)
-                order = self._orders[root, name]
-                self._keep[memo] = choose_channels(group, self.views, self.maps, chosen, ratio, self.lanes, order)
+                self._keep[memo] = choose_channels(
+                    group, self.views, self.maps, chosen, ratio, self.lanes, self._orders
+                )
         return self._keep[memo]
 
     def input_keep(self, key: str, keep: Mapping[str, Index]) -> Index | None:

@@ -58,12 +58,12 @@ def test_pareto_front_is_that_of_all_accepted_trials_by_brute_force(tmp_path: Pa
 
 
 def test_each_row_of_the_front_is_a_plan_that_apply_turns_into_a_file_of_that_energy(tmp_path: Path) -> None:
-    compress(MODEL, tmp_path, trials=12, max_drop=2.0)
+    compress(MODEL, tmp_path, trials=14, max_drop=60.0)
     (folder,) = tmp_path.glob("*.hwc")
     rows = [row.split(",") for row in (folder / "pareto.csv").read_text().splitlines()[1:]]
     assert len(rows) > 1 and len(list((folder / "pareto").iterdir())) == len(rows)
     for energy, _, _, _, name in rows:
-        applied = hwc_onnx.apply(MODEL, plan=folder / name, data=SAMPLES)
+        applied = hwc_onnx.apply_plan(MODEL, plan=folder / name, data=SAMPLES)
         assert applied.cost.total / applied.baseline.total == pytest.approx(float(energy), rel=1e-9)
 
 

@@ -1,11 +1,11 @@
-"""The front of a search: its plans that no other beats in energy and drop, each as a plan that `apply` turns into a file."""
+"""The fronts of a search, of accepted plans and of all, each point as a plan that `apply` turns into a file."""
 
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Sequence
 
+from hwc_onnx.errors import UsageError
 from hwc_onnx.job.running import Running
 from hwc_onnx.search.history import History, Record
 from hwc_onnx.search.objective import Objective
@@ -31,8 +31,10 @@ def write_front(run: Running, objective: Objective, history: History) -> tuple[t
     measured on every search sample: what another limit would allow.
     """
     folder = run.folder.path / "pareto"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be made ({error.strerror}); move what stands there, or choose --run-dir") from error
     complete = [record for record in history.measured() if record.outcome.complete]
     accepted_ones = front_of([record for record in complete if record.outcome.accepted(history.limit_points)])
     rows = [HEAD]
@@ -43,5 +45,7 @@ def write_front(run: Running, objective: Objective, history: History) -> tuple[t
         run.folder.write(name, run.plan(objective, record).to_json())
         accepted = "true" if outcome.accepted(history.limit_points) else "false"
         rows.append((repr(outcome.energy), repr(outcome.drop_points), accepted, record.origin, name))
+    for stale in {path.name for path in folder.glob("*.json")} - {row[-1].rpartition("/")[2] for row in rows}:
+        (folder / stale).unlink(missing_ok=True)
     run.folder.write("pareto.csv", "\n".join(",".join(row) for row in rows) + "\n")
     return tuple((one.outcome.energy, one.outcome.drop_points) for one in accepted_ones)

@@ -34,6 +34,8 @@ def record(
     for text in missed:
         run.tell(Note(text, warning=True))
     goal_met = verdict.look.passed and verdict.kind != "original" and not missed
+    # result.json comes last: it says that the run is finished
+    front = write_front(run, objective, found.history)
     payload = {
         "schema": 1,
         **_files(run, verdict, written),
@@ -68,7 +70,6 @@ def record(
         "versions": versions(),
     }
     run.folder.write("result.json", json.dumps(payload, indent=1) + "\n")
-    front = write_front(run, objective, found.history)
     proto = run.opened.loaded.proto if verdict.candidate is None else load_model(written.path).proto
     return Result(
         proto=proto,

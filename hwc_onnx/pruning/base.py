@@ -75,8 +75,8 @@ class CoarseAlgorithm:
     """Channels that leave.
 
     `score` maps [channels, m] to [channels]; the matrix holds the producers' rows, or the consumers' columns when
-    `reads` is "consumers". `order`, where given, replaces scores: it sees all consumers and returns all channels in the
-    order in which they leave. `represent`, where given, replaces both: from what belongs to each channel [channels, m], how many stay and a
+    `reads` is "consumers". `order`, where given, replaces scores: from all consumers, the number of channels and how many of
+    them are to leave, it returns these in the order in which they leave. `represent`, where given, replaces both: from what belongs to each channel [channels, m], how many stay and a
     generator it chooses the channels that stand for all, sorted, and readers add what they read of a removed channel to what
     they read of the nearest that stays. `rescale` divides what consumers read by the share of channels kept. `refits` asks for the consumers'
     least-squares refit even where no other repair is wanted.
@@ -85,7 +85,7 @@ class CoarseAlgorithm:
     name: str
     score: Callable[[F64, np.random.Generator], F64]
     reads: Literal["producers", "consumers"] = "producers"
-    order: Callable[[Sequence[Consumer], int], NDArray[np.int64]] | None = None
+    order: Callable[[Sequence[Consumer], int, int], NDArray[np.int64]] | None = None
     represent: Callable[[F64, int, np.random.Generator], NDArray[np.int64]] | None = None
     rescale: bool = False
     refits: bool = False

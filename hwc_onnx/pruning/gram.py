@@ -23,12 +23,12 @@ SHRUNK = 0.75
 """Share of a reader's columns that is left when its arrays are made smaller."""
 
 
-def order(consumers: Sequence[Consumer], channels: int) -> NDArray[np.int64]:
-    """All `channels` in the order in which they leave."""
+def order(consumers: Sequence[Consumer], channels: int, count: int) -> NDArray[np.int64]:
+    """The first `count` of `channels` to leave, in that order."""
     states = [_State(consumer, channels) for consumer in consumers]
     left: list[int] = []
     cost = np.zeros(channels)
-    for _ in range(channels):
+    for _ in range(count):
         cost[:] = 0.0
         for state in states:
             state.add_costs(cost)

@@ -103,6 +103,26 @@ class ChannelMaps:
         return [root for root, _ in self._axes.get((layer.weight or "", axis), [])]
 
 
+class Orders:
+    """Orders in which channels leave, by group and algorithm: as far as they were asked for."""
+
+    def __init__(self, views: Mapping[str, WeightView], maps: ChannelMaps) -> None:
+        self._views, self._maps = views, maps
+        self._found: dict[tuple[str, str], Index] = {}
+
+    def first(self, group: ChannelGroup, chosen: CoarseAlgorithm, count: int) -> Index | None:
+        """The first `count` channels to leave; None where the algorithm scores them or nobody reads them."""
+        if chosen.order is None:
+            return None
+        key = (group.root, chosen.name)
+        if key not in self._found or len(self._found[key]) < count:
+            consumers = _consumers(group, self._views, self._maps)
+            if not consumers:
+                return None
+            self._found[key] = chosen.order(consumers, group.channels, count)
+        return self._found[key][:count]
+
+
 def choose_channels(
     group: ChannelGroup,
     views: Mapping[str, WeightView],
@@ -110,12 +130,9 @@ def choose_channels(
     chosen: CoarseAlgorithm,
     ratio: float,
     lanes: int,
-    order: Index | None = None,
+    orders: Orders | None = None,
 ) -> Index:
-    """The sorted group channels that stay: kept_of(group, ratio, lanes) of them, of each part its share.
-
-    `order` is the group's `removal_order` where it has one.
-    """
+    """The sorted group channels that stay: kept_of(group, ratio, lanes) of them, of each part its share."""
     kept = kept_of(group, ratio, lanes)
     if kept >= group.channels:
         return np.arange(group.channels, dtype=np.int64)
@@ -123,8 +140,13 @@ def choose_channels(
     rng = np.random.default_rng(int.from_bytes(seed[:8], "little"))
     if chosen.represent is not None:
         return representatives(group, features_of(group, views, maps), chosen.represent, kept, rng)
+    # of parts each keeps its share, so any channel may be asked when it would leave
+    leaving = group.channels if group.parts else group.channels - kept
+    order = (orders or Orders(views, maps)).first(group, chosen, leaving)
     if order is not None:
-        return _best_of_parts(group, np.argsort(order).astype(np.float64), kept)
+        rank = np.full(group.channels, float(group.channels))
+        rank[order] = np.arange(len(order))
+        return _best_of_parts(group, rank, kept)
     scores = np.zeros(group.channels)
     sides = ("consumers", "producers") if chosen.reads == "consumers" else ("producers", "consumers")
     for side in sides:
@@ -137,14 +159,6 @@ def choose_channels(
         if scores.any():
             break
     return _best_of_parts(group, scores, kept)
-
-
-def removal_order(
-    group: ChannelGroup, views: Mapping[str, WeightView], maps: ChannelMaps, chosen: CoarseAlgorithm
-) -> Index | None:
-    """Channels in the order in which they leave at any ratio, None where the algorithm scores them or nobody reads them."""
-    consumers = _consumers(group, views, maps) if chosen.order is not None else []
-    return chosen.order(consumers, group.channels) if chosen.order is not None and consumers else None
 
 
 def features_of(group: ChannelGroup, views: Mapping[str, WeightView], maps: ChannelMaps) -> F64:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.recovery.obs import BLOCK, blocks
+from hwc_onnx.recovery.obs import products as products_of
 from hwc_onnx.recovery.scales import best_scale
 from hwc_onnx.recovery.statistics import F64
 
@@ -45,7 +46,7 @@ class Descent:
         self._copies = codes.shape[1] // target.shape[1]
         self._target = target
         self._pull = target @ matrix if pull is None else pull
-        self._products = self.codes @ matrix if products is None else products
+        self._products = products_of(self.codes, matrix, target.shape[1]) if products is None else products
         self._diagonal = np.einsum("gdd->gd", matrix)
 
     def refit(self, scale: F64) -> F64:
@@ -72,16 +73,26 @@ class Descent:
         """Add what `changes` of the codes [groups, columns, rows] do to the products, `span` [groups, columns, d] being the
         matrix there. Few codes move, so the changes are mostly zeros.
         """
+        groups, columns, _ = changes.shape
+        rows = self._target.shape[1]
+        versions = changes.reshape(groups, columns, self._copies, rows)
+        moved = np.count_nonzero(versions, axis=(0, 1, 3))
+        dense = (moved > 0) & (groups > 1) | (moved * DENSE > groups * columns * rows)
+        for version in np.flatnonzero(dense):
+            at = slice(version * rows, (version + 1) * rows)
+            self._products[:, at] += changes[:, :, at].transpose(0, 2, 1) @ span
+        if moved[~dense].any():
+            self._follow_few((versions[0] * ~dense[:, None]).reshape(columns, -1), span[0])
+
+    def _follow_few(self, changes: F64, span: F64) -> None:
+        """The same for changes [columns, rows] that are mostly zeros, one row not touching another."""
         from scipy.sparse import csc_array
 
-        if len(changes) > 1 or np.count_nonzero(changes) * DENSE > changes.size:
-            self._products += changes.transpose(0, 2, 1) @ span
-            return
-        column, row = np.nonzero(changes[0])
+        column, row = np.nonzero(changes)
         rows, place = np.unique(row, return_inverse=True)
-        edges = np.searchsorted(column, np.arange(len(span[0]) + 1))
-        sparse = csc_array((changes[0, column, row], place, edges), shape=(len(rows), len(span[0])))
-        self._products[0, rows] += sparse @ span[0]
+        edges = np.searchsorted(column, np.arange(len(span) + 1))
+        sparse = csc_array((changes[column, row], place, edges), shape=(len(rows), len(span)))
+        self._products[0, rows] += sparse @ span
 
     def _block(self, scale: F64, first: int, last: int) -> F64:
         """Move the codes of some columns; by how much [groups, columns, rows]."""
@@ -137,8 +148,8 @@ def descend_codes(
 
 
 def _columns(array: NDArray[T], first: int, last: int) -> NDArray[T]:
-    """Some columns of `array` [groups, rows, d], each one run of memory: [groups, columns, rows]."""
-    return np.ascontiguousarray(array[:, :, first:last].transpose(0, 2, 1))
+    """A copy of some columns of `array` [groups, rows, d], each one run of memory: [groups, columns, rows]."""
+    return np.array(array[:, :, first:last].transpose(0, 2, 1), order="C")
 
 
 def descend_values(values: F64, target: F64, matrix: F64, keep: NDArray[np.bool_], sweeps: int = 3) -> F64:

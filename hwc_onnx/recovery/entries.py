@@ -15,10 +15,10 @@ from hwc_onnx.recovery.byte_cache import ByteCache
 from hwc_onnx.recovery.channels import WeightView
 from hwc_onnx.recovery.layer import LayerRecovery, Recovery, RepairedRows, Setting
 from hwc_onnx.recovery.on_demand import OnDemand
-from hwc_onnx.recovery.side_by_side import build, parts_of
+from hwc_onnx.recovery.side_by_side import build, one_blas_thread, parts_of
 from hwc_onnx.recovery.store import EntryStore
 
-ENTRY_VERSION = "7"
+ENTRY_VERSION = "8"
 """Part of every key: raised when the same setting would give other numbers."""
 
 SHARED_BYTES = 1 << 30
@@ -60,7 +60,8 @@ class Entries:
         name = self._name(key, setting)
         found = self._store.get(name)
         if found is None:
-            found = self._workers[key].build(setting)
+            with one_blas_thread():
+                found = self._workers[key].build(setting)
             self._store.put(name, found)
         return found
 
@@ -79,7 +80,8 @@ class Entries:
         parts = parts_of(missing, self._workers, workers)
         left = Counter(key for key, _ in parts)
         made = 0
-        for (key, settings), rows in zip(parts, build(parts, self._workers, self._digest, workers), strict=True):
+        for place, rows in build(parts, self._workers, self._digest, workers):
+            key, settings = parts[place]
             for setting, one in zip(settings, rows, strict=True):
                 self._store.put(self._name(key, setting), one)
             made += len(settings)

@@ -1,8 +1,8 @@
 """Squared output errors of many rows by one second moment, as fast as they are needed: once for every variant.
 
-An error is (w - q) M (w - q)^T, a sum that does not cancel, so for wide layers single precision gives about six right
-digits. Moments of fewer samples than inputs have M = L L^T with a factor as narrow as the samples are few, and the error
-is the squared length of (w - q) L.
+An error is (w - q) M (w - q)^T. Where M holds moments of inputs that do not all say the same, it hardly cancels, so single
+precision gives about six right digits. Moments of fewer samples than inputs have M = L L^T with a factor as narrow as the
+samples are few, and the error is the squared length of (w - q) L.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ NOTHING = 1e-10
 
 
 class Judge:
-    """Errors by `moment` [groups, d, d], which was summed over `samples` rows."""
+    """Errors by `moment` [groups, d, d], in double precision; where the `samples` it was summed over are given, wide ones in
+    single precision, by a factor if it takes at most `factor_bytes`.
+    """
 
-    def __init__(self, moment: F64, samples: int) -> None:
+    def __init__(self, moment: F64, samples: int | None = None, factor_bytes: int = 1 << 62) -> None:
         width = moment.shape[-1]
         self._size = 1.0
         self._moment: F64 | F32 = moment
         self._factor: F32 | None = None
-        if width < WIDE:
+        if samples is None or width < WIDE:
             return
         # in units of the mean diagonal, so that no input leaves the range of single precision
         self._size = max(float(np.einsum("gdd->", moment)) / (len(moment) * width), 1e-300)
-        if samples < FEW * width:
+        if samples < FEW * width and 4 * len(moment) * width * samples <= factor_bytes:
             self._factor = _factor(moment / self._size)
         self._moment = (moment / self._size).astype(np.float32) if self._factor is None else np.zeros(0, np.float32)
 

@@ -297,7 +297,8 @@ class LayerRecovery:
 
     def _error(self, variant: Variant, setting: Setting, moments: Moments) -> F64:
         centred = self.takes_bias and self.recovery == "full"
-        return output_error(self.rows, variant.values(), moments, centred, setting.columns, setting.noise)
+        exact = self.prior is not None
+        return output_error(self.rows, variant.values(), moments, centred, setting.columns, setting.noise, exact)
 
     def _finish(self, judged: Judged, setting: Setting) -> RepairedRows:
         variant = judged.variant

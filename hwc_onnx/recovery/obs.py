@@ -31,8 +31,25 @@ def blocks(width: int, size: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _run(weight: F64, factor: F64, spans: list[tuple[int, int]], start: Callable[[int, int, F64], Replace]) -> F64:
-    """The common sweep: `start(first, last, columns)` sees a block and returns what replaces each of its columns."""
+def products(stacked: F64, matrix: F64, rows: int) -> F64:
+    """stacked [groups, n * rows, k] times matrix [groups, k, d], `rows` at a time.
+
+    The last digits of a product may depend on its shape; so those of a version do not depend on what it is stacked with.
+    """
+    return np.concatenate([stacked[:, i : i + rows] @ matrix for i in range(0, stacked.shape[1], rows)], axis=1)
+
+
+def _run(
+    weight: F64,
+    factor: F64,
+    spans: list[tuple[int, int]],
+    start: Callable[[int, int, F64], Replace],
+    rows: int | None = None,
+) -> F64:
+    """The common sweep: `start(first, last, columns)` sees a block and returns what replaces each of its columns.
+
+    The weight may be several versions of `rows` each.
+    """
     work = weight.copy()
     result = np.empty_like(work)
     diagonal = np.einsum("gdd->gd", factor)
@@ -49,16 +66,25 @@ def _run(weight: F64, factor: F64, spans: list[tuple[int, int]], start: Callable
             if first + j + 1 < last:
                 local[:, j + 1 :] -= factor[:, first + j, first + j + 1 : last, None] * errors[:, j, None, :]
         if last < work.shape[2]:
-            work[:, :, last:] -= errors.transpose(0, 2, 1) @ factor[:, first:last, last:]
+            work[:, :, last:] -= products(
+                errors.transpose(0, 2, 1), factor[:, first:last, last:], rows or weight.shape[1]
+            )
     return result
 
 
 def obs_round(
-    weight: F64, factor: F64, keep: NDArray[np.bool_] | None, scale: F64, low: int | F64, high: int | F64
+    weight: F64,
+    factor: F64,
+    keep: NDArray[np.bool_] | None,
+    scale: F64,
+    low: int | F64,
+    high: int | F64,
+    rows: int | None = None,
 ) -> F64:
-    """Integer codes (as float64) of `weight` [groups, rows, d] for per-row `scale` [groups, rows].
+    """Integer codes (as real numbers) of `weight` [groups, rows, d] for per-row `scale` [groups, rows].
 
-    Columns where `keep` is False become zero; the rest are rounded to scale * {low..high} (bounds may differ by row).
+    Columns where `keep` is False become zero; the rest are rounded to scale * {low..high} (bounds may differ by row). The
+    weight may be several versions of `rows` each.
     """
     codes = np.empty_like(weight)
 
@@ -72,7 +98,7 @@ def obs_round(
 
         return replace
 
-    _run(weight, factor, blocks(weight.shape[2], BLOCK), start)
+    _run(weight, factor, blocks(weight.shape[2], BLOCK), start, rows)
     return codes
 
 

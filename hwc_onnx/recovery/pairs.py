@@ -133,7 +133,7 @@ class _Few:
             step = self.step[going]
             cost = self.own[going] - 2 * self.sign * step * self.gradient[going]
             cost = np.where(self.open[going] & (self.room[going] > 0), cost, np.inf)
-            # the best pair is looked for in float32, what it gains is computed in float64
+            # what the best pair gains is computed anew: this search is in single precision, the rest may be in double
             single = cost.astype(np.float32)
             change = cross[going] + single[:, : self.pool, None]
             change += single[:, None, self.pool :]

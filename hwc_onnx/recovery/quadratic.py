@@ -23,6 +23,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from hwc_onnx.recovery.judging import Judge
 from hwc_onnx.recovery.statistics import F64, Moments
 
 RIDGE = 0.01
@@ -47,10 +48,10 @@ class Quadratic:
     @cached_property
     def scaled(self) -> tuple[Quadratic, float]:
         """The problem divided by powers of two to numbers near one, and what its target must be multiplied with."""
-        largest = max(float(np.abs(self.target).max(initial=0.0)), 1e-300)
-        unit = 2.0 ** np.ceil(np.log2(largest))
-        size = max(float(np.einsum("gdd->", self.matrix)) / (len(self.matrix) * self.matrix.shape[1]), 1e-300)
-        root = 2.0 ** np.round(np.log2(size) / 2)
+        largest = float(np.abs(self.target).max(initial=0.0))
+        size = float(np.einsum("gdd->", self.matrix)) / (len(self.matrix) * self.matrix.shape[1])
+        unit = 2.0 ** np.ceil(np.log2(largest)) if largest > 0.0 else 1.0
+        root = 2.0 ** np.round(np.log2(size) / 2) if size > 0.0 else 1.0
         return Quadratic(self.target / unit, self.matrix / root**2, self.factor * root), float(unit)
 
     @cached_property
@@ -144,19 +145,27 @@ def quadratic_of(
 
 
 def output_error(
-    weight: F64, values: F64, moments: Moments, centred: bool, keep: NDArray[np.int64] | None = None, noise: float = 0.0
+    weight: F64,
+    values: F64,
+    moments: Moments,
+    centred: bool,
+    keep: NDArray[np.int64] | None = None,
+    noise: float = 0.0,
+    exact: bool = False,
 ) -> F64:
     """Mean squared output error of rows `values` [groups, rows, kept] against `weight` [groups, rows, d].
 
     `noise` is the variance of the rounding error on each kept input. No ridge: this is the figure to judge by, on
-    moments that were not used for fitting. About six digits are right (judging.py). Returns [groups, rows].
+    moments that were not used for fitting. About six digits are right (judging.py), all where the figure must be `exact`:
+    where a row's difference is one of outputs that nearly cancel. Returns [groups, rows].
     """
     if keep is None:
         full = values
     else:
         full = np.zeros_like(weight)
         full[:, :, keep] = values
-    error = moments.judge(centred).error(weight - full)
+    judge = Judge(moments.second_moment(centred)) if exact else moments.judge(centred)
+    error = judge.error(weight - full)
     return error if noise == 0.0 else error + noise * (values**2).sum(axis=2)
 
 

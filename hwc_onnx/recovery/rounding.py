@@ -55,7 +55,7 @@ class Job:
 def round_jobs(
     problem: Quadratic, jobs: Sequence[Job], settle: Callable[[F64], F64], power_of_two: bool = False
 ) -> list[list[Variant]]:
-    """Two to four variants of every job; `settle` makes scales [groups, rows] storable, the first are searched among powers of two.
+    """Two or three variants of every job; `settle` makes scales [groups, rows] storable, the first are searched among powers of two.
 
     Codes of wide layers are looked for in single precision: it decides which neighbour a code takes, nothing else.
     """
@@ -94,7 +94,7 @@ def _round(
         keep = np.concatenate([dense if job.keep is None else job.keep for job in jobs], axis=1)
     first = search_scale(values, diagonal, low, high, power_of_two=power_of_two)
     scale = each(first.astype(values.dtype))
-    codes = obs_round(values, problem.factor, keep, scale, low, high)
+    codes = obs_round(values, problem.factor, keep, scale, low, high, rows)
     descent = Descent(codes, problem.target, problem.matrix, low, high, keep, problem.pull)
     scale = each(descent.refit(scale))
     stages = [(codes, scale)]

@@ -6,12 +6,17 @@ half times the work of one. Processes take a second or two to start and get copi
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from hwc_onnx.recovery.byte_cache import ByteCache
 from hwc_onnx.recovery.layer import LayerRecovery, RepairedRows, Setting
@@ -29,19 +34,21 @@ REMEMBERED_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Side:
-    """What makes one layer's rows, ready to be sent: `LayerRecovery` without what it remembers."""
+    """What makes one layer's rows, ready to be sent: `LayerRecovery` without what it remembers, and whose process sends it."""
 
     digest: str
     arguments: tuple[object, ...]
     options: Mapping[str, object]
+    sender: int
 
     @classmethod
     def of(cls, digest: str, worker: LayerRecovery) -> Side:
         """The layer of `worker`; `digest` tells layers apart."""
+        assert worker.prior is None
         both = worker.statistics
         bare = LayerStatistics(_bare(both.fit), both.heldout if both.heldout is both.fit else _bare(both.heldout))
         arguments = (worker.layout, worker.rows, worker.bias, bare, worker.takes_bias, worker.recovery, worker.portable)
-        return cls(digest, arguments, {"taken": worker.taken, "power_of_two": worker.power_of_two})
+        return cls(digest, arguments, {"taken": worker.taken, "power_of_two": worker.power_of_two}, os.getpid())
 
     def layer(self) -> LayerRecovery:
         """The layer in this process; the last one is remembered, with its problems and masks."""
@@ -53,6 +60,15 @@ class Side:
 
 
 _LAST: dict[str, LayerRecovery] = {}
+_BLAS: list[ThreadpoolController] = []
+_WATCHED: set[int] = set()
+
+
+def one_blas_thread() -> AbstractContextManager[object]:
+    """Products with one thread, whatever the environment says, so that their last digits are always the same."""
+    if not _BLAS:
+        _BLAS.append(ThreadpoolController())
+    return cast("AbstractContextManager[object]", _BLAS[0].limit(limits=1, user_api="blas"))
 
 
 def parts_of(missing: Mapping[str, Sequence[Setting]], layers: Mapping[str, LayerRecovery], workers: int) -> list[Part]:
@@ -84,35 +100,61 @@ def split(settings: Sequence[Setting], count: int) -> list[list[Setting]]:
 
 def build(
     parts: Sequence[Part], layers: Mapping[str, LayerRecovery], digest: Callable[[str], str], workers: int
-) -> Iterator[list[RepairedRows]]:
-    """The rows of each part, in order."""
+) -> Iterator[tuple[int, list[RepairedRows]]]:
+    """The place of each part and its rows, as they are finished."""
     weights = sum(layers[key].rows.size * len(settings) for key, settings in parts)
+    left = set(range(len(parts)))
     if workers > 1 and weights >= WORTH_PROCESSES:
-        yield from _in_processes(parts, layers, digest, workers)
-        return
+        try:
+            for place, rows in _in_processes(parts, layers, digest, workers):
+                left.discard(place)
+                yield place, rows
+        except BrokenExecutor:  # one was killed, perhaps for want of memory: the rest is made here
+            pass
     # threads of a BLAS that wait for one another under several of ours take many times longer
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, workers)) as pool:
-        yield from pool.map(lambda part: layers[part[0]].build_many(part[1]), parts)
+    with one_blas_thread(), ThreadPoolExecutor(max(1, workers)) as pool:
+        futures = {pool.submit(layers[parts[place][0]].build_many, parts[place][1]): place for place in sorted(left)}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
 
 
 def _in_processes(
     parts: Sequence[Part], layers: Mapping[str, LayerRecovery], digest: Callable[[str], str], workers: int
-) -> Iterator[list[RepairedRows]]:
+) -> Iterator[tuple[int, list[RepairedRows]]]:
     from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky import get_reusable_executor
 
-    tasks = (delayed(_made)(Side.of(digest(key), layers[key]), settings) for key, settings in parts if settings)
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        made = iter(Parallel(n_jobs=workers, return_as="generator", max_nbytes=None)(tasks))
-    for _, settings in parts:
-        yield next(made) if settings else []
+    def tasks() -> Iterator[object]:
+        side: Side | None = None
+        for place, (key, settings) in enumerate(parts):
+            # parts of a layer follow one another and share what is sent
+            if side is None or side.digest != digest(key):
+                side = Side.of(digest(key), layers[key])
+            yield delayed(_made)(place, side, settings)
+
+    try:
+        with parallel_config(backend="loky", inner_max_num_threads=1):
+            yield from Parallel(n_jobs=workers, return_as="generator_unordered", pre_dispatch="n_jobs+1")(tasks())
+    finally:
+        get_reusable_executor().shutdown(wait=False)  # idle processes would keep their memory
 
 
-def _made(side: Side, settings: Sequence[Setting]) -> list[RepairedRows]:
-    """In a process of its own."""
-    with threadpool_limits(1, user_api="blas"):
-        return side.layer().build_many(settings)
+def _made(place: int, side: Side, settings: Sequence[Setting]) -> tuple[int, list[RepairedRows]]:
+    """In a process of its own, which ends with the one that started it."""
+    if side.sender not in _WATCHED:
+        _WATCHED.add(side.sender)
+        threading.Thread(target=_end_with, args=(side.sender,), daemon=True).start()
+    with one_blas_thread():
+        return place, side.layer().build_many(settings)
+
+
+def _end_with(sender: int) -> None:
+    while os.getppid() == sender:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _bare(moments: Moments) -> Moments:
     """Without what was worked out from them, and not tied to a file that only this process sees."""
-    return replace(moments, gram=np.array(moments.gram), total=np.array(moments.total))
+    gram = np.array(moments.gram) if isinstance(moments.gram, np.memmap) else moments.gram
+    return replace(moments, gram=gram)

@@ -42,7 +42,7 @@ class Moments:
         """What tells errors by `second_moment(centred)`."""
         found = self._judges.get(centred)
         if found is None:
-            found = Judge(self.second_moment(centred), self.rows)
+            found = Judge(self.second_moment(centred), self.rows, KEPT_BYTES)
             if found.nbytes <= KEPT_BYTES:
                 self._judges[centred] = found
         return found

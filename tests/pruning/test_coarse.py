@@ -100,8 +100,9 @@ def test_gram_removes_the_channel_that_least_squares_replaces_best_each_time(see
     for _ in range(5):
         candidates = [c for c in range(6) if c not in gone]
         gone.append(min(candidates, key=lambda c: refitted_error(consumers, [*gone, c])))
-    order = gram.order(consumers, 6).tolist()
+    order = gram.order(consumers, 6, 6).tolist()
     assert order[:5] == gone and sorted(order) == list(range(6))
+    assert gram.order(consumers, 6, 3).tolist() == gone[:3]
 
 
 def test_gram_without_the_refit_between_removals_is_noticed() -> None:
@@ -110,7 +111,7 @@ def test_gram_without_the_refit_between_removals_is_noticed() -> None:
     for seed in range(5):
         consumers = readers(seed, 6)
         cost = np.array([refitted_error(consumers, [c]) for c in range(6)])
-        differs += least(cost, 3) != sorted(gram.order(consumers, 6).tolist()[3:])
+        differs += least(cost, 3) != sorted(gram.order(consumers, 6, 6).tolist()[3:])
     assert differs
 
 

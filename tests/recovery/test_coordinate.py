@@ -94,3 +94,16 @@ def test_descent_over_values_reaches_least_squares_on_the_kept_columns(
         there = keep[g, r]
         best = np.linalg.lstsq(one.x[g][:, there], one.x[g] @ one.weight[g, r], rcond=None)[0]
         np.testing.assert_allclose(values[g, r, there], best, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 9), (1, 1, 40), (1, 1, 9)])
+def test_one_row_descends_as_any_other(shape: tuple[int, int, int]) -> None:
+    """A sweep works on copies, also where one row makes a column and a row the same run of memory."""
+    groups, rows, width = shape
+    one = case(seed=5, groups=groups, rows=rows, width=width, samples=4 * width)
+    problem = quadratic(one)
+    scale = np.full((groups, rows), 0.3)
+    codes = np.clip(np.rint(one.weight / 0.3), LOW, HIGH)
+    before = problem.error(codes * 0.3)
+    twice = descend_codes(codes, scale, problem.target, problem.matrix, LOW, HIGH, sweeps=3)
+    assert (problem.error(twice * 0.3) <= before + 1e-12).all() and not np.array_equal(twice, codes)

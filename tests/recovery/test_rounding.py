@@ -64,3 +64,10 @@ def test_scales_are_those_that_can_be_stored() -> None:
         assert all(isinstance(variant, Variant) for variant in variants)
         for variant in variants:
             assert variant.scale is not None and np.array_equal(variant.scale, variant.scale.astype(np.float32))
+
+
+def test_rows_of_zeros_stay_zeros() -> None:
+    problem = problem_of(0.0, 1.0)
+    for variants in round_jobs(problem, [Job(problem.target, None, -7, 7)], lambda scale: storable(scale, tied=False)):
+        for variant in variants:
+            assert not variant.values().any() and np.isfinite(variant.scale).all()  # type: ignore[arg-type]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from hwc_onnx.pruning.base import FineAlgorithm
 from hwc_onnx.pruning.table import algorithm
 from hwc_onnx.recovery import side_by_side
-from hwc_onnx.recovery.layer import LayerRecovery, Setting
+from hwc_onnx.recovery.layer import LayerRecovery, RepairedRows, Setting
 from hwc_onnx.recovery.side_by_side import build, parts_of, split
 from tests.recovery.problems import case, layout_for
 
@@ -52,11 +54,51 @@ def test_processes_make_what_threads_make(monkeypatch: pytest.MonkeyPatch) -> No
         one = case(seed=seed, rows=6, width=9)
         layers[name] = LayerRecovery(layout_for(1, 6, 9), one.weight, np.zeros(6), one.statistics, True)
     parts = parts_of({"a": settings, "b": [], "c": settings[:1]}, layers, workers=2)
-    threads = list(build(parts, layers, str, 2))
+    threads = dict(build(parts, layers, str, 2))
     monkeypatch.setattr(side_by_side, "WORTH_PROCESSES", 0)
     monkeypatch.setattr(LayerRecovery, "build_many", None)  # the processes have their own
-    processes = list(build(parts, layers, str, 2))
-    assert [len(rows) for rows in threads] == [len(rows) for rows in processes] == [len(part) for _, part in parts]
-    for one, other in zip(itertools.chain(*threads), itertools.chain(*processes), strict=True):
-        assert one.error_heldout == other.error_heldout
-        assert np.array_equal(one.codes, other.codes) and np.array_equal(one.scale, other.scale)  # type: ignore[arg-type]
+    processes = dict(build(parts, layers, str, 2))
+    assert sorted(threads) == sorted(processes) == list(range(len(parts)))
+    for place, rows in threads.items():
+        assert len(rows) == len(parts[place][1])
+        for one, other in zip(rows, processes[place], strict=True):
+            same(one, other)
+
+
+def same(one: RepairedRows, other: RepairedRows) -> None:
+    assert (one.error_fit, one.error_heldout) == (other.error_fit, other.error_heldout)
+    for name in ("codes", "scale", "bias"):
+        assert np.array_equal(getattr(one, name), getattr(other, name))
+
+
+@pytest.mark.parametrize("width", [9, 160])
+def test_a_setting_does_not_depend_on_what_is_made_beside_it(width: int) -> None:
+    one = case(seed=3, rows=40, width=width, samples=500)
+    settings = [
+        Setting(bits, mask, ratio)
+        for bits in (8, 5, 4, 3, 2)
+        for mask, ratio in ((None, 0.0), (algorithm("obs"), 0.5), (algorithm("nm24"), 0.5))
+    ]
+
+    def layer() -> LayerRecovery:
+        return LayerRecovery(layout_for(1, 40, width), one.weight, np.zeros(40), one.statistics, True)
+
+    for setting, together in zip(settings, layer().build_many(settings), strict=True):
+        same(layer().build(setting), together)
+
+
+def test_a_killed_process_leaves_its_work_to_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = case(seed=0, rows=6, width=9)
+    layers = {"a": LayerRecovery(layout_for(1, 6, 9), one.weight, np.zeros(6), one.statistics, True)}
+    parts = [("a", [Setting(bits)]) for bits in (8, 4)]
+    expected = dict(build(parts, layers, str, 2))
+    monkeypatch.setattr(side_by_side, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(side_by_side, "_made", end_at_once)
+    found = dict(build(parts, layers, str, 2))
+    assert sorted(found) == [0, 1]
+    for place, rows in expected.items():
+        same(rows[0], found[place][0])
+
+
+def end_at_once(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from hwc_onnx.accuracy.splits import stratified_order
 from hwc_onnx.search.guard import FEWEST, SPLITS, Guard, contrasts
