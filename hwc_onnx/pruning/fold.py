@@ -19,7 +19,10 @@ from hwc_onnx.pruning.base import F64, CoarseAlgorithm
 from hwc_onnx.pruning.l2 import score
 
 STARTS = 8
-"""Random beginnings; the clusters of least error count."""
+"""Random beginnings, fewer of many channels; the clusters of least error count."""
+MANY = 512
+"""Channels over which the beginnings are shared out."""
+FEWEST = 3
 
 ROUNDS = 50
 
@@ -35,7 +38,7 @@ def represent(features: F64, kept: int, rng: np.random.Generator) -> NDArray[np.
     best: NDArray[np.int64] | None = None
     least = np.inf
     gram = features @ features.T
-    for _ in range(STARTS):
+    for _ in range(min(STARTS, max(FEWEST, MANY // len(features)))):
         member = _assigned(_to_channels(gram, np.array(_spread(gram, kept, rng))))
         for _ in range(ROUNDS):
             apart = _to_means(gram, member)

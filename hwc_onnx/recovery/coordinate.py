@@ -12,8 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hwc_onnx.recovery.obs import BLOCK, blocks
-from hwc_onnx.recovery.obs import products as products_of
+from hwc_onnx.recovery.obs import BLOCK, blocks, slices
 from hwc_onnx.recovery.scales import best_scale
 from hwc_onnx.recovery.statistics import F64
 
@@ -46,7 +45,10 @@ class Descent:
         self._copies = codes.shape[1] // target.shape[1]
         self._target = target
         self._pull = target @ matrix if pull is None else pull
-        self._products = products_of(self.codes, matrix, target.shape[1]) if products is None else products
+        if products is None:
+            versions = slices(codes.shape[1], target.shape[1])
+            products = np.concatenate([self.codes[:, at] @ matrix for at in versions], axis=1)
+        self._products = products
         self._diagonal = np.einsum("gdd->gd", matrix)
 
     def refit(self, scale: F64) -> F64:
@@ -73,25 +75,25 @@ class Descent:
         """Add what `changes` of the codes [groups, columns, rows] do to the products, `span` [groups, columns, d] being the
         matrix there. Few codes move, so the changes are mostly zeros.
         """
-        groups, columns, _ = changes.shape
         rows = self._target.shape[1]
-        versions = changes.reshape(groups, columns, self._copies, rows)
-        moved = np.count_nonzero(versions, axis=(0, 1, 3))
-        dense = (moved > 0) & (groups > 1) | (moved * DENSE > groups * columns * rows)
-        for version in np.flatnonzero(dense):
-            at = slice(version * rows, (version + 1) * rows)
+        group, column, row = np.nonzero(changes)
+        version = row // rows
+        moved = np.bincount(version, minlength=self._copies)
+        dense = (moved > 0) & (len(changes) > 1) | (moved * DENSE > changes.size // self._copies)
+        for one in np.flatnonzero(dense):
+            at = slice(one * rows, (one + 1) * rows)
             self._products[:, at] += changes[:, :, at].transpose(0, 2, 1) @ span
-        if moved[~dense].any():
-            self._follow_few((versions[0] * ~dense[:, None]).reshape(columns, -1), span[0])
+        few = np.flatnonzero(~dense[version])
+        if len(few):
+            self._follow_few(changes[group[few], column[few], row[few]], column[few], row[few], span[0])
 
-    def _follow_few(self, changes: F64, span: F64) -> None:
-        """The same for changes [columns, rows] that are mostly zeros, one row not touching another."""
+    def _follow_few(self, steps: F64, column: NDArray[np.int64], row: NDArray[np.int64], span: F64) -> None:
+        """The same for few `steps`, by column and row; one row does not touch another."""
         from scipy.sparse import csc_array
 
-        column, row = np.nonzero(changes)
         rows, place = np.unique(row, return_inverse=True)
         edges = np.searchsorted(column, np.arange(len(span) + 1))
-        sparse = csc_array((changes[column, row], place, edges), shape=(len(rows), len(span)))
+        sparse = csc_array((steps, place, edges), shape=(len(rows), len(span)))
         self._products[0, rows] += sparse @ span
 
     def _block(self, scale: F64, first: int, last: int) -> F64:

@@ -31,12 +31,13 @@ def blocks(width: int, size: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def products(stacked: F64, matrix: F64, rows: int) -> F64:
-    """stacked [groups, n * rows, k] times matrix [groups, k, d], `rows` at a time.
+def slices(count: int, rows: int | None) -> list[slice]:
+    """`count` rows as versions of `rows` each, which are multiplied one by one.
 
     The last digits of a product may depend on its shape; so those of a version do not depend on what it is stacked with.
     """
-    return np.concatenate([stacked[:, i : i + rows] @ matrix for i in range(0, stacked.shape[1], rows)], axis=1)
+    size = rows or count
+    return [slice(first, first + size) for first in range(0, count, size)]
 
 
 def _run(
@@ -66,9 +67,8 @@ def _run(
             if first + j + 1 < last:
                 local[:, j + 1 :] -= factor[:, first + j, first + j + 1 : last, None] * errors[:, j, None, :]
         if last < work.shape[2]:
-            work[:, :, last:] -= products(
-                errors.transpose(0, 2, 1), factor[:, first:last, last:], rows or weight.shape[1]
-            )
+            for at in slices(weight.shape[1], rows):
+                work[:, at, last:] -= errors[:, :, at].transpose(0, 2, 1) @ factor[:, first:last, last:]
     return result
 
 
