@@ -221,7 +221,7 @@ class LayerRecovery:
         found = self._recall(key)
         if found is None:
             found = quadratic_of(self.rows, self.statistics.fit, self.takes_bias, setting.columns, noise, self.prior)
-            self._remember(key, found, 3 * found.target.nbytes + 3 * found.matrix.nbytes)
+            self._remember(key, found, found.target.nbytes + 2 * found.matrix.nbytes)
         assert isinstance(found, Quadratic)
         return found
 
@@ -253,7 +253,7 @@ class LayerRecovery:
         assert setting.mask is not None
         plain, pattern = self._problem(setting, 0.0), setting.mask.pattern
         runs = None if pattern is None else runs_of(pattern, self.layout.taps, keep.shape[2])
-        problem, unit = plain.single if plain.target.shape[2] >= WIDE else plain.scaled
+        problem, unit = plain.scaled(plain.target.shape[2] >= WIDE)
         start = (values / unit).astype(problem.target.dtype)
         other, moved = exchanged(start, problem.target, problem.matrix, problem.factor, keep, runs, settling=0)
         moved = solved(moved.astype(np.float64) * unit, plain.target, plain.matrix, other)

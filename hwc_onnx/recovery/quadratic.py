@@ -45,23 +45,19 @@ class Quadratic:
         """t A [groups, rows, d]."""
         return self.target @ self.matrix
 
-    @cached_property
-    def scaled(self) -> tuple[Quadratic, float]:
-        """The problem divided by powers of two to numbers near one, and what its target must be multiplied with."""
+    def scaled(self, single: bool) -> tuple[Quadratic, float]:
+        """The problem divided by powers of two to numbers near one, and what its target must be multiplied with.
+
+        In single precision on request; typed as in double, since what works on it does so in either.
+        """
         largest = float(np.abs(self.target).max(initial=0.0))
         size = float(np.einsum("gdd->", self.matrix)) / (len(self.matrix) * self.matrix.shape[1])
         unit = 2.0 ** np.ceil(np.log2(largest)) if largest > 0.0 else 1.0
         root = 2.0 ** np.round(np.log2(size) / 2) if size > 0.0 else 1.0
-        return Quadratic(self.target / unit, self.matrix / root**2, self.factor * root), float(unit)
-
-    @cached_property
-    def single(self) -> tuple[Quadratic, float]:
-        """`scaled`, in single precision; typed as in double, since what works on it does so in either."""
-        problem, unit = self.scaled
-        parts = (problem.target, problem.matrix, problem.factor)
-        target, matrix, factor = (cast(F64, part.astype(np.float32)) for part in parts)
-        self.__dict__.pop("scaled", None)
-        return Quadratic(target, matrix, factor), unit
+        parts = (self.target / unit, self.matrix / root**2, self.factor * root)
+        if single:
+            parts = tuple(cast(F64, part.astype(np.float32)) for part in parts)  # type: ignore[assignment]
+        return Quadratic(*parts), float(unit)
 
     def error(self, values: F64) -> F64:
         """(t - q) A (t - q)^T for every row of `values` [groups, rows, d]: [groups, rows]."""

@@ -59,7 +59,7 @@ def round_jobs(
 
     Codes of wide layers are looked for in single precision: it decides which neighbour a code takes, nothing else.
     """
-    problem, unit = problem.single if problem.target.shape[2] >= WIDE else problem.scaled
+    problem, unit = problem.scaled(problem.target.shape[2] >= WIDE)
     kind = problem.target.dtype
     jobs = [Job((job.values / unit).astype(kind), job.keep, job.low, job.high) for job in jobs]
 

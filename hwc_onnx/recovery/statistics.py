@@ -18,7 +18,7 @@ from hwc_onnx.recovery.judging import Judge
 
 F64 = NDArray[np.float64]
 KEPT_BYTES = 32 << 20
-"""A covariance above this size is made again each time."""
+"""What tells errors is made again each time where it takes more than this."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,12 @@ class Moments:
 
     def second_moment(self, centred: bool) -> F64:
         """E[x x^T] [groups, d, d], or the covariance when `centred` (what is left once a bias absorbs the mean)."""
-        return self._covariance if centred else self.gram / max(self.rows, 1)
+        if not centred:
+            return self.gram / max(self.rows, 1)
+        mean = self.mean
+        covariance: F64 = self.gram / max(self.rows, 1)
+        covariance -= mean[:, :, None] * mean[:, None, :]
+        return covariance
 
     def judge(self, centred: bool) -> Judge:
         """What tells errors by `second_moment(centred)`."""
@@ -50,21 +55,6 @@ class Moments:
     @cached_property
     def _judges(self) -> dict[bool, Judge]:
         return {}
-
-    @property
-    def _covariance(self) -> F64:
-        if self.gram.nbytes > KEPT_BYTES:
-            return self._centred()
-        return self._kept_covariance
-
-    @cached_property
-    def _kept_covariance(self) -> F64:
-        return self._centred()
-
-    def _centred(self) -> F64:
-        mean = self.mean
-        covariance: F64 = self.gram / max(self.rows, 1) - mean[:, :, None] * mean[:, None, :]
-        return covariance
 
     def digest(self) -> str:
         """SHA-256 of the contents."""
