@@ -4,7 +4,7 @@
     python benchmarks/early_stop.py FOLDER --model vit_tiny --candidates 200
     python benchmarks/early_stop.py FOLDER --table
 
-Candidates are the solver's plans at drops from 0.2 to 3 limits, with damages multiplied by random factors, each measured on
+Candidates are the solver's plans at drops from 0.05 to 2 limits, with damages multiplied by random factors, each measured on
 all search samples. Then two rules are played over the recorded losses, with looks after 256, 512, 1,024, ... samples:
 
 constraint  ours (hwc_onnx/accuracy/early_stop.py): the drop against the limit
@@ -65,7 +65,7 @@ def collect(file: Path, args: argparse.Namespace) -> None:
         model = Model(objective, table, History(space, objective.limit_points), np.random.default_rng(0))
         for number in range(len(energies), args.candidates):
             rng = np.random.default_rng([1, number])
-            drop = objective.limit_points * float(np.exp(rng.uniform(np.log(0.2), np.log(3.0))))
+            drop = objective.limit_points * float(np.exp(rng.uniform(np.log(0.05), np.log(2.0))))
             factors = SPREAD * rng.normal(size=len(space.sizes))
             plan = model.decode(decoder, drop, middle_starts(space, objective), factors).choices
             built = assemble(running.calibrated.proto, job.opened.graph, objective.stitched(plan), "measure")
