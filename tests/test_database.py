@@ -141,3 +141,16 @@ def test_a_plan_without_a_setting_for_some_layer_is_refused_by_name(position: in
     fewer = plan.model_copy(update={"layers": {k: config for k, config in plan.layers.items() if k != key}})
     with pytest.raises(PlanError, match=f"layer '{key}' has no setting"):
         made.database.stitch(fewer)
+
+
+def test_what_was_finished_before_an_interrupt_is_kept(tmp_path: Path) -> None:
+    first = prepare(tiny_models.chain, cache_dir=tmp_path)
+    wanted = requests(first)
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        first.database.prepare(wanted, 1, interrupt)
+    left = prepare(tiny_models.chain, cache_dir=tmp_path).database.prepare(wanted, 1)
+    assert 0 < left < len(wanted)

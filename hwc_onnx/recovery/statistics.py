@@ -14,11 +14,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from hwc_onnx.recovery.byte_cache import ByteCache
 from hwc_onnx.recovery.judging import Judge
 
 F64 = NDArray[np.float64]
 KEPT_BYTES = 32 << 20
 """What tells errors is made again each time where it takes more than this."""
+JUDGES_BYTES = 256 << 20
+"""What tells errors of all layers together, in one process; what was used last stays."""
+_JUDGES = ByteCache(JUDGES_BYTES)
 
 
 @dataclass(frozen=True)
@@ -45,16 +49,16 @@ class Moments:
 
     def judge(self, centred: bool) -> Judge:
         """What tells errors by `second_moment(centred)`."""
-        found = self._judges.get(centred)
+        found: Judge | None = _JUDGES.get((self._owner, centred))
         if found is None:
             found = Judge(self.second_moment(centred), self.rows, KEPT_BYTES)
             if found.nbytes <= KEPT_BYTES:
-                self._judges[centred] = found
+                _JUDGES.put((self._owner, centred), found, found.nbytes)
         return found
 
     @cached_property
-    def _judges(self) -> dict[bool, Judge]:
-        return {}
+    def _owner(self) -> object:
+        return object()
 
     def digest(self) -> str:
         """SHA-256 of the contents."""

@@ -5,6 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,3 +106,48 @@ def test_a_killed_process_leaves_its_work_to_this_one(monkeypatch: pytest.Monkey
 
 def end_at_once(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+ABANDONED = """
+import time
+import numpy as np
+from hwc_onnx.recovery import side_by_side
+from hwc_onnx.recovery.layer import LayerRecovery, Setting
+from tests.recovery.problems import case, layout_for
+
+if __name__ == "__main__":
+    side_by_side.WORTH_PROCESSES = 0
+    one = case(seed=0, rows=6, width=9)
+    layers = {"a": LayerRecovery(layout_for(1, 6, 9), one.weight, np.zeros(6), one.statistics, True)}
+    made = side_by_side.build([("a", [Setting(bits)]) for bits in (8, 4, 3)], layers, str, 2)
+    next(made)
+    print("made", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are listed in /proc")
+def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "abandoned.py"
+    script.write_text(ABANDONED)
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=environment, cwd=root) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"made\n"
+        tasks = Path(f"/proc/{parent.pid}/task").iterdir()
+        workers = [pid for task in tasks for pid in (task / "children").read_text().split()]
+        assert workers
+        parent.kill()
+    deadline = time.monotonic() + 60.0
+    while (alive := [pid for pid in workers if running(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not alive
+
+
+def running(pid: str) -> bool:
+    """Whether the process works on; one that ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
