@@ -19,13 +19,14 @@ class Cut:
     """The part of a search that lies within the budget.
 
     `best` is the accepted record of least energy, None where nothing was accepted; `curve` holds [evaluation-equivalents,
-    saving] at each improvement; `points` holds (energy as a share of the INT8 baseline's, drop in points) of every plan
+    saving] at each improvement; `gained` what of the saving whose proposals brought, by origin; `points` holds (energy as a share of the INT8 baseline's, drop in points) of every plan
     that was measured on all search samples.
     """
 
     spent: Spent
     best: Record | None
     curve: list[list[float]]
+    gained: dict[str, float]
     points: list[tuple[float, float]]
 
 
@@ -34,6 +35,7 @@ def cut(history: History, problem: Problem, budget: int) -> Cut:
     kept = History(history.space, history.limit_points)
     spent = Spent.of(kept, problem.setup_forwards, problem.search_size)
     curve: list[list[float]] = []
+    gained: dict[str, float] = {}
     for record in history.records:
         images = record.outcome.image_forwards if record.counted else 0
         after = spent.after(record.counted, images, problem.search_size)
@@ -42,9 +44,11 @@ def cut(history: History, problem: Problem, budget: int) -> Cut:
         before, spent = kept.best, after
         kept.append(record)
         if kept.best is not before and kept.best is not None:
-            curve.append([spent.equivalent, max(1.0 - kept.best.outcome.energy, 0.0)])
+            saving = max(1.0 - kept.best.outcome.energy, 0.0)
+            gained[record.origin] = gained.get(record.origin, 0.0) + saving - (curve[-1][1] if curve else 0.0)
+            curve.append([spent.equivalent, saving])
     points = [(r.outcome.energy, r.outcome.drop_points) for r in kept.measured() if r.outcome.complete]
-    return Cut(spent, kept.best, curve, points)
+    return Cut(spent, kept.best, curve, gained, points)
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class Row:
     """One search. Savings are shares of the INT8 baseline's energy; drops are points, positive is worse.
 
     `drop_points` is the best plan's drop on the search samples, `holdout_drop_points` on samples that no search saw;
-    both, `origin` (who proposed it) and `holdout_kept` are None where nothing was accepted. `seconds` is the time of the
+    both, `origin` (who proposed it) and `holdout_kept` are None where nothing was accepted. `gained` divides
+    `best_reduction_vs_int8` among the origins of the plans that brought it. `seconds` is the time of the
     search alone. `area` and `hypervolume`: see `curves`.
     """
 
@@ -71,6 +76,7 @@ class Row:
     holdout_drop_points: float | None
     holdout_kept: bool | None
     origin: str | None
+    gained: dict[str, float]
     area: float
     hypervolume: float
     curve: list[list[float]]
@@ -110,6 +116,7 @@ def row_of(
         holdout_drop_points=holdout_drop,
         holdout_kept=None if holdout_drop is None else holdout_drop <= limit_points + WITHIN,
         origin=None if best is None else best.origin,
+        gained=found.gained,
         area=area(found.curve, budget),
         hypervolume=hypervolume(found.points, limit_points),
         curve=found.curve,

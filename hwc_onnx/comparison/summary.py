@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hwc_onnx.comparison.contest import Contest
+from hwc_onnx.comparison.contest import AGENT, Contest
 from hwc_onnx.comparison.curves import best_at
 from hwc_onnx.comparison.signed_rank import holm, signed_rank_p, smallest_p
 
@@ -19,6 +19,9 @@ TIE = 0.001
 LEVEL = 0.05
 """A corrected p at or below this is called significant."""
 
+POLICY, FIRST = "policy", "seed"
+"""Origins of plans that the agents proposed, and of those that a study begins with."""
+
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -26,15 +29,16 @@ def summarize(rows: Rows, contest: Contest) -> dict[str, Any]:
     """The `summary` of a comparison whose every entry has a row for each seed."""
     grouped = {entry: _of(rows, *entry) for entry in contest.entries}
     comparisons = _comparisons(grouped, contest)
+    strategies = [_strategy(*entry, found, contest.budget) for entry, found in grouped.items()]
     return {
         "reference": contest.reference,
         "budget": contest.budget,
         "third": contest.budget / 3,
         "seeds": contest.seeds,
         "smallest_p": smallest_p(contest.seeds),
-        "strategies": [_strategy(*entry, found, contest.budget) for entry, found in grouped.items()],
+        "strategies": strategies,
         "comparisons": comparisons,
-        "verdict": verdict(comparisons, contest),
+        "verdict": with_agents(verdict(comparisons, contest), strategies),
     }
 
 
@@ -65,9 +69,16 @@ def _strategy(sampler: str, start: str, rows: Rows, budget: int) -> dict[str, An
         "holdout_drop_points": quartiles([row["holdout_drop_points"] for row in judged]) if judged else None,
         "judged": len(judged),
         "holdout_kept": sum(bool(row["holdout_kept"]) for row in judged),
+        "gained": _gained(rows),
         "seconds": quartiles([row["seconds"] for row in rows]),
         "band": {name: [band[name] for band in bands] for name in ("median", "q1", "q3")},
     }
+
+
+def _gained(rows: Rows) -> dict[str, float]:
+    """Mean saving that the plans of each origin brought."""
+    origins = sorted({name for row in rows for name in row["gained"]})
+    return {name: float(np.mean([row["gained"].get(name, 0.0) for row in rows])) for name in origins}
 
 
 def _comparisons(grouped: Mapping[tuple[str, Any], Rows], contest: Contest) -> list[dict[str, Any]]:
@@ -125,6 +136,22 @@ def verdict(comparisons: Sequence[Mapping[str, Any]], contest: Contest) -> list[
             f"evaluation-equivalents, {contest.seeds} seeds)"
         )
     return [*lines, _certainty(comparisons, contest)]
+
+
+def with_agents(lines: Sequence[str], strategies: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The verdict with what the agents' own plans brought where the composite strategy took part: first if it is nothing."""
+    nothing, something = [], []
+    for one in strategies:
+        if one["sampler"] != AGENT:
+            continue
+        own = one["gained"].get(POLICY, 0.0)
+        others = sum(saving for name, saving in one["gained"].items() if name not in (POLICY, FIRST))
+        said = f"saved {100.0 * own:.1f} percentage points" if own > 0.0 else "saved nothing"
+        (something if own > 0.0 else nothing).append(
+            f"{AGENT}, start {one['start']}: plans that the agents proposed {said}, all others {100.0 * others:.1f}, beyond the "
+            "first plans (means over seeds)"
+        )
+    return [*nothing, *lines[:-1], *something, *lines[-1:]]
 
 
 def _list(names: Sequence[str]) -> str:

@@ -12,13 +12,23 @@ from hwc_onnx.report.quantities import duration
 
 Named = Mapping[str, Any]
 
+ORIGINS = {
+    "seed": "first plans",
+    "rollout": "solver",
+    "policy": "agents",
+    "local_search": "local",
+    "referee": "own",
+    "closing": "closing",
+}
+"""Origins of trials in a reader's words."""
+
 
 def compare_tables(payload: Named, notes: bool = True) -> list[RenderableType]:
     """Tables for `Comparison.payload`; `notes` repeats what was said on the way."""
     summary = payload["summary"]
     said = [wrapped(f"note: {text}") for text in payload["notes"]] if notes else []
     lines: list[RenderableType] = [wrapped(line) for line in summary["verdict"]]
-    lines += ["", _savings(payload), "", _quality(payload)]
+    lines += ["", _savings(payload), "", _quality(payload), "", _gained(summary)]
     if summary["comparisons"]:
         lines += ["", _tests(summary), wrapped(_reading(summary))]
     if payload["data"] == "synthetic":
@@ -72,6 +82,17 @@ def _quality(payload: Named) -> RenderableType:
             f"{one['hypervolume']['median']:.3f}",
             duration(one["seconds"]["median"]),
         )
+    return made
+
+
+def _gained(summary: Named) -> RenderableType:
+    """Columns: origins, as many as there are."""
+    origins = sorted({name for one in summary["strategies"] for name in one["gained"]})
+    words = [ORIGINS.get(name, name) for name in origins]
+    made = table("Whose plans saved it: percentage points, mean over seeds", "sampler", "start", *words, left=2)
+    for one in summary["strategies"]:
+        cells = [one["gained"].get(name) for name in origins]
+        made.add_row(one["sampler"], one["start"], *("-" if value is None else f"{100.0 * value:.1f}" for value in cells))
     return made
 
 

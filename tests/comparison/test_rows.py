@@ -73,3 +73,12 @@ def test_folders_of_studies_differ_for_names_that_look_alike() -> None:
     names = [folder_name(*entry) for entry in (("a:b", "cold"), ("a_b", "cold"), ("a_b", "seeds"), ("a/b", "cold"))]
     assert len(set(names)) == 4 and all("/" not in name and ":" not in name for name in names)
     assert folder_name("tpe", "seeds") == "tpe.seeds"
+
+
+def test_gained_divides_the_saving_among_those_who_proposed_the_improvements() -> None:
+    policy, refused = record(2, 0.6, origin="policy"), record(4, 0.1, drop=3.0, origin="policy")
+    found = cut(history(record(0, 1.0, origin="seed"), record(1, 0.7), policy, record(3, 0.8), refused), PROBLEM, 9)
+    assert found.gained == {"seed": 0.0, "rollout": pytest.approx(0.3), "policy": pytest.approx(0.1)}
+    assert sum(found.gained.values()) == pytest.approx(found.curve[-1][1])
+    last = {found.best.origin: found.curve[-1][1]} if found.best is not None else {}  # a broken twin: all to the last
+    assert last != found.gained

@@ -48,6 +48,13 @@ def test_verdict_says_what_is_significant() -> None:
     assert "composite is worse than knapsack (start seeds, p = 0.047); better than random" in said
 
 
+def test_verdict_says_what_the_agents_brought_and_begins_with_it_where_it_is_nothing() -> None:
+    summary = summarize(rows(SAVINGS), contest(*SAVINGS))
+    assert summary["verdict"][-2].startswith("composite, start seeds: plans that the agents proposed saved 13.8 percentage points")
+    idle = [{**one, "gained": {"rollout": one["best_reduction_vs_int8"]}} for one in rows(SAVINGS)]
+    assert "plans that the agents proposed saved nothing" in summarize(idle, contest(*SAVINGS))["verdict"][0]
+
+
 def test_verdict_says_that_few_seeds_prove_nothing() -> None:
     few = {name: values[:2] for name, values in SAVINGS.items()}
     summary = summarize(rows(few), contest(*few, seeds=2))
