@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hwc_onnx.search.ddpg import DDPG, DDPGConfig, truncated_normal
-from hwc_onnx.search.environment import DYNAMIC, SOLVER, Situation, dynamic_features
+from hwc_onnx.search.environment import Situation
+from hwc_onnx.search.features import FAMILIES, OBSERVATION, SOLVER, dynamic_features
 from hwc_onnx.search.problem import Choices
 from hwc_onnx.search.rainbow import Rainbow, RainbowConfig
 from hwc_onnx.search.replay import Replay, Transition
@@ -29,13 +30,13 @@ CHANGES = 12
 
 
 class Agents:
-    """DDPG, Rainbow and their replays for one problem."""
+    """DDPG, Rainbow and their replays; of the same size for every problem unless told otherwise."""
 
     def __init__(
         self,
-        size: int,
-        families: int,
         seed: int,
+        size: int = OBSERVATION,
+        families: int = FAMILIES,
         ddpg: DDPGConfig | None = None,
         rainbow: RainbowConfig | None = None,
     ) -> None:
@@ -47,18 +48,15 @@ class Agents:
         self.rainbow = Rainbow(self.ddpg.config.hidden + 1, self.families, generator, rainbow)
         self.real = Replay(4_000)
         self.simulated = Replay(2_000)
-
-    @classmethod
-    def for_situation(cls, situation: Situation, seed: int) -> Agents:
-        """Agents that fit a situation's observations and families."""
-        return cls(situation.features.shape[1] + DYNAMIC, len(situation.families), seed)
+        self.evidence = 0.0
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Networks, optimisers and replays as arrays."""
-        arrays: dict[str, NDArray[np.generic]] = {"updates": np.array([self.ddpg.updates])}
-        for name, network in self._networks().items():
-            for key, tensor in network.state_dict().items():
-                arrays[f"net.{name}.{key}"] = tensor.numpy()
+        arrays: dict[str, NDArray[np.generic]] = {
+            "updates": np.array([self.ddpg.updates]),
+            "evidence": np.array([self.evidence]),
+        }
+        arrays |= self.networks_state()
         for name, optimiser in self._optimisers().items():
             for index, slot in optimiser.state_dict()["state"].items():
                 for key, tensor in slot.items():
@@ -67,15 +65,28 @@ class Agents:
             arrays |= {f"replay.{name}.{key}": array for key, array in replay.state().items()}
         return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
+    def networks_state(self) -> dict[str, NDArray[np.generic]]:
+        """The networks alone: what a policy file holds."""
+        return {
+            f"net.{name}.{key}": np.ascontiguousarray(tensor.numpy())
+            for name, network in self._networks().items()
+            for key, tensor in network.state_dict().items()
+        }
+
+    def take_up(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Continue with the networks that `networks_state` described."""
+        for name, network in self._networks().items():
+            network.load_state_dict(
+                {key: torch.from_numpy(np.array(arrays[f"net.{name}.{key}"])) for key in network.state_dict()}
+            )
+
     @classmethod
     def restored(cls, size: int, families: int, arrays: Mapping[str, NDArray[np.generic]]) -> Agents:
         """The agents that `state` described."""
-        agents = cls(size, families, 0)
+        agents = cls(0, size, families)
         agents.ddpg.updates = int(arrays["updates"][0])
-        for name, network in agents._networks().items():
-            network.load_state_dict(
-                {key: torch.from_numpy(arrays[f"net.{name}.{key}"].copy()) for key in network.state_dict()}
-            )
+        agents.evidence = float(arrays["evidence"][0])
+        agents.take_up(arrays)
         for name, optimiser in agents._optimisers().items():
             described = optimiser.state_dict()
             slots: dict[int, dict[str, Tensor]] = {}
@@ -109,39 +120,45 @@ class Agents:
 
     def mean_policy(self, situation: Situation) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Corrections and families [units + 1] without exploration."""
-        self.rainbow.silence()
-        steps = len(situation.features)
-        corrections = np.zeros(steps, dtype=np.float32)
-        families = np.zeros(steps, dtype=np.int64)
-        for step in range(steps):
-            dynamic = dynamic_features(corrections, families, step, steps - 1)
-            action, values = self._act(situation.observation(step, dynamic)[None, :])
-            corrections[step] = action[0, 0]
-            families[step] = self._confident(values[0], situation.masks[step])
-        return corrections, families
+        still = np.zeros((1, len(situation.features)), dtype=np.bool_)
+        corrections, families, _ = self.walk(situation, still, 0.0, None)
+        return corrections[0], families[0]
 
-    def explore(
-        self,
-        situation: Situation,
-        corrections: NDArray[np.float32],
-        families: NDArray[np.int64],
-        units: NDArray[np.int64],
-        sigma: float,
-        rng: np.random.Generator,
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """A copy of the policy's decisions with these units redrawn: noisy corrections, Rainbow's noisy choice."""
-        self.rainbow.resample(torch.Generator().manual_seed(int(rng.integers(2**62))))
-        moved, named = corrections.copy(), families.copy()
-        for step in np.sort(units):
-            dynamic = dynamic_features(moved, named, int(step), len(corrections) - 1)
-            observation = situation.observation(int(step), dynamic)[None, :]
-            action, features = self.ddpg.act(observation)
-            moved[step] = truncated_normal(action, sigma, rng)[0, 0]
-            inputs = torch.cat([features, torch.tensor([[moved[step]]])], dim=1)
-            mask = torch.as_tensor(situation.masks[step][None, :])
-            named[step] = int(self.rainbow.choose(inputs, mask)[0]) if rng.random() < 0.5 else SOLVER
+    def walk(
+        self, situation: Situation, explored: NDArray[np.bool_], sigma: float, rng: np.random.Generator | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+        """Episodes side by side: corrections, families and observations [episodes, units + 1, ...].
+
+        Where `explored` [episodes, units + 1] says so, the correction is drawn around the actor's and Rainbow chooses with
+        noise, one draw for all episodes, in half of the cases; elsewhere the policy decides as it is.
+        """
+        episodes, steps = explored.shape
+        corrections = np.zeros((episodes, steps), dtype=np.float32)
+        families = np.zeros((episodes, steps), dtype=np.int64)
+        seen = np.zeros((episodes, steps, self.size), dtype=np.float32)
+        draw = rng.random((episodes, steps)) < 0.5 if rng is not None else explored
+        if rng is not None:
+            self.rainbow.resample(torch.Generator().manual_seed(int(rng.integers(2**62))))
+        noise = self.rainbow.noise()
+        for step in range(steps):
+            seen[:, step] = situation.observation(step, dynamic_features(corrections, families, step))
+            action, features = self.ddpg.act(seen[:, step])
+            here = explored[:, step]
+            if rng is not None and here.any():
+                action[here] = truncated_normal(action[here], sigma, rng)
+            corrections[:, step] = action[:, 0]
+            mask = torch.as_tensor(situation.masks[step])
+            if not bool(mask[SOLVER + 1 :].any()):
+                continue
+            inputs = torch.cat([features, torch.as_tensor(action)], dim=1)
+            self.rainbow.silence()
+            families[:, step] = self._confident(inputs, mask)
+            if here.any():
+                self.rainbow.set_noise(noise)
+                noisy = self.rainbow.choose(inputs, mask[None, :]).numpy()
+                families[here, step] = np.where(draw[here, step], noisy[here], SOLVER)
         self.rainbow.silence()
-        return moved, named
+        return corrections, families, seen
 
     def transitions(
         self,
@@ -154,7 +171,7 @@ class Agents:
         """One finished row per perturbed unit, all credited with the same difference."""
         rows = []
         for step in units:
-            dynamic = dynamic_features(corrections, families, int(step), len(corrections) - 1)
+            dynamic = dynamic_features(corrections, families, int(step))
             observation = situation.observation(int(step), dynamic)
             mask = situation.masks[step]
             action = np.array([corrections[step]], dtype=np.float32)
@@ -175,8 +192,8 @@ class Agents:
         families = np.zeros(len(situation.features), dtype=np.int64)
         for u in changed:
             corrections[u] = 0.5 if table.damage[u, choices[u]] < table.damage[u, zero[u]] else -0.5
-            named = 1 + table.family[u, choices[u]]
-            if table.family[u, choices[u]] != table.family[u, zero[u]] and situation.masks[u, named]:
+            named = situation.named[u, choices[u]]
+            if named != situation.named[u, zero[u]] and situation.masks[u, named]:
                 families[u] = named
         return self.transitions(situation, corrections, families, changed, 0.0)
 
@@ -190,37 +207,33 @@ class Agents:
         for row in rows:
             self.real.add(replace(row, target=target, elite=elite))
 
-    def train(self, updates: int, rng: np.random.Generator) -> None:
-        """Alternate batches of real and simulated decisions."""
+    def train(self, updates: int, rng: np.random.Generator, size: int = BATCH) -> None:
+        """Alternate batches of real and simulated decisions of this size."""
         for step in range(updates):
             replay = self.real if step % 2 == 0 and len(self.real) >= 8 else self.simulated
             if len(replay) < 8:
                 continue
-            self._update(replay, rng)
+            self._update(replay, rng, size)
 
-    def _update(self, replay: Replay, rng: np.random.Generator) -> None:
-        batch = replay.sample(BATCH, rng)
+    def _update(self, replay: Replay, rng: np.random.Generator, size: int) -> None:
+        batch = replay.sample(size, rng)
         observation, following = torch.as_tensor(batch.observation), torch.as_tensor(batch.following)
-        every = torch.ones((len(batch.family), self.families), dtype=torch.bool)
+        allowed = torch.as_tensor(batch.mask)
         with torch.no_grad():
             action, features = self.ddpg.actor(observation)
             executed = torch.cat([features, torch.as_tensor(batch.action)], dim=1)
-            preferred = self.rainbow.choose(torch.cat([features, action], dim=1), every)
+            preferred = self.rainbow.choose(torch.cat([features, action], dim=1), allowed)
             next_action, next_features = self.ddpg.actor(following)
             next_inputs = torch.cat([next_features, next_action], dim=1)
-            next_family = self.rainbow.choose(next_inputs, torch.as_tensor(batch.mask))
+            next_family = self.rainbow.choose(next_inputs, allowed)
         surprise = self.rainbow.update(batch, executed, next_inputs)
         errors = self.ddpg.update(batch, next_family, preferred)
         replay.reprioritise(batch.position, surprise + errors)
 
-    def _act(self, observation: NDArray[np.float32]) -> tuple[NDArray[np.float32], Tensor]:
-        action, features = self.ddpg.act(observation)
+    def _confident(self, inputs: Tensor, mask: Tensor) -> NDArray[np.int64]:
         with torch.no_grad():
-            values = self.rainbow.values(torch.cat([features, torch.as_tensor(action)], dim=1))
-        return action, values
-
-    @staticmethod
-    def _confident(values: Tensor, mask: NDArray[np.bool_]) -> int:
-        allowed = values.masked_fill(~torch.as_tensor(mask), -torch.inf)
-        best = int(allowed.argmax())
-        return best if float(allowed[best] - values[SOLVER]) > CONFIDENCE else SOLVER
+            values = self.rainbow.values(inputs)
+        best = values.masked_fill(~mask[None, :], -torch.inf).argmax(dim=1)
+        better = values.gather(1, best[:, None])[:, 0] - values[:, SOLVER] > CONFIDENCE
+        result: NDArray[np.int64] = torch.where(better, best, SOLVER).numpy()
+        return result

@@ -1,8 +1,8 @@
 """Agent checkpoints: everything the agents hold after n trials, so that a resumed study need not replay them.
 
-The file names the trials that it was made from by a hash of their plans and outcomes, and the search by its seed and
-budget, which the agents' exploration depends on. A checkpoint of anything else, another version or a damaged file is
-ignored: replaying gives the same bytes, only slower.
+The file names the trials that it was made from by a hash of their plans and outcomes, and the search by its seed,
+budget and policy, which the agents depend on. A checkpoint of anything else, another version or a damaged file is
+ignored: replaying gives the same bytes, only slower. The file is a policy file as well (policy.py).
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 
 from hwc_onnx.files import write_atomic
 from hwc_onnx.search.history import History, Record, outcome_payload
+from hwc_onnx.search.policy import SCRATCH, described
 
 if TYPE_CHECKING:
     from hwc_onnx.search.agents import Agents
 
-VERSION = "2"
+VERSION = "3"
 
 
 class Checkpoint:
-    """One file, replaced atomically. `search` names what else the agents depend on: seed and budget."""
+    """One file, replaced atomically. `search` names what else the agents depend on (`search_of`)."""
 
     def __init__(self, path: Path, search: str) -> None:
         self.path = path
@@ -35,7 +36,7 @@ class Checkpoint:
         """Write the agents as they are after `history`."""
         from safetensors.numpy import save
 
-        metadata = {
+        metadata = described() | {
             "version": VERSION,
             "search": self.search,
             "finished": str(len(history)),
@@ -66,6 +67,11 @@ class Checkpoint:
             return finished, Agents.restored(size, families, arrays)
         except (SafetensorError, OSError, ValueError, KeyError):
             return None
+
+
+def search_of(seed: int, trials: int, policy: str | None) -> str:
+    """What the agents of a search depend on beside its trials; `policy` is the digest of the policy that they began with."""
+    return f"seed {seed}, {trials} trials, policy {policy or SCRATCH}"
 
 
 def digest(records: list[Record]) -> str:

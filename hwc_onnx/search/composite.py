@@ -3,9 +3,10 @@
 The surrogate is refitted to the record and decoded by the solver. On top, DDPG corrects each unit's predicted damage
 and sets a global margin, Rainbow (reading DDPG's features and action) names an algorithm family or leaves it to the
 solver; the corrected problem is decoded by the same solver, so that every proposal lies on the constraint. Zero
-actions are the solver's plan. Only a few units, those that the surrogate ensemble is least sure of, are perturbed at a
-time, and the difference in reward is credited to them alone. Proposals of the solver, of the policy and of a local
-search around the best plan compete by expected improvement; every fifth is the policy's regardless.
+actions are the solver's plan. Episodes are simulated on the surrogate (practice.py); only a few steps, those that the
+ensemble is least sure of, are explored at a time, and the difference in reward is credited to them alone. Plans of the
+solver, of the policy and of a local search around the best plan compete by expected improvement, which the policy's
+opinion about damages enters with the weight that it has earned by predicting measured damages.
 
 Source: composite continuous and discrete agents with shared actor features, Balaskas et al. (IEEE TETC 2024);
 constraint-aware decoding of learned coefficients, SPDY (Frantar & Alistarh, ICML 2022), section 3.2.
@@ -20,14 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.search.agents import Agents
-from hwc_onnx.search.checkpoint import Checkpoint
+from hwc_onnx.search.checkpoint import Checkpoint, search_of
 from hwc_onnx.search.decode import Decoder
 from hwc_onnx.search.environment import Played, Situation
 from hwc_onnx.search.history import History, Record, recall
 from hwc_onnx.search.local import expected_improvement, neighbours_of, unseen
 from hwc_onnx.search.model import Model
+from hwc_onnx.search.policy import Policy
+from hwc_onnx.search.practice import Practice, believed, practise, weighed
 from hwc_onnx.search.problem import Choices, Problem
-from hwc_onnx.search.replay import Transition
 from hwc_onnx.search.seeds import derived, middle_starts
 from hwc_onnx.search.space import Space
 from hwc_onnx.search.strategy import Proposal
@@ -40,22 +42,13 @@ class CompositeConfig:
 
     policy: bool = True
     local: bool = True
-    rollouts: int = 4
-    perturbed: int = 4
+    rollouts: int = 32
+    decoded: int = 4
+    explored: int = 4
     updates: int = 8
-    policy_every: int = 5
-    final_share: float = 0.2
     sigma: float = 0.35
     sigma_end: float = 0.05
     restart_every: int = 8
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One simulated rollout: what was done at the perturbed steps and the plan it decoded to."""
-
-    transitions: tuple[Transition, ...]
-    played: Played
 
 
 @dataclass(frozen=True)
@@ -64,8 +57,7 @@ class Thought:
 
     finished: int
     situation: Situation
-    episodes: tuple[Episode, ...]
-    reference: Played
+    practice: Practice | None
 
 
 class Composite:
@@ -78,6 +70,7 @@ class Composite:
         trials: int,
         folder: Path | None = None,
         config: CompositeConfig | None = None,
+        start: Policy | None = None,
     ) -> None:
         self.problem = problem
         self.config = config or CompositeConfig()
@@ -86,29 +79,24 @@ class Composite:
         self.decoder = Decoder(problem, self.space)
         self.seed = seed
         self.trials = max(trials, 1)
+        self._start = start
         self._agents: Agents | None = None
         self._learned = History(self.space, problem.limit_points)
         self._thought: Thought | None = None
-        self._checkpoint = (
-            Checkpoint(folder / "agent.safetensors", f"seed {seed}, {trials} trials") if folder is not None else None
-        )
+        depends = search_of(seed, trials, None if start is None else start.digest)
+        self._checkpoint = Checkpoint(folder / "agent.safetensors", depends) if folder is not None else None
 
     def propose(self, history: History) -> Proposal | None:
         """The unseen plan of largest expected improvement among solver, policy and local search."""
         self._catch_up(history)
-        finished = len(history)
-        rng = derived(self.seed, "composite-choice", finished)
+        rng = derived(self.seed, "composite-choice", len(history))
         thought = self._think()
         best = history.best
         anchor = best.choices if best is not None else self.space.canonical(self.problem.start)
-        final = history.evaluations >= (1.0 - self.config.final_share) * self.trials
         model = thought.situation.model
         pool: list[tuple[Choices, str]] = [(thought.situation.zero.choices, "rollout")]
         pool += [(plan, "rollout") for plan in self._safer(thought, anchor)]
-        policy = [(thought.reference.choices, "policy")] if self.config.policy else []
-        policy += [(episode.played.choices, "policy") for episode in thought.episodes]
-        if not (final and best is not None and self.config.local):
-            pool += policy
+        pool += [(plan, "policy") for plan in self._policy_plans(thought, anchor)]
         if self.config.local and best is not None:
             pool += [(plan, "local_search") for plan in neighbours_of(self.decoder, model, anchor, rng)]
         origins = {plan.tobytes(): origin for plan, origin in reversed(pool)}
@@ -118,21 +106,37 @@ class Composite:
         if not fresh:
             return None
         energy = min(best.outcome.energy, 1.0) if best is not None else 1.0
-        gain = expected_improvement(model, self.decoder, fresh, anchor, energy)
-        if not final and finished % self.config.policy_every == 0:
-            # the policy's turn, unless none of its plans could improve on the best
-            turn = gain * np.array([origins.get(plan.tobytes()) == "policy" for plan in fresh])
-            gain = turn if turn.max() > 0.0 else gain
-        chosen = fresh[int(np.argmax(gain))]
+        chosen = fresh[int(np.argmax(self._improvement(thought, fresh, anchor, energy)))]
         return Proposal(chosen, origins.get(chosen.tobytes(), "rollout"))
+
+    def _policy_plans(self, thought: Thought, anchor: Choices) -> list[Choices]:
+        """The policy's own plan, its best episodes' and the solver's under the damages that the policy believes in."""
+        practice = thought.practice
+        if practice is None:
+            return []
+        plans = [practice.reference.choices, *(episode.played.choices for episode in practice.episodes)]
+        if practice.opinion is not None:
+            plans.append(self._solved(practice.opinion, 1.0, thought, anchor))
+        return plans
+
+    def _improvement(self, thought: Thought, plans: list[Choices], anchor: Choices, energy: float) -> NDArray[np.float64]:
+        """Expected improvement of plans under the model, mixed with that under the policy's opinion as far as it has
+        proved right, [plans].
+        """
+        gain = expected_improvement(thought.situation.model, self.decoder, plans, anchor, energy)
+        opinion = thought.practice.opinion if thought.practice is not None else None
+        if opinion is None or self._agents is None:
+            return gain
+        weight = believed(self._agents.evidence)
+        return (1.0 - weight) * gain + weight * expected_improvement(opinion, self.decoder, plans, anchor, energy)
 
     def _safer(self, thought: Thought, anchor: Choices) -> list[Choices]:
         """The solver's plan for a smaller drop: what to try when plans at the limit keep being refused."""
-        model = thought.situation.model
-        plan = model.decode(
-            self.decoder, 0.7 * model.accepted_drop(), [anchor], multiplier=thought.situation.multiplier
-        )
-        return [plan.choices]
+        return [self._solved(thought.situation.model, 0.7, thought, anchor)]
+
+    def _solved(self, model: Model, share: float, thought: Thought, anchor: Choices) -> Choices:
+        drop, multiplier = share * model.accepted_drop(), thought.situation.multiplier
+        return model.decode(self.decoder, drop, [anchor], multiplier=multiplier).choices
 
     def _catch_up(self, history: History) -> None:
         """Learn from trials that this object has not seen: one in a running study, all of them in a resumed one."""
@@ -167,72 +171,48 @@ class Composite:
         if finished % self.config.restart_every == 0:
             starts = [*starts, *middle_starts(self.space, self.problem)]
         progress = min(self._learned.evaluations / self.trials, 1.0)
-        situation = Situation(model, self.decoder, starts, progress)
-        episodes: list[Episode] = []
-        reference = situation.zero
+        situation = Situation(model, self.decoder, starts, progress, finished)
+        practice = None
         if self.config.policy:
-            agents = self._ready(situation)
-            corrections, families = agents.mean_policy(situation)
-            if np.abs(corrections).max() > 0.02 or np.any(families):
-                reference = situation.decode(corrections, families)
             sigma = self.config.sigma * (self.config.sigma_end / self.config.sigma) ** min(progress / 0.6, 1.0)
-            for _ in range(self.config.rollouts):
-                episodes.append(self._rollout(agents, situation, reference, corrections, families, sigma, rng))
-        self._thought = Thought(finished, situation, tuple(episodes), reference)
+            practice = practise(
+                self._ready(),
+                situation,
+                rng,
+                rollouts=self.config.rollouts,
+                decoded=self.config.decoded,
+                explored=self.config.explored,
+                sigma=sigma,
+            )
+        self._thought = Thought(finished, situation, practice)
         return self._thought
 
-    def _ready(self, situation: Situation) -> Agents:
+    def _ready(self) -> Agents:
         if self._agents is None:
-            self._agents = Agents.for_situation(situation, self.seed)
+            self._agents = Agents(self.seed)
+            if self._start is not None:
+                self._agents.take_up(self._start.arrays)
         return self._agents
 
-    def _rollout(
-        self,
-        agents: Agents,
-        situation: Situation,
-        reference: Played,
-        corrections: NDArray[np.float32],
-        families: NDArray[np.int64],
-        sigma: float,
-        rng: np.random.Generator,
-    ) -> Episode:
-        """The policy with a few uncertain units perturbed, decoded and credited by difference to the reference."""
-        units = self._uncertain(situation, rng)
-        moved, named = agents.explore(situation, corrections, families, units, sigma, rng)
-        played = situation.decode(moved, named)
-        target = situation.gain(played) - situation.gain(reference)
-        return Episode(agents.transitions(situation, moved, named, units, target), played)
-
-    def _uncertain(self, situation: Situation, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Units to perturb, drawn by how unsure the ensemble is about a share of the damage; sometimes the margin."""
-        surrogate = situation.model.surrogate
-        share = surrogate.contributions(situation.zero.choices[None, :])[0]
-        weight = surrogate.doubt() * np.sqrt(share / max(share.sum(), 1e-12)) + 1e-3
-        count = min(self.config.perturbed, len(weight))
-        units = rng.choice(len(weight), size=count, replace=False, p=weight / weight.sum())
-        return np.append(units, len(weight)) if rng.random() < 0.3 else units
-
     def _learn(self, thought: Thought, record: Record) -> None:
-        """Store simulated and real transitions, then update both agents."""
-        agents = self._ready(thought.situation)
-        for episode in thought.episodes:
-            agents.store_simulated(episode.transitions)
-        model = thought.situation.model
+        """Weigh the policy's opinion, store simulated and real decisions, then update both agents."""
+        agents, situation, practice = self._ready(), thought.situation, thought.practice
+        assert practice is not None
         outcome = record.outcome
-        smooth = 0.5 * (float(model.drop_map.drop(np.array([outcome.damage]))[0]) + outcome.drop_points)
-        value = float(model.reward(np.array([outcome.energy]), np.array([smooth]))[0])
-        real = Played(record.choices, outcome.energy, smooth, value)
-        target = thought.situation.gain(real) - thought.situation.gain(thought.reference)
+        agents.evidence = weighed(agents.evidence, situation.model, practice.opinion, record.choices, outcome.damage)
+        agents.store_simulated(practice.transitions)
+        measured = Played(record.choices, outcome.energy, float(np.log(max(outcome.damage, 1e-7))))
         before = self._learned.best
         elite = outcome.accepted(self.problem.limit_points) and (
             before is None or outcome.energy < before.outcome.energy
         )
-        known = next((e for e in thought.episodes if np.array_equal(e.played.choices, record.choices)), None)
-        rows = known.transitions if known is not None else agents.inferred(thought.situation, record.choices)
+        known = next((e for e in practice.episodes if np.array_equal(e.played.choices, record.choices)), None)
+        rows = known.transitions if known is not None else agents.inferred(situation, record.choices)
+        target = situation.gain(measured) - situation.gain(practice.reference if known is not None else situation.zero)
         agents.store_real(rows, float(np.clip(target, -1.0, 1.0)), elite)
         agents.train(self.config.updates, derived(self.seed, "composite-train", thought.finished))
 
 
-def make(problem: Problem, seed: int, trials: int, folder: Path | None) -> Composite:
-    """The default strategy of this problem."""
-    return Composite(problem, seed, trials, folder)
+def make(problem: Problem, seed: int, trials: int, folder: Path | None, policy: Policy | None = None) -> Composite:
+    """The default strategy of this problem; its agents start as `policy` or from scratch."""
+    return Composite(problem, seed, trials, folder, start=policy)

@@ -17,32 +17,44 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from hwc_onnx.pruning.table import NONE
 from hwc_onnx.search.decode import Decoder
+from hwc_onnx.search.features import (
+    BOUND,
+    FAMILIES,
+    OBSERVATION,
+    SOLVER,
+    STATIC,
+    TRAITS,
+    UNIT_FEATURES,
+    VOCABULARY,
+    dynamic_features,
+    family_of,
+    task_features,
+    traits,
+    unit_features,
+)
 from hwc_onnx.search.model import Model
-from hwc_onnx.search.problem import KINDS, Choices
+from hwc_onnx.search.problem import Choices
 
 Array = NDArray[np.float32]
 
-SOLVER = 0
-"""The family that leaves the choice to the solver."""
 REACH = 0.7
 """Largest correction of a log damage; an action of 1 scales a damage by e^0.7."""
 MARGIN_REACH = 0.25
 """Largest margin, as a share of the allowed drop."""
-SCALE = 10.0
-"""Rewards are gains in reward points of `Model.reward` times this, clipped to [-1, 1]."""
+SCALE = 0.25
+"""Rewards are gains in energy times this and the number of units, clipped to [-1, 1]: one unit counts alike in any depth."""
 PENALTY = 5.0
-DYNAMIC = 4
 
 
 @dataclass(frozen=True)
 class Played:
-    """The plan of an episode and its expected energy, drop (points) and reward (see `Model.reward`)."""
+    """The plan of an episode, its energy and its log damage, expected or measured."""
 
     choices: Choices
     energy: float
-    drop: float
-    value: float
+    log_damage: float
 
 
 class Situation:
@@ -51,21 +63,23 @@ class Situation:
     `features` [units + 1, n] and `masks` [units + 1, families] have one row per unit and a last row for the margin.
     """
 
-    def __init__(self, model: Model, decoder: Decoder, starts: list[Choices], progress: float) -> None:
+    def __init__(self, model: Model, decoder: Decoder, starts: list[Choices], progress: float, measured: int = 0) -> None:
         self.model = model
         self.decoder = decoder
-        self.families = ("solver", *model.table.families)
+        self.named = np.array([family_of(name) for name in model.table.families])[model.table.family]
         solution = model.decode(decoder, model.accepted_drop(), starts)
         self.multiplier = solution.multiplier
         self.zero = self.judge(solution.choices)
+        mean = model.surrogate.mean
+        self.exchange = solution.multiplier * solution.damage / mean.slope
+        self.scale = SCALE * len(model.problem.units)
         self.masks = self._masks()
-        self.features = self._features(progress)
+        self.features = self._features(progress, measured)
 
     def judge(self, choices: Choices) -> Played:
         """Expected figures of a plan; the energy is exact."""
-        energy = self.model.problem.energy(choices)
-        drop = self.model.forecast(choices[None, :]).drop
-        return Played(choices, energy, float(drop[0]), float(self.model.reward(np.array([energy]), drop)[0]))
+        log_damage = self.model.surrogate.predict(choices[None, :])[0]
+        return Played(choices, self.model.problem.energy(choices), float(log_damage[0]))
 
     def decode(self, corrections: Array, families: NDArray[np.int64]) -> Played:
         """The plan of one episode: corrections and families [units + 1], the last row being the margin's."""
@@ -89,66 +103,39 @@ class Situation:
         return np.concatenate([fixed, dynamic], axis=-1).astype(np.float32)
 
     def gain(self, played: Played) -> float:
-        """Scaled advantage over the solver's own plan, in [-1, 1]."""
-        return float(np.clip(SCALE * (played.value - self.zero.value), -1.0, 1.0))
+        """Advantage over the solver's own plan, in [-1, 1]: energy saved and damage spared, one paid for with the other at
+        the solver's rate (`exchange`: energy for a unit of log damage).
+        """
+        saved, spared = self.zero.energy - played.energy, self.zero.log_damage - played.log_damage
+        return float(np.clip(self.scale * (saved + self.exchange * spared), -1.0, 1.0))
 
     def _penalty(self, forced: NDArray[np.int64], families: NDArray[np.int64]) -> NDArray[np.float64]:
         table = self.model.table
         penalty = np.zeros(table.damage.shape)
         for u in forced:
-            wanted = families[u] - 1
-            penalty[u] = np.where(table.family[u] == wanted, 0.0, PENALTY)
+            penalty[u] = np.where(self.named[u] == families[u], 0.0, PENALTY)
             owner = self.decoder.space.owner.get(int(u))
-            if owner is not None and self.families[families[u]] != "none":
+            if owner is not None and VOCABULARY[families[u]] != NONE:
                 sizes = len(self.decoder.space.pruned[owner])
                 penalty[owner, :sizes] += PENALTY * self.decoder.space.pruned[owner]
         return penalty
 
     def _masks(self) -> NDArray[np.bool_]:
         units = self.model.problem.units
-        masks = np.zeros((len(units) + 1, len(self.families)), dtype=np.bool_)
+        masks = np.zeros((len(units) + 1, FAMILIES), dtype=np.bool_)
         masks[:, SOLVER] = True
         for u, unit in enumerate(units):
             if len(unit.algorithms) > 1:
-                masks[u, [1 + self.model.table.families.index(name) for name in unit.algorithms]] = True
+                masks[u, [family_of(name) for name in unit.algorithms]] = True
         return masks
 
-    def _features(self, progress: float) -> Array:
-        model, zero = self.model, self.zero.choices
-        units = model.problem.units
-        cost = model.table.costs(model.surrogate.mean)
-        share = model.surrogate.contributions(zero[None, :])[0]
-        share = share / max(share.sum(), 1e-12)
-        doubt = model.surrogate.doubt()
-        rows = np.zeros((len(units) + 1, len(KINDS) + 10))
-        for u, unit in enumerate(units):
-            energy, damage = self.decoder.unit_rows(cost, zero, u)
-            rows[u, KINDS.index(unit.kind)] = 1.0
-            milder, stronger = damage < damage[zero[u]], energy < energy[zero[u]] - 1e-9
-            rows[u, len(KINDS) :] = (
-                u / len(units),
-                np.sqrt(share[u]),
-                doubt[u],
-                model.surrogate.mean.gain[u],
-                zero[u] / max(len(unit.options) - 1, 1),
-                np.log1p(len(unit.options)) / 4.0,
-                10.0 * (energy.max() - energy[zero[u]]),
-                10.0 * (energy[zero[u]] - energy[stronger].max(initial=-np.inf)) if stronger.any() else 0.0,
-                np.sqrt(max(damage[zero[u]] - damage[milder].max(initial=0.0), 0.0) / max(damage.max(), 1e-12)),
-                progress,
-            )
-        rows[-1, -1] = progress
-        return np.clip(rows, -5.0, 5.0).astype(np.float32)
-
-
-def dynamic_features(corrections: Array, families: NDArray[np.int64], step: int, units: int) -> Array:
-    """What happened so far in episodes, [..., DYNAMIC]: last correction, mean, mean size, share of forced units."""
-    if step == 0:
-        return np.zeros((*corrections.shape[:-1], DYNAMIC), dtype=np.float32)
-    done = corrections[..., :step]
-    forced = (families[..., :step] != SOLVER).mean(axis=-1)
-    parts = (done[..., -1], done.mean(axis=-1), np.abs(done).mean(axis=-1), forced)
-    return np.stack(parts, axis=-1).astype(np.float32)
+    def _features(self, progress: float, measured: int) -> Array:
+        units = len(self.model.problem.units)
+        rows = np.zeros((units + 1, STATIC), dtype=np.float32)
+        rows[:-1, :UNIT_FEATURES] = unit_features(self.model, self.decoder, self.zero.choices)
+        rows[:, UNIT_FEATURES:-TRAITS] = task_features(self.model, measured, progress)
+        rows[:, -TRAITS:] = traits(self.model.problem, self.decoder)
+        return rows
 
 
 class PlanEnv(gymnasium.Env[Array, dict[str, Any]]):
@@ -157,12 +144,11 @@ class PlanEnv(gymnasium.Env[Array, dict[str, Any]]):
     def __init__(self, situation: Situation) -> None:
         self.situation = situation
         self._units = len(situation.model.problem.units)
-        size = situation.features.shape[1] + DYNAMIC
-        self.observation_space = spaces.Box(-5.0, 5.0, (size,), np.float32)
+        self.observation_space = spaces.Box(-BOUND, BOUND, (OBSERVATION,), np.float32)
         self.action_space = spaces.Dict(
             {
                 "correction": spaces.Box(-1.0, 1.0, (1,), np.float32),
-                "family": spaces.Discrete(len(situation.families)),
+                "family": spaces.Discrete(FAMILIES),
             }
         )
         self._step = 0
@@ -192,5 +178,5 @@ class PlanEnv(gymnasium.Env[Array, dict[str, Any]]):
         return observation, self.situation.gain(played), True, False, {**info, "played": played}
 
     def _observe(self) -> tuple[Array, dict[str, Any]]:
-        dynamic = dynamic_features(self._corrections, self._families, self._step, self._units)
+        dynamic = dynamic_features(self._corrections, self._families, self._step)
         return self.situation.observation(self._step, dynamic), {"mask": self.situation.masks[self._step].copy()}

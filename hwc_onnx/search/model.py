@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,16 +61,15 @@ class Model:
         drop = curve + np.where(luck < 0.0, self.guard.reliability * luck, luck)
         return Forecast(mean, doubt, drop, spread, ndtr((needed - luck) / spread))
 
+    def corrected(self, log_gain: Array) -> Model:
+        """This model as if every unit's log gain were larger by `log_gain` [units] (see `Surrogate.corrected`)."""
+        result = copy.copy(self)
+        result.surrogate = self.surrogate.corrected(log_gain)
+        return result
+
     def accepted_drop(self) -> float:
         """The drop at which a plan is just accepted: the limit less the expected standard error, in points."""
         return self.problem.limit_points - self._error
-
-    def reward(self, energy: Array, drop: Array) -> Array:
-        """Saved energy if the drop is allowed, otherwise a penalty that outweighs any saving; in [-1, 1]."""
-        limit = self.accepted_drop()
-        excess = np.maximum(drop - limit, 0.0) / max(self.problem.limit_points, 1e-9)
-        result: Array = np.maximum(1.0 - energy - 1.5 * excess, -1.0)
-        return result
 
     def target(self, drop: float) -> float:
         """The summed table damage at which this drop is expected."""

@@ -92,6 +92,15 @@ class Rainbow:
                 if isinstance(module, NoisyLinear):
                     module.resample(generator)
 
+    def noise(self) -> list[Tensor]:
+        """The exploration noise as it is now, for `set_noise`."""
+        return [buffer.clone() for buffer in self.online.buffers()]
+
+    def set_noise(self, noise: list[Tensor]) -> None:
+        """Take up noise that `noise` returned."""
+        for buffer, old in zip(self.online.buffers(), noise, strict=True):
+            buffer.copy_(old)
+
     def silence(self) -> None:
         """No exploration noise: values are the means."""
         for network in (self.online, self.frozen):

@@ -10,6 +10,7 @@ from typing import Protocol
 from hwc_onnx.errors import UsageError
 from hwc_onnx.plugins import nearest, resolve
 from hwc_onnx.search.history import History
+from hwc_onnx.search.policy import SCRATCH, Policy, open_policy
 from hwc_onnx.search.problem import Choices, Problem
 from hwc_onnx.search.referees import OPTUNA
 
@@ -41,6 +42,9 @@ STRATEGIES = {
 }
 """Our own strategies: short name to a factory (problem, seed, trials, folder) -> Strategy."""
 
+LEARNING = ("composite",)
+"""Strategies whose factory takes a policy too."""
+
 SAMPLERS = (*STRATEGIES, *OPTUNA)
 
 
@@ -53,8 +57,25 @@ def check_sampler(name: str) -> None:
         )
 
 
-def make(name: str, problem: Problem, seed: int, trials: int, folder: Path | None) -> Strategy | None:
-    """Our strategy of this name, or None when the name is one of Optuna's samplers.
+def check_policy(name: str, given: str | Path | None) -> Policy | None:
+    """The policy that the strategy of this name starts with (see `open_policy`); None for strategies that do not learn.
+
+    Raises:
+        UsageError: a policy was given to a strategy that takes none, or its file is refused.
+    """
+    if name in LEARNING:
+        return open_policy(given)
+    if given is not None and str(given) != SCRATCH:
+        raise UsageError(
+            f"--policy {given}: sampler {name} takes no policy; leave it out, or choose --sampler {', '.join(LEARNING)}"
+        )
+    return None
+
+
+def make(
+    name: str, problem: Problem, seed: int, trials: int, folder: Path | None, policy: Policy | None = None
+) -> Strategy | None:
+    """Our strategy of this name, or None when the name is one of Optuna's samplers. `policy` is for those of `LEARNING`.
 
     Raises:
         UsageError: the name is unknown.
@@ -62,5 +83,7 @@ def make(name: str, problem: Problem, seed: int, trials: int, folder: Path | Non
     if name in OPTUNA:
         return None
     check_sampler(name)
-    factory: Callable[[Problem, int, int, Path | None], Strategy] = resolve("sampler", name, STRATEGIES)
+    factory: Callable[..., Strategy] = resolve("sampler", name, STRATEGIES)
+    if name in LEARNING:
+        return factory(problem, seed, trials, folder, policy)
     return factory(problem, seed, trials, folder)

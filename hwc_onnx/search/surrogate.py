@@ -12,7 +12,7 @@ Osband et al. (NeurIPS 2018), section 3.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ OFFSET_SPREAD = 1.5
 SLOPE_SPREAD = 0.25
 NOISE = 0.1
 LENGTH = 0.5
+LATEST = 16
+"""Trials whose level a corrected surrogate keeps."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Surrogate:
         self.table = table
         self.members = members
         self._plans = plans
+        self._residual = residual
         self._amplitude = float(np.mean(residual**2)) if len(residual) >= 8 else 0.0
         kernel = self._kernel(plans, plans) + (0.3 * NOISE) ** 2 * np.eye(len(plans))
         self._inverse = np.linalg.inv(kernel) if self._amplitude > 0.0 else np.zeros((len(plans), len(plans)))
@@ -106,6 +109,26 @@ class Surrogate:
             fitted.append(Parameters.of(vector, units))
         residual = log_damage - _line(table, plans, fitted[0])
         return cls(table, fitted, plans, residual)
+
+    @property
+    def unexplained(self) -> float:
+        """Variance of log damage that the additive line leaves."""
+        return self._amplitude
+
+    def corrected(self, log_gain: Array) -> Surrogate:
+        """This surrogate as if every unit's log gain were larger by `log_gain` [units]. It still agrees with what was
+        measured: the offset makes up for the mean change at the latest plans, the residual for the rest.
+        """
+        members = [replace(member, gain=member.gain + log_gain) for member in self.members]
+        measured = _line(self.table, self._plans, self.mean) + self._residual
+        error = measured - _line(self.table, self._plans, members[0])
+        offset = float(error[-LATEST:].mean()) if len(error) else 0.0
+        members = [replace(member, offset=member.offset + offset) for member in members]
+        return Surrogate(self.table, members, self._plans, error - offset)
+
+    def line(self, plans: NDArray[np.int64], member: int = 0) -> Array:
+        """Log damage of plans as one member of the ensemble has it, without the residual, [plans]."""
+        return _line(self.table, plans, self.members[member])
 
     def predict(self, plans: NDArray[np.int64]) -> tuple[Array, Array]:
         """Mean and standard deviation of log damage, [plans] each."""

@@ -24,6 +24,10 @@ COARSE = (("l1", 1.3), ("reconstruct", 1.0))
 
 
 class SyntheticProblem:
+    fine, coarse = FINE, COARSE  # algorithms and how their damage compares
+    arithmetic = (0.2, 1.0)  # of a multiplication: what no width saves, what the product of widths does
+    memory = (1.0, 1.2)  # energy of stored weights and tensors
+    skipping = True  # whether zeros save arithmetic
     refits = False
     refitted_share = 0.5  # of a plan's damage, what is left once it is refitted
 
@@ -48,8 +52,8 @@ class SyntheticProblem:
         units: list[Unit] = []
         damage: list[NDArray[np.float64]] = []
         fine = [Option(bits=bits) for bits in (8, 7, 6, 5, 4, 3, 2)]
-        fine += [Option(name, ratio, bits) for name, _ in FINE for ratio in (0.25, 0.5, 0.75) for bits in (8, 6, 4, 3)]
-        coarse = [Option()] + [Option(name, ratio) for name, _ in COARSE for ratio in (0.125, 0.25, 0.5)]
+        fine += [Option(name, ratio, bits) for name, _ in self.fine for ratio in (0.25, 0.5, 0.75) for bits in (8, 6, 4, 3)]
+        coarse = [Option()] + [Option(name, ratio) for name, _ in self.coarse for ratio in (0.125, 0.25, 0.5)]
         widths = [Option(bits=bits) for bits in (8, 7, 6, 5, 4)]
         gains = rng.lognormal(-3.6, 0.9, layers)
         for layer in range(layers):
@@ -61,7 +65,7 @@ class SyntheticProblem:
         self._groups = [tuple(range(first, min(first + 2, layers - 1))) for first in range(0, layers - 1, 2)]
         for members in self._groups:
             units.append(Unit("channels", f"g{members[0]}", tuple(coarse), tuple(f"l{m}" for m in members)))
-            factor = {name: f for name, f in COARSE} | {"none": 0.0}
+            factor = {name: f for name, f in self.coarse} | {"none": 0.0}
             errors = [6.0 * factor[option.algorithm] * option.ratio**1.3 for option in coarse]
             damage.append(gains[list(members)].sum() * np.array(errors))
         self.units = tuple(units)
@@ -78,9 +82,8 @@ class SyntheticProblem:
         self.factors = tuple(self._layer_factor(layer) for layer in range(layers))
         self._full = self.energy(self.start)
 
-    @staticmethod
-    def _fine_error(option: Option) -> float:
-        factor = {name: f for name, f in FINE} | {"none": 0.0}
+    def _fine_error(self, option: Option) -> float:
+        factor = {name: f for name, f in self.fine} | {"none": 0.0}
         zeros = option.ratio * factor[option.algorithm]
         return 4.0 ** (3 - option.bits) + 2.0 * zeros**3
 
@@ -98,9 +101,13 @@ class SyntheticProblem:
             kept_out = 1.0 - ratios.get(group.get(layer, -1), 0.0)
             share, density = kept_in * kept_out, 1.0 - option.ratio
             rounded = 2 if option.bits <= 2 else 4 if option.bits <= 4 else 8
-            mac = self._macs[layer] * share * density * (0.2 + rounded * bits / 64.0)
+            fixed, scaled = self.arithmetic
+            done = density if self.skipping else 1.0
+            mac = self._macs[layer] * share * done * (fixed + scaled * rounded * bits / 64.0)
             stored_weights = min(density * (1.0 + 2.0 / option.bits), 1.0) * option.bits / 8.0
-            memory = self._weights[layer] * share * stored_weights + 1.2 * self._stored[layer] * kept_in * bits / 8.0
+            weights, tensors = self.memory
+            memory = weights * self._weights[layer] * share * stored_weights
+            memory += tensors * self._stored[layer] * kept_in * bits / 8.0
             return float(mac + memory) / self._full
 
         return Factor((*scope, *channel_scope), energy)
@@ -108,6 +115,12 @@ class SyntheticProblem:
     def energy(self, choices: Choices) -> float:
         choices = self.space.canonical(choices)
         return sum(factor.energy(tuple(choices[list(factor.scope)].tolist())) for factor in self.factors)
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        arithmetic = sum(self.arithmetic) * self._macs.sum()
+        stored = self.memory[0] * self._weights.sum() + self.memory[1] * self._stored.sum()
+        return {"arithmetic": arithmetic / (arithmetic + stored), "memory": stored / (arithmetic + stored)}
 
     def recall(self, plans: Sequence[Choices], energies: Sequence[float]) -> None:
         """All energies are exact here."""
@@ -142,14 +155,22 @@ class SyntheticProblem:
     def perturbation(self, choices: Choices) -> NDArray[np.float64]:
         return self._shift(choices, self._response, self._pairs)
 
-    def _shift(
-        self, choices: Choices, response: NDArray[np.float64], pairs: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def true_damage(self, choices: Choices) -> float:
+        """The damage on infinitely many images."""
+        amount, pair = self._amounts(choices)
+        return float((amount**2).sum() + 36.0 * self._interaction**2 * (pair**2).sum()) / 2.0
+
+    def _amounts(self, choices: Choices) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         choices = self.space.canonical(choices)
         amount = np.sqrt([self._truth[u][o] for u, o in enumerate(choices)])
         n = self._layers
         layer = amount[:n] + amount[n : 2 * n]
-        pair = layer * np.roll(layer, 1)
+        return amount, layer * np.roll(layer, 1)
+
+    def _shift(
+        self, choices: Choices, response: NDArray[np.float64], pairs: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        amount, pair = self._amounts(choices)
         total: NDArray[np.float64] = response @ amount + 6.0 * pairs @ pair
         return total
 

@@ -119,7 +119,7 @@ def test_agents_learn_which_correction_pays_from_credited_decisions() -> None:
     """Upward corrections are credited, downward ones debited; the twin with flipped credit must learn the opposite."""
     corrections = {}
     for sign in (1.0, -1.0):
-        agents = Agents(6, 3, 0)
+        agents = Agents(0, 6, 3)
         rng = np.random.default_rng(0)
         seen = rng.normal(size=6).astype(np.float32)
         mask = np.ones(3, dtype=np.bool_)

@@ -7,7 +7,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from hwc_onnx.search.decode import Decoder
-from hwc_onnx.search.environment import SCALE, SOLVER, PlanEnv, Situation, dynamic_features
+from hwc_onnx.search.environment import SCALE, PlanEnv, Situation
+from hwc_onnx.search.features import SOLVER, dynamic_features, family_of
 from hwc_onnx.search.history import History, Record
 from hwc_onnx.search.model import Model
 from hwc_onnx.search.space import Space
@@ -69,7 +70,8 @@ def test_step_reward_is_the_scaled_gain_over_the_solver(situation: Situation) ->
         steps = len(PROBLEM.units) + 1
         reward, played = play(situation, rng.uniform(-1, 1, steps), np.full(steps, SOLVER))
         judged = situation.judge(played.choices)
-        expected = SCALE * (judged.value - situation.zero.value)
+        saved, spared = situation.zero.energy - judged.energy, situation.zero.log_damage - judged.log_damage
+        expected = SCALE * len(PROBLEM.units) * (saved + situation.exchange * spared)
         assert reward == pytest.approx(np.clip(expected, -1, 1))
 
 
@@ -80,7 +82,7 @@ def test_step_full_margin_makes_the_plan_safer_and_dearer(situation: Situation) 
     _, careful = play(situation, corrections, np.full(steps, SOLVER))
     corrections[-1] = -1.0
     _, bold = play(situation, corrections, np.full(steps, SOLVER))
-    assert careful.drop < bold.drop and careful.energy > bold.energy
+    assert careful.log_damage < bold.log_damage and careful.energy > bold.energy
 
 
 def test_step_larger_damage_of_one_unit_never_compresses_it_more(situation: Situation) -> None:
@@ -101,7 +103,7 @@ def test_step_larger_damage_of_one_unit_never_compresses_it_more(situation: Situ
 def test_step_named_family_is_used_and_an_impossible_one_is_read_as_solver(situation: Situation) -> None:
     steps = len(PROBLEM.units) + 1
     u = next(i for i, unit in enumerate(PROBLEM.units) if len(unit.algorithms) > 1)
-    named = situation.families.index("obs")
+    named = family_of("obs")
     families = np.full(steps, SOLVER)
     families[u] = named
     assert situation.masks[u, named]
@@ -118,5 +120,5 @@ def test_step_named_family_is_used_and_an_impossible_one_is_read_as_solver(situa
 def test_dynamic_features_describe_the_past_only() -> None:
     corrections = np.array([0.5, -0.25, 0.9], np.float32)
     families = np.array([0, 2, 1])
-    assert dynamic_features(corrections, families, 0, 2).tolist() == [0, 0, 0, 0]
-    assert dynamic_features(corrections, families, 2, 2) == pytest.approx([-0.25, 0.125, 0.375, 0.5])
+    assert dynamic_features(corrections, families, 0).tolist() == [0, 0, 0, 0]
+    assert dynamic_features(corrections, families, 2) == pytest.approx([-0.25, 0.125, 0.375, 0.5])

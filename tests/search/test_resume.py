@@ -16,8 +16,9 @@ from safetensors.numpy import load_file
 
 from hwc_onnx.errors import UsageError
 from hwc_onnx.search.agents import Agents
-from hwc_onnx.search.checkpoint import Checkpoint
+from hwc_onnx.search.checkpoint import Checkpoint, search_of
 from hwc_onnx.search.history import History
+from hwc_onnx.search.policy import open_policy
 from hwc_onnx.search.problem import Choices, Outcome
 from hwc_onnx.search.storage import LOCK_SUFFIX, open_storage
 from hwc_onnx.search.study import SearchResult, run_search
@@ -91,13 +92,15 @@ def test_resume_from_fresh_agents_in_place_of_the_checkpoint_ends_with_other_age
     """The broken twin: agents that forgot the first trials, passed off as the study's own."""
     path = tmp_path / "study.journal"
     run_search(Stopping(14), trials=TRIALS, storage_path=path)
-    checkpoint = Checkpoint(tmp_path / "agent.safetensors", f"seed 0, {TRIALS} trials")
+    policy = open_policy(None)
+    depends = search_of(0, TRIALS, None if policy is None else policy.digest)
+    checkpoint = Checkpoint(tmp_path / "agent.safetensors", depends)
     history = History(whole[0].history.space, 1.0)
     for record in whole[0].history.records[:10]:
         history.append(record)
     restored = checkpoint.load(history)
     assert restored is not None
-    checkpoint.save(history, Agents(restored[1].size, restored[1].families, 0))
+    checkpoint.save(history, Agents(0))
     run_search(plain(), trials=TRIALS, storage_path=path)
     assert not same(agents_of(tmp_path), whole[1])
 
