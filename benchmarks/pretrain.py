@@ -1,15 +1,18 @@
 """Trains the policy that the package ships, on made-up networks whose true damage is known.
 
-    python benchmarks/pretrain.py --problems 400 --out hwc_onnx/search/policy.safetensors
+    python benchmarks/pretrain.py --out hwc_onnx/search/policy.safetensors
 
 Each problem has its own depth, damage curves, errors of the damage table, pairwise interactions, accelerator (what widths,
 zeros and channels save, how energy is shared out) and drop limit. A few trials are made up, the surrogate is fitted to
-them, and the agents' episodes are decoded around the solver's plan. Their reward is by the *true* outcome: energy saved
-plus true damage spared at the solver's rate. What is learned is how to correct an early surrogate.
+them, and episodes are decoded around the solver's plan. Their reward is by the *true* outcome: energy saved plus true
+damage spared at the solver's rate. What is learned is how to correct an early surrogate.
 
-Every tenth problem is not trained on: there the policy's own plan is compared with the solver's, both decoded exactly. It
-prints the mean true advantage (in percent of the INT8 baseline's energy, damage at the solver's rate) and how often the
-policy's plan is the better one.
+The first round explores around the solver's own plan, later rounds around the policy of the round before; all decisions
+are kept, and both agents learn from uniform draws of them (DDPG and Rainbow are off-policy). The critics learn alone first.
+
+Problems with other seeds are left out. There the policy's own plan is compared with the solver's, both decoded exactly:
+printed are the mean true advantage (in percent of the INT8 baseline's energy, damage at the solver's rate) and how often
+the policy's plan is better, by the number of trials that the surrogate was fitted to.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +29,16 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from hwc_onnx.search.agents import Agents
+from hwc_onnx.search.ddpg import DDPGConfig
 from hwc_onnx.search.decode import Decoder
 from hwc_onnx.search.environment import Situation
+from hwc_onnx.search.features import FAMILIES, SOLVER, dynamic_features
 from hwc_onnx.search.history import History, Record
 from hwc_onnx.search.model import Model
 from hwc_onnx.search.policy import save_policy
 from hwc_onnx.search.practice import decisions, uncertain
 from hwc_onnx.search.problem import Choices
-from hwc_onnx.search.replay import Replay
+from hwc_onnx.search.replay import Batch, Transition
 from hwc_onnx.search.seeds import seed_plan
 from hwc_onnx.search.simulation import Simulation
 from hwc_onnx.search.surrogate import DamageTable
@@ -40,9 +46,12 @@ from tests.search.synthetic import SyntheticProblem
 
 FINE = ("magnitude", "sensitivity", "wanda", "obs")
 COARSE = ("l1", "l2", "fpgm", "reconstruct", "gram")
-EPISODES = 96
-BATCH = 512
-HELD_OUT = 10
+BATCH = 1024
+STAGES = 5
+LEFT_OUT = 500_000
+"""First seed of the problems that are not trained on."""
+
+Walked = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]
 
 
 class GeneratedProblem(SyntheticProblem):
@@ -104,17 +113,30 @@ class Course:
         self.history.append(record)
 
 
-def practise(agents: Agents, situation: Situation, problem: SyntheticProblem, sigma: float, rng: np.random.Generator) -> None:
-    """Episodes around the present policy, credited by what they truly do."""
-    explored = uncertain(situation, rng, EPISODES, int(rng.integers(3, 7)))
-    where = np.concatenate([np.zeros((1, explored.shape[1]), dtype=np.bool_), explored])
-    moved, named, seen = agents.walk(situation, where, sigma, rng)
+def scattered(situation: Situation, where: NDArray[np.bool_], rng: np.random.Generator) -> Walked:
+    """Episodes with uniform corrections and families at the explored steps, and the solver's choice elsewhere."""
+    corrections = np.where(where, rng.uniform(-1.0, 1.0, where.shape), 0.0).astype(np.float32)
+    keys = np.where(situation.masks, rng.random((*where.shape, FAMILIES)), -1.0)
+    named = np.where(where & (rng.random(where.shape) < 0.5), keys.argmax(axis=2), SOLVER)
+    steps = range(where.shape[1])
+    seen = [situation.observation(step, dynamic_features(corrections, named, step)) for step in steps]
+    return corrections, named, np.stack(seen, axis=1)
+
+
+def practise(
+    agents: Agents | None, situation: Situation, problem: SyntheticProblem, episodes: int, rng: np.random.Generator
+) -> Iterator[Transition]:
+    """Decisions around the present policy (None: around the solver's plan), credited by what they truly do."""
+    where = uncertain(situation, rng, episodes, int(rng.integers(3, 7)))
+    where = np.concatenate([np.zeros((1, where.shape[1]), dtype=np.bool_), where])
+    walked = scattered(situation, where, rng) if agents is None else agents.walk(situation, where, 0.4, rng)
+    moved, named, seen = walked
     simulation = Simulation(situation)
     plans = simulation.decode(moved, named)
     energy, _ = simulation.outcome(plans, 0)
     credit = simulation.credit(energy, truth(problem, plans))
     for i in range(1, len(plans)):
-        agents.store_simulated(decisions(situation, moved[i], named[i], seen[i], where[i], float(credit[i - 1])))
+        yield from decisions(situation, moved[i], named[i], seen[i], where[i], float(credit[i - 1]))
 
 
 def truth(problem: SyntheticProblem, plans: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -122,49 +144,90 @@ def truth(problem: SyntheticProblem, plans: NDArray[np.int64]) -> NDArray[np.flo
     return np.log([max(problem.true_damage(plan), 1e-7) for plan in plans])
 
 
-def advantage(agents: Agents, situation: Situation, problem: SyntheticProblem) -> float:
-    """True advantage of the policy's plan over the solver's, as a share of the baseline's energy."""
-    played = situation.decode(*agents.mean_policy(situation))
-    damage = truth(problem, np.array([situation.zero.choices, played.choices]))
-    return float(situation.zero.energy - played.energy + situation.exchange * (damage[0] - damage[1]))
+def courses(first: int, count: int) -> Iterator[tuple[int, Situation, SyntheticProblem, np.random.Generator]]:
+    """Problems with growing records: stage, situation, problem and a generator for what is drawn there."""
+    for seed in range(first, first + count):
+        problem, rng = GeneratedProblem(seed), np.random.default_rng([seed, 78])
+        course = Course(problem, rng)
+        for stage in range(STAGES):
+            situation = course.situation()
+            yield stage, situation, problem, rng
+            course.grow(situation.zero.choices, int(rng.integers(3, 12)))
+
+
+def examine(agents: Agents, situations: list[tuple[int, Situation, SyntheticProblem]]) -> str:
+    """The policy's true advantage over the solver on these situations, in words."""
+    gained: list[list[float]] = [[] for _ in range(STAGES)]
+    for stage, situation, problem in situations:
+        played = situation.decode(*agents.mean_policy(situation))
+        damage = truth(problem, np.array([situation.zero.choices, played.choices]))
+        gained[stage].append(situation.zero.energy - played.energy + situation.exchange * (damage[0] - damage[1]))
+    every = np.concatenate([np.array(row) for row in gained])
+    stages = ", ".join(f"{100 * np.mean(row):+.2f}" for row in gained)
+    return (
+        f"advantage {100 * every.mean():+.3f} % (standard error {100 * every.std() / np.sqrt(len(every)):.3f}), better in"
+        f" {np.mean(every > 0):.0%} and worse in {np.mean(every < 0):.0%} of {len(every)}; by stage {stages}"
+    )
+
+
+class Memory:
+    """All decisions as arrays, drawn uniformly."""
+
+    def __init__(self, rows: list[Transition]) -> None:
+        self.observation = np.stack([row.observation for row in rows])
+        self.action = np.stack([row.action for row in rows])
+        self.family = np.array([row.family for row in rows], dtype=np.int64)
+        self.target = np.array([row.target for row in rows], dtype=np.float32)
+        self.mask = np.stack([row.mask for row in rows])
+
+    def sample(self, rng: np.random.Generator) -> Batch:
+        """A batch of finished decisions."""
+        at = rng.integers(0, len(self.family), BATCH)
+        seen, none = self.observation[at], np.zeros(BATCH, dtype=np.float32)
+        elite = np.zeros(BATCH, dtype=np.bool_)
+        return Batch(
+            seen, self.action[at], self.family[at], self.target[at], seen, self.mask[at], none, elite, none + 1.0, at
+        )
+
+
+def slower(agents: Agents, factor: float) -> None:
+    """Lower the rates of all optimisers."""
+    for optimiser in (agents.ddpg.actor_optimiser, agents.ddpg.critic_optimiser, agents.rainbow.optimiser):
+        for group in optimiser.param_groups:
+            group["lr"] *= factor
 
 
 def main() -> None:
     """Train, report on problems that were left out, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=400)
+    parser.add_argument("--problems", type=int, nargs="+", default=[200, 80], help="problems of each round")
+    parser.add_argument("--updates", type=int, nargs="+", default=[4000, 3000], help="training steps of each round")
+    parser.add_argument("--episodes", type=int, default=160, help="for each situation")
+    parser.add_argument("--left-out", type=int, default=24, help="problems to examine the policy on")
     parser.add_argument("--first-seed", type=int, default=100_000)
-    parser.add_argument("--updates", type=int, default=12, help="training steps for each situation")
-    parser.add_argument("--seconds", type=float, help="stop after this time, if earlier")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    agents = Agents(0)
-    agents.simulated = Replay(30_000)
-    began, recent = time.monotonic(), []
-    for number in range(args.problems):
-        if args.seconds is not None and time.monotonic() - began > args.seconds:
-            break
-        problem = GeneratedProblem(args.first_seed + number)
-        rng = np.random.default_rng([args.first_seed + number, 78])
-        course = Course(problem, rng)
-        sigma = 0.5 - 0.3 * number / args.problems
-        for _ in range(5):
-            situation = course.situation()
-            if number % HELD_OUT == HELD_OUT - 1:
-                recent.append(advantage(agents, situation, problem))
-            else:
-                practise(agents, situation, problem, sigma, rng)
-                agents.train(args.updates, rng, BATCH)
-            course.grow(situation.zero.choices, int(rng.integers(3, 12)))
-        if number % 50 == 49 and recent:
-            last = np.array(recent[-50:])
-            print(
-                f"{number + 1} problems, {time.monotonic() - began:.0f} s: advantage {100 * last.mean():+.3f} % "
-                f"(standard error {100 * last.std() / np.sqrt(len(last)):.3f}), better in {np.mean(last > 0):.0%}",
-                flush=True,
-            )
-            save_policy(args.out, agents)
-    save_policy(args.out, agents)
+    began, rng = time.process_time(), np.random.default_rng(0)
+    left_out = [each[:3] for each in courses(LEFT_OUT, args.left_out)]
+    agents = Agents(0, ddpg=DDPGConfig(actor_delay=10**9))
+    rows: list[Transition] = []
+    seed = args.first_seed
+    for number, (problems, updates) in enumerate(zip(args.problems, args.updates, strict=True)):
+        for _, situation, problem, drawn in courses(seed, problems):
+            rows += practise(agents if number else None, situation, problem, args.episodes, drawn)
+        seed += problems
+        memory = Memory(rows)
+        for step in range(updates):
+            if step == updates // 4:
+                agents.ddpg.config = DDPGConfig()
+            if step in (updates // 2, 3 * updates // 4):
+                slower(agents, 0.3)
+            agents.learn(memory.sample(rng))
+            if step % 1000 == 999 or step == updates - 1:
+                told = examine(agents, left_out)
+                print(f"round {number}, {len(rows)} decisions, step {step + 1}, {time.process_time() - began:.0f} s: {told}", flush=True)
+        slower(agents, 1.0 / 0.3)
+        save_policy(args.out, agents)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from hwc_onnx.search.environment import Situation
 from hwc_onnx.search.features import FAMILIES, OBSERVATION, SOLVER, dynamic_features
 from hwc_onnx.search.problem import Choices
 from hwc_onnx.search.rainbow import Rainbow, RainbowConfig
-from hwc_onnx.search.replay import Replay, Transition
+from hwc_onnx.search.replay import Batch, Replay, Transition
 
 CONFIDENCE = 0.05
 """By how much (scaled reward) a family must beat "solver" before the policy names it unasked."""
@@ -207,16 +207,17 @@ class Agents:
         for row in rows:
             self.real.add(replace(row, target=target, elite=elite))
 
-    def train(self, updates: int, rng: np.random.Generator, size: int = BATCH) -> None:
-        """Alternate batches of real and simulated decisions of this size."""
+    def train(self, updates: int, rng: np.random.Generator) -> None:
+        """Alternate batches of real and simulated decisions."""
         for step in range(updates):
             replay = self.real if step % 2 == 0 and len(self.real) >= 8 else self.simulated
             if len(replay) < 8:
                 continue
-            self._update(replay, rng, size)
+            batch = replay.sample(BATCH, rng)
+            replay.reprioritise(batch.position, self.learn(batch))
 
-    def _update(self, replay: Replay, rng: np.random.Generator, size: int) -> None:
-        batch = replay.sample(size, rng)
+    def learn(self, batch: Batch) -> NDArray[np.float32]:
+        """One step of both agents on the same rows; returns the sum of their errors [batch]."""
         observation, following = torch.as_tensor(batch.observation), torch.as_tensor(batch.following)
         allowed = torch.as_tensor(batch.mask)
         with torch.no_grad():
@@ -228,7 +229,7 @@ class Agents:
             next_family = self.rainbow.choose(next_inputs, allowed)
         surprise = self.rainbow.update(batch, executed, next_inputs)
         errors = self.ddpg.update(batch, next_family, preferred)
-        replay.reprioritise(batch.position, surprise + errors)
+        return surprise + errors
 
     def _confident(self, inputs: Tensor, mask: Tensor) -> NDArray[np.int64]:
         with torch.no_grad():

@@ -1,7 +1,7 @@
 """What the agents see, in the same words for every network, limit and accelerator, so that one policy serves them all.
 
 A step's observation has a part about its unit (kind, place, what the surrogate says and doubts about it, what milder and
-stronger options would change, how much its neighbours disturb), a part about the task (the limit, how much was measured,
+stronger options would change, how much is disturbed around it), a part about the task (the limit, how much was measured,
 how the accelerator rewards each kind of compression) and, added by the walk, what was decided so far. Algorithms have
 fixed places (`VOCABULARY`), absent ones are masked.
 
@@ -10,7 +10,7 @@ Source: state of layer description, budget and what was done before, AMC (He et 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hwc_onnx.pruning.table import COARSE, FINE, NONE
 from hwc_onnx.search.decode import Decoder
-from hwc_onnx.search.problem import KINDS, Choices, Problem
+from hwc_onnx.search.problem import KINDS, Choices, Problem, Unit
 
 if TYPE_CHECKING:
     from hwc_onnx.search.model import Model
@@ -104,17 +104,17 @@ def unit_features(model: Model, decoder: Decoder, zero: Choices) -> Array:
     share = model.surrogate.contributions(zero[None, :])[0]
     share = share / max(share.sum(), 1e-12)
     doubt = model.surrogate.doubt()
+    same, beside = _around(units, share)
     rows = np.zeros((len(units), UNIT_FEATURES))
     for u, unit in enumerate(units):
         energy, damage = decoder.unit_rows(cost, zero, u)
-        near = decoder.rows.neighbours[u]
         rows[u, KINDS.index(unit.kind)] = 1.0
         milder, stronger = damage < damage[zero[u]], energy < energy[zero[u]] - 1e-9
         rows[u, len(KINDS) :] = (
             u / len(units),
             np.sqrt(share[u]),
-            np.sqrt(share[near].sum()),
-            np.sqrt(share[near].max(initial=0.0)),
+            np.sqrt(same[u]),
+            np.sqrt(beside[u]),
             doubt[u],
             model.surrogate.mean.gain[u],
             zero[u] / max(len(unit.options) - 1, 1),
@@ -125,6 +125,21 @@ def unit_features(model: Model, decoder: Decoder, zero: Choices) -> Array:
             np.log(max(damage[zero[u]], 1e-9) / max(np.median(cost[np.arange(len(units)), zero]), 1e-9)) / 5.0,
         )
     return np.clip(rows, -BOUND, BOUND).astype(np.float32)
+
+
+def _around(units: Sequence[Unit], share: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shares of the damage done to the same layers by other units, and to the layers before and after them, [units] each."""
+    place = {unit.name: p for p, unit in enumerate(unit for unit in units if unit.kind == "layer")}
+    touched = np.zeros((len(units), max(len(place), 1)))
+    for u, unit in enumerate(units):
+        touched[u, [place[name] for name in unit.layers if name in place]] = 1.0
+    parts = touched / np.maximum(touched.sum(axis=1, keepdims=True), 1.0)
+    of_layer = share @ parts
+    next_to = np.zeros_like(touched)
+    next_to[:, 1:] += touched[:, :-1]
+    next_to[:, :-1] += touched[:, 1:]
+    same = np.maximum(touched @ of_layer - share, 0.0)
+    return same, ((next_to > 0.0) & (touched == 0.0)) @ of_layer
 
 
 def dynamic_features(corrections: Array, families: NDArray[np.int64], step: int) -> Array:

@@ -39,11 +39,14 @@ class NoisyLinear(nn.Module):
     noise_in: Tensor
     noise_out: Tensor
 
-    def __init__(self, inputs: int, outputs: int, generator: torch.Generator, sigma: float) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, generator: torch.Generator, sigma: float, scale: float = 1.0
+    ) -> None:
         super().__init__()
         bound = 1.0 / math.sqrt(inputs)
-        self.weight = nn.Parameter(torch.empty(outputs, inputs).uniform_(-bound, bound, generator=generator))
-        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound, generator=generator))
+        reach = scale * bound
+        self.weight = nn.Parameter(torch.empty(outputs, inputs).uniform_(-reach, reach, generator=generator))
+        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-reach, reach, generator=generator))
         self.weight_sigma = nn.Parameter(torch.full((outputs, inputs), sigma * bound))
         self.bias_sigma = nn.Parameter(torch.full((outputs,), sigma * bound))
         self.register_buffer("noise_in", torch.zeros(inputs))

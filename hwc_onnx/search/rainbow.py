@@ -53,14 +53,17 @@ class Head(nn.Module):
         self.families, self.atoms = families, config.atoms if config.distributional else 1
         self.dueling = config.dueling
         self.hidden = self._layer(inputs, config.hidden, config, generator)
-        self.advantage = self._layer(config.hidden, families * self.atoms, config, generator)
+        # families begin alike: what nothing is known about is not preferred
+        self.advantage = self._layer(config.hidden, families * self.atoms, config, generator, scale=0.01)
         self.value = self._layer(config.hidden, self.atoms, config, generator) if config.dueling else None
 
     @staticmethod
-    def _layer(inputs: int, outputs: int, config: RainbowConfig, generator: torch.Generator) -> nn.Module:
+    def _layer(
+        inputs: int, outputs: int, config: RainbowConfig, generator: torch.Generator, scale: float = 1.0
+    ) -> nn.Module:
         if config.noisy:
-            return NoisyLinear(inputs, outputs, generator, config.sigma)
-        return linear(inputs, outputs, generator)
+            return NoisyLinear(inputs, outputs, generator, config.sigma, scale)
+        return linear(inputs, outputs, generator, scale)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits over atoms per family."""
