@@ -74,6 +74,12 @@ PUBLISHED = ("l1", "l2", "bernoulli", "reconstruct", "magnitude", "sensitivity",
     "module:attribute.",
 )
 @click.option(
+    "--policy",
+    metavar="FILE|none",
+    help="Networks that the agents of composite start with: a policy file, or agent.safetensors of a run folder; none starts "
+    "them from scratch. Default: those that come with hwc-onnx.",
+)
+@click.option(
     "--faithful",
     is_flag=True,
     help="Search as published: the two agents' raw actions, real episodes only, seven pruning algorithms, no seeds.",

@@ -90,7 +90,7 @@ def compress(
         on_event: hears the records of `hwc_onnx.events`.
         **options: fields of `hwc_onnx.options.Options`: `data`, `accelerator`, `max_drop` (points or "1%"),
             `max_energy` (share of the INT8 baseline), `max_latency` (s), `max_bytes` (file), `metric`, `task`, `preset`,
-            `sampler`, `trials`, `timeout` (s), `seed`, `split_seed`, `gate`, `weight_bits`, `activation_bits`,
+            `sampler`, `policy` (file, or "none"), `trials`, `timeout` (s), `seed`, `split_seed`, `gate`, `weight_bits`, `activation_bits`,
             `algorithms`, `granularity`, `lanes`, `min_channels` and `ratio_bounds` (for all layers, or by pattern),
             `keep_heads`, `dialect`, `portable`, `polish`, `first_last`, `include`, `exclude`, `input_shapes`,
             `calibration_samples`, `search_samples`, `compare_accelerators`.

@@ -34,6 +34,7 @@ class Options:
     task: str | None = None
     preset: str | None = None
     sampler: str = "composite"
+    policy: str | Path | None = None
     trials: int = 200
     timeout: float | None = None
     seed: int = 0
@@ -129,7 +130,7 @@ class Options:
 
     def config(self, model_digest: str, data_digest: str, accelerator_digest: str) -> dict[str, Any]:
         """Plain values that a continued run must share; files are represented by digests."""
-        left_out = {"data", "accelerator", "metric", "compare_accelerators"}
+        left_out = {"data", "accelerator", "metric", "compare_accelerators", "policy"}
         if not self.constraints:
             left_out |= {"min_channels", "ratio_bounds", "keep_heads"}
         plain = {field.name: _plain(getattr(self, field.name)) for field in fields(self) if field.name not in left_out}

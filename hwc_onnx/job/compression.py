@@ -23,7 +23,7 @@ from hwc_onnx.job.verdict import judge, write_output
 from hwc_onnx.options import Options
 from hwc_onnx.result import Result
 from hwc_onnx.runfolder import RunFolder
-from hwc_onnx.search.strategy import check_sampler
+from hwc_onnx.search.strategy import check_policy, check_sampler
 from hwc_onnx.search.study import run_search
 from hwc_onnx.workspace import Model, open_float_model
 
@@ -48,6 +48,8 @@ class Compression:
         self._listener = on_event
         self.tell(Phase("load", "load, normalize and parse the model"))
         check_sampler(options.sampler)
+        policy = check_policy(options.sampler, options.policy)
+        self._policy = None if policy is None else policy.digest
         self.profile = load_profile(options.accelerator)
         self.others = [load_profile(name) for name in options.compare_accelerators]
         self.opened = open_float_model(model, options.input_shapes).under(options.constraints)
@@ -68,6 +70,7 @@ class Compression:
         """Everything, in order (the errors of its parts)."""
         data, splits = samples_of(self.opened, self.options, self.tell)
         config = self.options.config(self.opened.loaded.digest, splits.digest, self.profile.digest())
+        config["policy"] = self._policy
         with RunFolder(self.run_dir, config, fresh=self.fresh, resume=self.resume) as folder:
             earlier = finished(folder.path, self.output, self.options.trials, self.opened, self.profile)
             if earlier is not None:
@@ -93,6 +96,7 @@ class Compression:
             start="cold" if options.sampler == "faithful" else "seeds",
             storage_path=run.folder.path / "study.journal",
             timeout=options.timeout,
+            policy=options.policy,
             on_event=self.tell,
             on_incumbent=lambda best: run.write_best(run.candidate(objective, best)),
         )

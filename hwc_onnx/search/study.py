@@ -22,11 +22,12 @@ from hwc_onnx.search.closing import closing_plan, reserved
 from hwc_onnx.search.decode import Decoder
 from hwc_onnx.search.guard import Guard
 from hwc_onnx.search.history import CLOSING, History, Record, constraints_of, outcome_payload, recall
+from hwc_onnx.search.policy import SCRATCH
 from hwc_onnx.search.problem import Choices, Outcome, Problem
 from hwc_onnx.search.referees import optuna_sampler
 from hwc_onnx.search.seeds import STARTS, Start, derived, seed_plan
 from hwc_onnx.search.space import Space
-from hwc_onnx.search.strategy import make
+from hwc_onnx.search.strategy import LEARNING, check_policy, make
 from hwc_onnx.search.surrogate import DamageTable
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def run_search(
     start: Start = "seeds",
     patience: int | None = None,
     guard: bool = True,
+    policy: str | Path | None = None,
 ) -> SearchResult:
     """Search `problem` and keep the record at `storage_path` (None: in memory).
 
@@ -93,6 +95,8 @@ def run_search(
         patience: evaluations without improvement that end the search (see `budget.stalled`); 0 never ends it, None is
             `budget.PATIENCE` for the composite strategy and 0 for all others. A resumed study may have another.
         guard: accept plans on their drop with luck on the search samples taken off (guard.py).
+        policy: file of the networks that the composite strategy's agents start with (policy.py); "none" starts them from scratch,
+            None with the shipped ones. A resumed study must have the same.
 
     Raises:
         UsageError: unknown sampler or start, negative patience, or a study of something else in the storage.
@@ -105,8 +109,9 @@ def run_search(
         raise UsageError(f"search: patience is {patience}; give a number of evaluations, or 0 for never")
     if start not in STARTS:
         raise UsageError(f"search: start is '{start}'; choose from {', '.join(STARTS)}")
+    start_policy = check_policy(sampler, policy)
     path = None if storage_path is None else Path(storage_path)
-    strategy = make(sampler, problem, seed, trials, None if path is None else path.parent)
+    strategy = make(sampler, problem, seed, trials, None if path is None else path.parent, start_policy)
     parameters = Space(problem.units, "menu" if strategy is not None else space)
     study = storage_module.open_study(
         storage_module.open_storage(path),
@@ -117,6 +122,7 @@ def run_search(
             "warm_start": warm_start,
             "start": start,
             "guard": guard,
+            **({"policy": SCRATCH if start_policy is None else start_policy.digest} if sampler in LEARNING else {}),
             "limit_points": problem.limit_points,
             "digests": dict(problem.digests),
         },
