@@ -20,8 +20,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,23 +172,35 @@ def examine(agents: Agents, situations: list[tuple[int, Situation, SyntheticProb
 
 
 class Memory:
-    """All decisions as arrays, drawn uniformly."""
+    """All decisions as arrays (observation, action, family, target, mask), drawn uniformly."""
 
-    def __init__(self, rows: list[Transition]) -> None:
-        self.observation = np.stack([row.observation for row in rows])
-        self.action = np.stack([row.action for row in rows])
-        self.family = np.array([row.family for row in rows], dtype=np.int64)
-        self.target = np.array([row.target for row in rows], dtype=np.float32)
-        self.mask = np.stack([row.mask for row in rows])
+    def __init__(self) -> None:
+        self._parts: list[tuple[NDArray[np.generic], ...]] = []
+        self._whole: tuple[NDArray[Any], ...] = ()
+
+    def add(self, rows: Sequence[Transition]) -> None:
+        """Keep the decisions of one situation."""
+        self._parts.append(
+            (
+                np.stack([row.observation for row in rows]),
+                np.stack([row.action for row in rows]),
+                np.array([row.family for row in rows], dtype=np.int64),
+                np.array([row.target for row in rows], dtype=np.float32),
+                np.stack([row.mask for row in rows]),
+            )
+        )
+
+    def gather(self) -> int:
+        """Make what was added ready to be drawn; returns how many decisions there are."""
+        self._whole = tuple(np.concatenate(column) for column in zip(*self._parts, strict=True))
+        return len(self._whole[0])
 
     def sample(self, rng: np.random.Generator) -> Batch:
         """A batch of finished decisions."""
-        at = rng.integers(0, len(self.family), BATCH)
-        seen, none = self.observation[at], np.zeros(BATCH, dtype=np.float32)
-        elite = np.zeros(BATCH, dtype=np.bool_)
-        return Batch(
-            seen, self.action[at], self.family[at], self.target[at], seen, self.mask[at], none, elite, none + 1.0, at
-        )
+        at = rng.integers(0, len(self._whole[0]), BATCH)
+        seen, action, family, target, mask = (column[at] for column in self._whole)
+        none, elite = np.zeros(BATCH, dtype=np.float32), np.zeros(BATCH, dtype=np.bool_)
+        return Batch(seen, action, family, target, seen, mask, none, elite, none + 1.0, at)
 
 
 def slower(agents: Agents, factor: float) -> None:
@@ -210,13 +223,13 @@ def main() -> None:
     began, rng = time.process_time(), np.random.default_rng(0)
     left_out = [each[:3] for each in courses(LEFT_OUT, args.left_out)]
     agents = Agents(0, ddpg=DDPGConfig(actor_delay=10**9))
-    rows: list[Transition] = []
+    memory = Memory()
     seed = args.first_seed
     for number, (problems, updates) in enumerate(zip(args.problems, args.updates, strict=True)):
         for _, situation, problem, drawn in courses(seed, problems):
-            rows += practise(agents if number else None, situation, problem, args.episodes, drawn)
+            memory.add(list(practise(agents if number else None, situation, problem, args.episodes, drawn)))
         seed += problems
-        memory = Memory(rows)
+        size = memory.gather()
         for step in range(updates):
             if step == updates // 4:
                 agents.ddpg.config = DDPGConfig()
@@ -225,7 +238,8 @@ def main() -> None:
             agents.learn(memory.sample(rng))
             if step % 1000 == 999 or step == updates - 1:
                 told = examine(agents, left_out)
-                print(f"round {number}, {len(rows)} decisions, step {step + 1}, {time.process_time() - began:.0f} s: {told}", flush=True)
+                spent = time.process_time() - began
+                print(f"round {number}, {size} decisions, step {step + 1}, {spent:.0f} s: {told}", flush=True)
         slower(agents, 1.0 / 0.3)
         save_policy(args.out, agents)
 

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from hwc_onnx.search.units import Menus
 
 NARROW = 4
+PARTS = {
+    "arithmetic": ("mac",),
+    "memory": ("register", "noc", "buffer"),
+    "off_chip": ("dram",),
+    "other": ("vector", "decode", "leakage"),
+}
+"""Components of the cost model behind each share of energy that the agents see."""
 IMPOSSIBLE = 1e3
 """Stands for a step that fits the accelerator in no way, so that differences stay finite."""
 
@@ -60,7 +67,11 @@ class Costing:
         self, graph: LayerGraph, database: LayerDatabase, cost_model: CostModel, baseline: CompressionPlan
     ) -> None:
         self._graph, self._database, self._model, self._baseline = graph, database, cost_model, baseline
-        self.baseline_total = cost_model.cost(with_plan(graph, baseline)).total
+        cost = cost_model.cost(with_plan(graph, baseline))
+        self.baseline_total = cost.total
+        self.shares = {
+            name: sum(cost.energy.get(part, 0.0) for part in parts) / max(cost.total, 1e-30) for name, parts in PARTS.items()
+        }
         self._position = {group.tensor: i for i, group in enumerate(graph.activation_groups)}
         self._widths = group_bits(graph, baseline)
         self._densities: dict[tuple[str, int], dict[str, float]] = {}

@@ -71,7 +71,8 @@ class Situation:
         self.multiplier = solution.multiplier
         self.zero = self.judge(solution.choices)
         mean = model.surrogate.mean
-        self.exchange = solution.multiplier * solution.damage / mean.slope
+        # where no plan is allowed the multiplier has no bound
+        self.exchange = min(solution.multiplier * solution.damage / mean.slope, 1.0)
         self.scale = SCALE * len(model.problem.units)
         self.masks = self._masks()
         self.features = self._features(progress, measured)

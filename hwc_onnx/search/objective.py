@@ -154,6 +154,11 @@ class Objective:
         return self._costing.factors()
 
     @property
+    def shares(self) -> Mapping[str, float]:
+        """Shares of the INT8 baseline's energy by component (features.py)."""
+        return self._costing.shares
+
+    @property
     def setup_forwards(self) -> int:
         """Images forwarded before the search: calibration, the original's reference run, the probes."""
         return self._forwards

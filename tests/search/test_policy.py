@@ -104,11 +104,11 @@ def test_agents_of_a_run_are_the_policy_of_the_next_with_other_depth_algorithms_
 
     run_search(SyntheticProblem(layers=4, images=300), trials=24, storage_path=tmp_path / "study.journal", policy="none")
     policy = read_policy(tmp_path / "agent.safetensors")
-    strategy = Composite(Other(layers=7, images=300, limit_points=0.5), 0, 20, start=policy)
+    strategy = Composite(Other(layers=7, images=300, limit_points=2.0), 0, 20, start=policy)
     agents = strategy._ready()
     assert all(np.array_equal(array, policy.arrays[name]) for name, array in agents.networks_state().items())
     found = run_search(
-        Other(layers=7, images=300, limit_points=0.5), trials=14, policy=tmp_path / "agent.safetensors"
+        Other(layers=7, images=300, limit_points=2.0), trials=14, policy=tmp_path / "agent.safetensors"
     )
     assert found.best is not None
 
