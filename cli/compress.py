@@ -53,15 +53,25 @@ PUBLISHED = ("l1", "l2", "bernoulli", "reconstruct", "magnitude", "sensitivity",
     help="Report the result's energy on this accelerator too. May be repeated.",
 )
 @click.option(
+    "--objective",
+    type=click.Choice(["energy", "drop"]),
+    default="energy",
+    show_default=True,
+    help="Look for least energy within --max-drop, or for the least drop within --max-energy.",
+)
+@click.option(
     "--max-drop",
     type=Drop,
-    default="1.0",
-    show_default=True,
-    help="Largest accuracy drop: points (1.0) or share of the original's value (1%).",
+    help="Largest accuracy drop: points (1.0) or share of the original's value (1%). Default: 1.0; with --objective drop, any.",
 )
 @click.option("--max-energy", type=Share, help="Energy limit as a share of the INT8 baseline, such as 40%.")
 @click.option("--max-latency", type=Latency, help="Latency limit, such as 5ms.")
 @click.option("--max-bytes", type=ByteSize, help="File size limit, such as 500KB.")
+@click.option(
+    "--max-memory",
+    type=ByteSize,
+    help="Limit on the accelerator's memory that weights and stored activations take, such as 200KB.",
+)
 @metric_option
 @task_option
 @preset_option
@@ -142,7 +152,7 @@ PUBLISHED = ("l1", "l2", "bernoulli", "reconstruct", "magnitude", "sensitivity",
 def compress(
     ctx: click.Context, /, settings: Settings, model: str, resume: bool, fresh: bool, faithful: bool, **options: Any
 ) -> None:
-    """Search for the compression of MODEL that costs the accelerator least energy, and write it.
+    """Search for the compression of MODEL that costs the accelerator least energy (or loses least accuracy), and write it.
 
     Each layer gets its own pruning algorithm, ratio and bit widths; the accuracy of a candidate is measured with
     ONNX Runtime, its energy is computed. The best plans are judged once more on samples that the search never saw.
@@ -153,6 +163,7 @@ def compress(
       hwc-onnx compress model.onnx
       hwc-onnx compress model.onnx --data val.npz --max-drop 1.0 --trials 200
       hwc-onnx compress model.onnx --data val.npz --accel my-chip.yaml --max-bytes 500KB -o small.onnx
+      hwc-onnx compress model.onnx --data val.npz --objective drop --max-energy 40%
       hwc-onnx compress model.onnx --data val.npz --weight-bits 4-8 --granularity fine --json
       hwc-onnx compress model.onnx --data val.npz --faithful --trials 400
     """
@@ -166,6 +177,8 @@ def compress(
             )
         options["sampler"] = "faithful"
         options["algorithms"] = options["algorithms"] or PUBLISHED
+    if options["objective"] == "drop" and options["max_energy"] is None:
+        raise click.UsageError("--objective drop looks for the least drop at an energy; say which, such as --max-energy 40%", ctx)
     from hwc_onnx import api
     from hwc_onnx.report.progress import Progress
     from hwc_onnx.report.result_table import result_tables

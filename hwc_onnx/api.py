@@ -89,7 +89,8 @@ def compress(
         fresh: move an existing run folder aside.
         on_event: hears the records of `hwc_onnx.events`.
         **options: fields of `hwc_onnx.options.Options`: `data`, `accelerator`, `max_drop` (points or "1%"),
-            `max_energy` (share of the INT8 baseline), `max_latency` (s), `max_bytes` (file), `metric`, `task`, `preset`,
+            `objective` ("energy", or "drop": the least within `max_energy`), `max_energy` (share of the INT8 baseline),
+            `max_latency` (s), `max_bytes` (file), `max_memory` (weights and activations), `metric`, `task`, `preset`,
             `sampler`, `policy` (file, or "none"), `trials`, `timeout` (s), `seed`, `split_seed`, `gate`, `weight_bits`, `activation_bits`,
             `algorithms`, `granularity`, `lanes`, `min_channels` and `ratio_bounds` (for all layers, or by pattern),
             `keep_heads`, `dialect`, `portable`, `polish`, `first_last`, `include`, `exclude`, `input_shapes`,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from hwc_onnx.errors import UsageError
 from hwc_onnx.graph.constraints import Constraints, by_pattern, constraints_of
+from hwc_onnx.limits import Limits
 from hwc_onnx.pruning.table import COARSE, FINE, ON_REQUEST, granularity
 from hwc_onnx.quantization.dialects import get_dialect
 
@@ -19,17 +21,20 @@ _LISTS = frozenset({"algorithms", "granularity", "include", "exclude", "compare_
 
 @dataclass(frozen=True)
 class Options:
-    """Arguments of `hwc_onnx.compress`, see there. `max_drop` is points, or a share as text such as "1%".
+    """Arguments of `hwc_onnx.compress`, see there. `max_drop` is points, or a share as text such as "1%"; None is 1.0 where energy
+    is minimised, and any drop where the drop is. `max_memory` is bytes of weights and activations on the accelerator.
 
     `min_channels` is a count for every layer, or counts by pattern; `ratio_bounds` a (lowest, highest) ratio, or such by pattern.
     """
 
     data: Any = None
     accelerator: str | Path = "edge-flex"
-    max_drop: float | str = 1.0
+    objective: str = "energy"
+    max_drop: float | str | None = None
     max_energy: float | None = None
     max_latency: float | None = None
     max_bytes: int | None = None
+    max_memory: int | None = None
     metric: Any = None
     task: str | None = None
     preset: str | None = None
@@ -68,6 +73,15 @@ class Options:
                 object.__setattr__(self, field.name, (value,))
             elif isinstance(value, np.generic):
                 object.__setattr__(self, field.name, value.item())
+        if self.objective not in ("energy", "drop"):
+            raise UsageError(f"objective: '{self.objective}'; choose energy or drop")
+        if self.objective == "drop" and self.max_energy is None:
+            raise UsageError("objective: the least drop is looked for at an energy target; give one, such as --max-energy 40%")
+        if self.objective == "energy" and self.max_drop is None:
+            object.__setattr__(self, "max_drop", 1.0)
+        for name, value in self.limits.given().items():
+            if not value > 0.0:
+                raise UsageError(f"{name}: a limit of {value:g}; limits are above zero")
         for name, low, high in (("weight_bits", 2, 8), ("activation_bits", 2, 8)):
             first, last = getattr(self, name)
             if not low <= first <= last <= high:
@@ -101,11 +115,13 @@ class Options:
 
     @property
     def drop_limit(self) -> tuple[float, bool]:
-        """The limit and whether it is a share of the original's value.
+        """The limit (infinite where there is none) and whether it is a share of the original's value.
 
         Raises:
             UsageError: it cannot be read.
         """
+        if self.max_drop is None:
+            return math.inf, False
         text = str(self.max_drop).strip()
         relative = text.endswith("%")
         try:
@@ -115,6 +131,16 @@ class Options:
         if not 0 <= value < 1e6:
             raise UsageError(f"max_drop: {self.max_drop}; a limit is zero or more")
         return (value / 100, True) if relative else (value, False)
+
+    @property
+    def limits(self) -> Limits:
+        """The limits beside accuracy."""
+        return Limits(self.max_energy, self.max_latency, self.max_bytes, self.max_memory)
+
+    @property
+    def energy_target(self) -> float | None:
+        """The energy at which the least drop is looked for; None where the least energy is."""
+        return self.max_energy if self.objective == "drop" else None
 
     @property
     def constraints(self) -> Constraints:
@@ -131,6 +157,8 @@ class Options:
     def config(self, model_digest: str, data_digest: str, accelerator_digest: str) -> dict[str, Any]:
         """Plain values that a continued run must share; files are represented by digests."""
         left_out = {"data", "accelerator", "metric", "compare_accelerators", "policy"}
+        if self.objective == "energy":
+            left_out.add("objective")
         if not self.constraints:
             left_out |= {"min_channels", "ratio_bounds", "keep_heads"}
         plain = {field.name: _plain(getattr(self, field.name)) for field in fields(self) if field.name not in left_out}

@@ -15,6 +15,7 @@ from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.cost.account import Situation, account
 from hwc_onnx.cost.bodies import BodyCosts, owner_cost, weight_bits
 from hwc_onnx.cost.facts import StepFacts, one_step_facts, step_facts, tables
+from hwc_onnx.cost.footprint import activation_bytes
 from hwc_onnx.cost.formats import element_bits
 from hwc_onnx.cost.laws import stored_bits
 from hwc_onnx.cost.query import CHANNEL_BITS
@@ -89,6 +90,7 @@ class CostModel:
             coverage_macs=macs / (macs + unknown) if macs + unknown else 1.0,
             coverage_traffic=traffic[0] / traffic[1] if traffic[1] else 1.0,
             accelerator_bytes=self.accelerator_bytes(graph),
+            activation_bytes=self._activation_bytes(graph, plan),
             macs=macs,
             unmodelled=_unmodelled(graph),
             reference_mac_pj=self.profile.reference_mac_pj,
@@ -152,6 +154,11 @@ class CostModel:
                 bits += layer.params * width + layer.loop_dims.K * layer.loop_dims.G * CHANNEL_BITS
         inside = (body.graph for bodies in graph.bodies.values() for body in bodies)
         return ceil(bits / 8) + sum(self.accelerator_bytes(body) for body in inside)
+
+    def _activation_bytes(self, graph: LayerGraph, plan: Schedule) -> int:
+        """Bytes of all activations that the outermost memory holds at once, at most."""
+        granules = self.profile.memories[-1].granules(weights=False)
+        return activation_bytes(graph, plan, lambda bits: stored_bits(bits, granules))
 
     def _structure(self, graph: LayerGraph) -> tuple[Schedule, frozenset[str]]:
         """Schedule and bias names; remembered for the variants of a graph, which share its `fused` mapping."""

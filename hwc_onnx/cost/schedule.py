@@ -67,7 +67,7 @@ def schedule(graph: LayerGraph) -> Schedule:
     clusters: dict[int, list[int]] = {}
     for i in range(len(graph.nodes)):
         clusters.setdefault(root(i), []).append(i)
-    original = _renamed(graph)
+    original = renamed(graph)
     layer_index = {layer.key: i for i, layer in enumerate(graph.layers)}
     ordered = sorted(clusters.values(), key=max)
     shown = {name for name, first in original.items() if name in graph.outputs} | set(graph.outputs)
@@ -139,7 +139,7 @@ def _moves_nothing(graph: LayerGraph, node: Node) -> bool:
     return node.op_type in FREE_OPS or node.op_type in NOTHING_OPS or node.key in graph.bodies
 
 
-def _renamed(graph: LayerGraph) -> dict[str, str]:
+def renamed(graph: LayerGraph) -> dict[str, str]:
     """Tensor -> the tensor it is another name of, for results of reshapes."""
     original: dict[str, str] = {}
     for node in graph.nodes:

@@ -85,7 +85,8 @@ class NodeCost:
 class ModelCost:
     """The whole network for one inference of the stated input shape; the total is the sum of the nodes.
 
-    `reference_mac_pj` turns the energies of a profile in multiples of a MAC into picojoules (assumed; None: unknown).
+    `accelerator_bytes` is what the weights take in the outermost memory, `activation_bytes` what stored activations take there
+    at once. `reference_mac_pj` turns the energies of a profile in multiples of a MAC into picojoules (assumed; None: unknown).
     """
 
     nodes: tuple[NodeCost, ...]
@@ -99,6 +100,12 @@ class ModelCost:
     macs: int
     unmodelled: tuple[tuple[str, str], ...] = ()
     reference_mac_pj: float | None = None
+    activation_bytes: int = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """What weights and activations take together."""
+        return self.accelerator_bytes + self.activation_bytes
 
     @property
     def total(self) -> float:

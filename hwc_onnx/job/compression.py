@@ -97,6 +97,7 @@ class Compression:
             storage_path=run.folder.path / "study.journal",
             timeout=options.timeout,
             policy=options.policy,
+            energy_target=options.energy_target,
             on_event=self.tell,
             on_incumbent=lambda best: run.write_best(run.candidate(objective, best)),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from hwc_onnx.cost.model import CostModel
@@ -43,6 +44,8 @@ def record(
         "accelerator": {"name": main.name, "sha256": main.digest},
         "data": "real" if run.splits.real else "synthetic",
         "splits": _splits(run),
+        "objective": run.options.objective,
+        "limits": run.options.limits.given(),
         "metric": _metric(run, verdict),
         "polish": None if verdict.polished is None else verdict.polished.payload(),
         "looks": [look.payload() for look in verdict.looks],
@@ -54,6 +57,7 @@ def record(
         "coverage": main.coverage(),
         "latency_s": main.triple("latency_s"),
         "accelerator_bytes": main.triple("accelerator_bytes"),
+        "memory_bytes": main.triple("memory_bytes"),
         "macs": main.triple("macs"),
         "search": {
             "sampler": found.sampler,
@@ -125,7 +129,7 @@ def _metric(run: Running, verdict: Verdict) -> dict[str, Any]:
         "drop_points": measured.drop_points,
         "drop_ci95": list(measured.ci95),
         "search_drop_points": verdict.search_drop,
-        "limit_points": run.limit_points,
+        "limit_points": run.limit_points if math.isfinite(run.limit_points) else None,
         "gate": verdict.gate.mode,
         "n_holdout": measured.n_samples,
         "at_disable_all": verdict.look.at_disable_all,
@@ -135,11 +139,11 @@ def _metric(run: Running, verdict: Verdict) -> dict[str, Any]:
 
 def _missed(run: Running, main: Figures, written: Written) -> list[str]:
     """Limits other than accuracy that the result does not keep, in words."""
-    options, cost = run.options, main.compressed
-    share = cost.total / main.baseline_int8.total
-    checks = (
-        (options.max_energy, share, "energy {0:.1%} of the INT8 baseline's exceeds the limit of {1:.1%}"),
-        (options.max_latency, cost.latency_s, "latency {0:.3g} s exceeds the limit of {1:.3g} s"),
-        (options.max_bytes, written.file_bytes, "the file has {0} bytes, the limit is {1}"),
-    )
-    return [text.format(value, limit) for limit, value, text in checks if limit is not None and value > limit]
+    cost = main.compressed
+    figures = {
+        "energy": cost.total / main.baseline_int8.total,
+        "latency": cost.latency_s,
+        "bytes": written.file_bytes,
+        "memory": cost.memory_bytes,
+    }
+    return run.options.limits.missed(figures)

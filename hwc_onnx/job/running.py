@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -66,7 +67,7 @@ class Running:
             self.tell(Note(text))
         self.reference = self._reference(splits)
         limit, relative = self.options.drop_limit
-        self.limit_points = self.reference.limit_points(limit, relative)
+        self.limit_points = limit if math.isinf(limit) else self.reference.limit_points(limit, relative)
 
     def _reference(self, splits: Splits) -> Reference:
         self.tell(Phase("baseline", "measure the original and the INT8 baseline"))
@@ -99,9 +100,7 @@ class Running:
             lanes=options.lanes,
             dialect=options.dialect,
             portable=options.portable,
-            max_energy=options.max_energy,
-            max_latency=options.max_latency,
-            max_bytes=options.max_bytes,
+            limits=options.limits,
             seed=options.split_seed,
             calibration_samples=self.splits.calibration,
             repair=self.calibrated.repair,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hwc_onnx.accuracy.reference import make_reference, with_baseline
+import numpy as np
+
+from hwc_onnx.accuracy.reference import Reference, make_reference, with_baseline
 from hwc_onnx.candidate import Candidate, assemble
 from hwc_onnx.errors import VerifyError
 from hwc_onnx.events import Note, Phase
@@ -19,8 +23,10 @@ from hwc_onnx.job.running import Running
 from hwc_onnx.plan import CompressionPlan, with_plan
 from hwc_onnx.polish import Polished
 from hwc_onnx.result import sha256
-from hwc_onnx.search.gate import Gate, Look
+from hwc_onnx.search.gate import MOST_LOOKS, Gate, Look
+from hwc_onnx.search.history import Record
 from hwc_onnx.search.objective import Objective
+from hwc_onnx.search.problem import Outcome
 from hwc_onnx.search.study import SearchResult
 from hwc_onnx.verification import verify
 from hwc_onnx.workspace import metadata_of
@@ -59,13 +65,13 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
     The INT8 baseline is looked at whatever happens, to be reported; as a fallback after a failed plan its test is not
     part of the fixed sequence, and a note says so.
     """
-    finalists = found.history.front(without=objective.start)
+    finalists = found.goal.finalists(found.history, MOST_LOOKS, objective.start) or _nearest(run, objective, found)
     holdout = make_reference(run.opened.proto, run.splits.holdout, run.reference.metric, task=run.options.task)
     if holdout.note:
         run.tell(Note(holdout.note))
     holdout = with_baseline(holdout, run.baseline.proto)
     expected = [record.outcome for record in finalists]
-    gate = Gate.choose(run.options.gate, holdout, run.limit_points, expected=expected, seed=run.options.split_seed)
+    gate = _gate(run, holdout, expected)
     run.tell(Note(gate.note))
     candidates = [run.candidate(objective, record) for record in finalists]
     polished: list[Polished | None] = [None] * len(candidates)
@@ -78,7 +84,9 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
     if chosen is not None:
         drop = finalists[chosen].outcome.drop_points
         return Verdict("compressed", candidates[chosen], looks[chosen], tuple(looks), baseline, gate, drop, polished[chosen])
-    why = "no searched plan passed on the holdout" if finalists else "the search accepted no plan"
+    why = "no searched plan passed on the holdout" if finalists else "the search accepted no other plan"
+    if looks:
+        why += f" (the safest one {_beyond(looks[0], gate)})"
     run.tell(Note(f"{why}: the INT8 baseline is judged instead, outside the fixed sequence of tests", warning=True))
     looks.append(baseline)
     if any(low > 0.0 for low, _ in run.options.constraints.ratios.values()):
@@ -87,9 +95,49 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
         seed = found.history.find(objective.start)
         drop = seed.outcome.drop_points if seed is not None else 0.0
         return Verdict("baseline_int8", run.baseline, baseline, tuple(looks), baseline, gate, drop)
-    run.tell(Note("the INT8 baseline failed on the holdout too: the original is written unchanged", warning=True))
+    run.tell(
+        Note(
+            f"the INT8 baseline failed on the holdout too ({_beyond(baseline, gate)}): the original is written unchanged",
+            warning=True,
+        )
+    )
     original = gate.look(run.opened.loaded.proto)
     return Verdict("original", None, original, tuple(looks), baseline, gate, 0.0)
+
+
+def _beyond(look: Look, gate: Gate) -> str:
+    """By how much a look failed, in words."""
+    if look.failure is not None:
+        return f"did not run: {look.failure}"
+    judged, name = look.evaluation.drop_points, "a drop"
+    if gate.mode == "upper" and look.upper_bound_points is not None:
+        judged, name = look.upper_bound_points, "an upper bound of the drop"
+    return f"has {name} of {judged:.2f} points, {judged - gate.limit_points:.2f} above the limit"
+
+
+def _nearest(run: Running, objective: Objective, found: SearchResult) -> list[Record]:
+    """Where no plan keeps all limits: the one that keeps the drop limit and comes nearest to the others, if any does."""
+    nearest = found.goal.nearest(found.history.records)
+    if nearest is None or np.array_equal(nearest.choices, objective.start):
+        return []
+    worst = max(found.goal.others(nearest.outcome).values(), default=0.0)
+    run.tell(
+        Note(
+            "no plan of the search keeps all limits: the one that keeps the drop limit and comes nearest to the others is judged, "
+            f"{worst:.1%} above the limit that it misses most",
+            warning=True,
+        )
+    )
+    return [nearest]
+
+
+def _gate(run: Running, holdout: Reference, expected: Sequence[Outcome]) -> Gate:
+    """How the finalists are judged; without a limit on the drop there is nothing to pass, the drop is only measured."""
+    options = run.options
+    if math.isfinite(run.limit_points):
+        return Gate.choose(options.gate, holdout, run.limit_points, expected=expected, seed=options.split_seed)
+    note = "gate: no limit on the drop, so the plan of least drop on the search samples is measured once and written"
+    return Gate(holdout, math.inf, "point", 0, note, options.split_seed)
 
 
 def _polished(run: Running, candidates: list[Candidate]) -> list[Polished | None]:

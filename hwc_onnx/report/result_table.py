@@ -8,7 +8,7 @@ from rich.console import RenderableType
 
 from hwc_onnx.report.console import table
 from hwc_onnx.report.polish_table import polish_tables
-from hwc_onnx.report.quantities import change, count, duration, energy, latency, metric_value, points, size
+from hwc_onnx.report.quantities import change, count, duration, energy, latency, metric_value, percent, points, size
 
 _KINDS = {
     "compressed": "compressed model",
@@ -95,20 +95,20 @@ def _sizes(payload: dict[str, Any]) -> RenderableType:
     )
     for label, key, write in (
         (f"weights on {name}", "accelerator_bytes", size),
+        (f"with activations on {name}", "memory_bytes", size),
         (f"latency on {name}", "latency_s", latency),
         ("MACs", "macs", count),
     ):
-        made.add_row(label, *(write(payload[key][kind]) for kind in ("float", "baseline_int8", "compressed")))
+        if key in payload:  # records of earlier versions have no memory
+            made.add_row(label, *(write(payload[key][kind]) for kind in ("float", "baseline_int8", "compressed")))
     return made
 
 
 def _files(payload: dict[str, Any]) -> list[RenderableType]:
-    output, metric, search = payload["output"], payload["metric"], payload["search"]
-    limit = f"{metric['limit_points']:.2f} points"
-    judged = "95% upper bound" if metric["gate"] == "upper" else "point estimate"
+    output, search = payload["output"], payload["search"]
     verdict = "goal met" if payload["goal_met"] else "goal NOT met"
     lines: list[RenderableType] = [
-        f"{verdict}: limit {limit}, judged by the drop's {judged}; {search['evaluations']} evaluations "
+        f"{verdict}: {_goal(payload)}; {search['evaluations']} evaluations "
         f"with {search['sampler']} in {duration(search['seconds'])} (stopped by {search['stopped_by']})",
         f"written: {output['path']}, the {_KINDS[output['kind']]}",
     ]
@@ -117,6 +117,20 @@ def _files(payload: dict[str, Any]) -> list[RenderableType]:
     if payload["data"] == "synthetic":
         lines.append("measured on synthetic inputs: give real samples with --data for figures that you can rely on")
     return lines
+
+
+def _goal(payload: dict[str, Any]) -> str:
+    """What was asked for, in words."""
+    metric, limits = payload["metric"], payload.get("limits", {})
+    asked = []
+    if metric["limit_points"] is not None:
+        judged = "95% upper bound" if metric["gate"] == "upper" else "point estimate"
+        asked.append(f"limit {metric['limit_points']:.2f} points, judged by the drop's {judged}")
+    written = {"energy": percent, "latency": latency, "bytes": size, "memory": size}
+    names = {"energy": "energy {} of INT8", "latency": "latency {}", "bytes": "file {}", "memory": "memory {}"}
+    asked += [f"at most {names[name].format(written[name](value))}" for name, value in limits.items()]
+    least = "least drop, " if payload.get("objective") == "drop" else ""
+    return least + ", ".join(asked)
 
 
 def _accelerators(payload: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -177,13 +177,8 @@ def outcome_payload(outcome: Outcome) -> dict[str, Any]:
     """The outcome as plain JSON values."""
     payload = asdict(outcome)
     payload["limits"] = {name: float(value) for name, value in outcome.limits.items()}
+    payload["figures"] = {name: float(value) for name, value in outcome.figures.items()}
     return {name: _plain(value) for name, value in payload.items()}
-
-
-def constraints_of(outcome: Outcome, limit_points: float) -> Mapping[str, float]:
-    """What Optuna's samplers learn feasibility from: at or below zero is respected."""
-    excess = outcome.excess(limit_points)
-    return {DROP: float(excess) if np.isfinite(excess) else 1e9, **{k: float(v) for k, v in outcome.limits.items()}}
 
 
 def _plain(value: Any) -> Any:

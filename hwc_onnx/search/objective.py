@@ -27,6 +27,7 @@ from hwc_onnx.events import Listener, Step
 from hwc_onnx.export import file_bytes
 from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.graph.selection import selected
+from hwc_onnx.limits import Limits
 from hwc_onnx.plan import CompressionPlan, with_plan
 from hwc_onnx.rebuild import SAMPLES, rebuild
 from hwc_onnx.search.costing import Costing
@@ -69,9 +70,7 @@ class Objective:
         lanes: channels are removed in multiples of this.
         dialect: how quantizers are written.
         portable: limit 8-bit weights for processors without wide dot products.
-        max_energy: further limit, as a fraction of the INT8 baseline.
-        max_latency: further limit in seconds.
-        max_bytes: further limit on the file.
+        limits: further limits (limits.py).
         seed: kept in the digests.
         calibration_samples: what the database was calibrated on; plans are refitted on them.
         repair: mends stitched plans; None leaves them.
@@ -97,9 +96,7 @@ class Objective:
         lanes: int = 1,
         dialect: str = "ort",
         portable: bool = False,
-        max_energy: float | None = None,
-        max_latency: float | None = None,
-        max_bytes: int | None = None,
+        limits: Limits | None = None,
         seed: int = 0,
         calibration_samples: Samples | None = None,
         repair: StatisticsRepair | None = None,
@@ -110,7 +107,7 @@ class Objective:
         self.baseline = baseline.model_copy(update={"lanes": lanes, "dialect": dialect, "portable": portable})
         self._proto, self._graph, self._database = proto, graph, database
         self._cost_model, self._reference, self._on_event = cost_model, reference, on_event
-        self._max_energy, self._max_latency, self._max_bytes = max_energy, max_latency, max_bytes
+        self._limits = limits or Limits()
         self._seed = seed
         self._forwards = self.search_size + (len(calibration_samples) if calibration_samples is not None else 0)
         self._table = LayerTable(database, graph, algorithms, weight_bits)
@@ -167,7 +164,9 @@ class Objective:
     def digests(self) -> Mapping[str, str]:
         """What must be the same for a study to continue."""
         options = [[unit.kind, unit.name, [repr(option) for option in unit.options]] for unit in self.units]
-        text = json.dumps([options, self._max_energy, self._max_latency, self._max_bytes, self._seed])
+        limits = self._limits
+        further = [limits.energy, limits.latency, limits.bytes, *([limits.memory] if limits.memory is not None else [])]
+        text = json.dumps([options, *further, self._seed])
         return {
             "model": self._graph.source_digest,
             "accelerator": self._cost_model.profile.digest(),
@@ -227,13 +226,9 @@ class Objective:
     def _measured(self, stitched: Stitched, cost: ModelCost, energy_limit: float, began: float) -> Outcome:
         energy = cost.total / self._costing.baseline_total
         candidate = assemble(self._proto, self._graph, stitched, "measure")
-        limits: dict[str, float] = {}
-        if self._max_energy is not None:
-            limits["energy"] = energy / self._max_energy - 1.0
-        if self._max_latency is not None:
-            limits["latency"] = cost.latency_s / self._max_latency - 1.0
-        if self._max_bytes is not None:
-            limits["bytes"] = file_bytes(assemble(self._proto, self._graph, stitched).proto) / self._max_bytes - 1.0
+        figures = {"energy": energy, "latency": cost.latency_s, "memory": float(cost.memory_bytes)}
+        if self._limits.bytes is not None:
+            figures["bytes"] = float(file_bytes(assemble(self._proto, self._graph, stitched).proto))
         stop = EarlyStop(self.limit_points, hopeless=energy >= energy_limit, margin=ACCEPTED_ERRORS)
         measured = measure_paired(candidate.proto, self._reference, stop=stop)
         evaluation = measured.evaluation
@@ -245,7 +240,8 @@ class Objective:
             ce_shift=float(evaluation.ce_shift),
             n_samples=int(evaluation.n_samples),
             complete=measured.complete,
-            limits=limits,
+            limits=self._limits.excesses(figures),
+            figures=figures,
             image_forwards=int(evaluation.n_samples),
             seconds=time.perf_counter() - began,
             contrasts=contrasts(measured.differences, self._reference.metric.scale) if measured.complete else (),

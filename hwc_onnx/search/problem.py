@@ -69,7 +69,8 @@ class Outcome:
 
     `damage` is the smooth loss that learning uses (KL or relative error), `ce_shift` the signed change of
     cross-entropy. `complete` says that every search sample was seen: only then can the plan become the incumbent.
-    `limits` are further constraints, met at or below zero. `failure` explains a candidate that could not be measured.
+    `limits` are further constraints, met at or below zero; `figures` what they are about (limits.py), so that other limits can
+    be asked about later. `failure` explains a candidate that could not be measured.
     `contrasts` are the drop's differences between halves of the samples, `guarded_points` the drop with luck taken off,
     which is what acceptance asks about (guard.py; None: the drop as measured).
     """
@@ -87,6 +88,7 @@ class Outcome:
     failure: str | None = None
     contrasts: tuple[float, ...] = ()
     guarded_points: float | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     def excess(self, limit_points: float) -> float:
         """Points by which drop plus one standard error exceeds the limit (at or below zero: respected)."""
@@ -126,9 +128,8 @@ class Problem(Protocol):
     def factors(self) -> Sequence[Factor]:
         """The energy as a sum of local parts."""
 
-    @property
-    def limit_points(self) -> float:
-        """Largest allowed drop."""
+    limit_points: float
+    """Largest allowed drop (infinite: any). A search for the least drop moves it, see target.py."""
 
     @property
     def search_size(self) -> int:

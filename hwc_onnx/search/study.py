@@ -8,6 +8,7 @@ storage fails what is left over and goes on with the same draws.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,15 +21,17 @@ from hwc_onnx.search import storage as storage_module
 from hwc_onnx.search.budget import PATIENCE, Budget, Spent
 from hwc_onnx.search.closing import closing_plan, reserved
 from hwc_onnx.search.decode import Decoder
+from hwc_onnx.search.goal import Goal
 from hwc_onnx.search.guard import Guard
-from hwc_onnx.search.history import CLOSING, History, Record, constraints_of, outcome_payload, recall
+from hwc_onnx.search.history import CLOSING, History, Record, outcome_payload, recall
 from hwc_onnx.search.policy import SCRATCH
 from hwc_onnx.search.problem import Choices, Outcome, Problem
 from hwc_onnx.search.referees import optuna_sampler
-from hwc_onnx.search.seeds import STARTS, Start, derived, seed_plan
+from hwc_onnx.search.seeds import STARTS, Start, derived, first_plans, seed_plan
 from hwc_onnx.search.space import Space
 from hwc_onnx.search.strategy import LEARNING, check_policy, make
 from hwc_onnx.search.surrogate import DamageTable
+from hwc_onnx.search.target import MovingLimit
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -48,11 +51,12 @@ class SearchResult:
     stopped_by: str
     sampler: str
     seed: int
+    goal: Goal
 
     @property
     def best(self) -> Record | None:
-        """The accepted record of least energy; None when not even the baseline was accepted."""
-        return self.history.best
+        """The best accepted record; None when not even the baseline was accepted."""
+        return self.goal.best(self.history.records)
 
 
 def run_search(
@@ -73,6 +77,7 @@ def run_search(
     patience: int | None = None,
     guard: bool = True,
     policy: str | Path | None = None,
+    energy_target: float | None = None,
 ) -> SearchResult:
     """Search `problem` and keep the record at `storage_path` (None: in memory).
 
@@ -97,9 +102,12 @@ def run_search(
         guard: accept plans on their drop with luck on the search samples taken off (guard.py).
         policy: file of the networks that the composite strategy's agents start with (policy.py); "none" starts them from scratch,
             None with the shipped ones. A resumed study must have the same.
+        energy_target: look for the least drop at this share of the INT8 baseline's energy instead of for the least energy
+            (target.py); `problem.limit_points`, if finite, limits the drop all the same. Such a search does not stop before its
+            budget is spent for want of improvement.
 
     Raises:
-        UsageError: unknown sampler or start, negative patience, or a study of something else in the storage.
+        UsageError: unknown sampler or start, negative patience, an energy target that is not above zero, or a study of something else in the storage.
         SearchError: too many candidates failed in a row.
     """
     began = time.monotonic()
@@ -109,9 +117,13 @@ def run_search(
         raise UsageError(f"search: patience is {patience}; give a number of evaluations, or 0 for never")
     if start not in STARTS:
         raise UsageError(f"search: start is '{start}'; choose from {', '.join(STARTS)}")
+    if energy_target is not None and not energy_target > 0.0:
+        raise UsageError(f"search: the energy target is {energy_target}; give a share of the INT8 baseline's energy, such as 0.4")
+    goal = Goal(problem.limit_points, energy_target)
     start_policy = check_policy(sampler, policy)
     path = None if storage_path is None else Path(storage_path)
-    strategy = make(sampler, problem, seed, trials, None if path is None else path.parent, start_policy)
+    folder = None if path is None or energy_target is not None else path.parent
+    strategy = make(sampler, problem, seed, trials, folder, start_policy)
     parameters = Space(problem.units, "menu" if strategy is not None else space)
     study = storage_module.open_study(
         storage_module.open_storage(path),
@@ -123,26 +135,37 @@ def run_search(
             "start": start,
             "guard": guard,
             **({"policy": SCRATCH if start_policy is None else start_policy.digest} if sampler in LEARNING else {}),
-            "limit_points": problem.limit_points,
+            "limit_points": problem.limit_points if math.isfinite(problem.limit_points) else None,
+            "energy_target": energy_target,
             "digests": dict(problem.digests),
         },
         resume,
     )
     storage_module.fail_unfinished(study)
-    loop = _Loop(problem, study, parameters, began, trials, guard, on_event, on_incumbent)
+    loop = _Loop(problem, study, parameters, goal, began, trials, guard, on_event, on_incumbent)
     loop.history.sync(study)
     recall(problem, loop.history.records)
     loop.resumed()
     table = DamageTable(problem)
     decoder = Decoder(problem, parameters)
-    kept_back = reserved(trials)
+    kept_back = reserved(trials) if energy_target is None or problem.refits else 0
     closed = sum(record.origin == CLOSING for record in loop.history.records)
     images = None if image_forwards is None else image_forwards - problem.setup_forwards - problem.search_size
     budget = Budget(
-        trials - kept_back - closed, timeout, patience, None if images is None else images - kept_back * problem.search_size
+        trials - kept_back - closed,
+        timeout,
+        patience if energy_target is None else 0,
+        None if images is None else images - kept_back * problem.search_size,
     )
+    moving = None
+    if energy_target is not None:
+        moving = MovingLimit(problem, parameters, decoder, table, goal, trials - kept_back, first_plans(start) if warm_start else 0)
     try:
         while (stopped_by := budget.stopped_by(searched := loop.history.searched())) is None:
+            if moving is not None:
+                searched, moved = moving.renew(loop.history)
+                loop.view = searched
+                strategy = make(sampler, problem, seed, trials, None) if moved else strategy
             first = seed_plan(problem, parameters, decoder, table, searched, start) if warm_start else None
             if strategy is None:
                 loop.ask_and_tell(sampler, seed, first)
@@ -156,7 +179,11 @@ def run_search(
                 break
             loop.record_in_one_go(proposal.choices, proposal.origin)
         while len(loop.history.closing()) < kept_back and (images is None or loop.history.image_forwards <= images):
-            plan = closing_plan(problem, parameters, decoder, table, loop.history, seed)
+            plan = (
+                closing_plan(problem, parameters, decoder, table, loop.history, seed)
+                if energy_target is None
+                else goal.to_refit(loop.history)
+            )
             if plan is None:
                 break
             loop.record_in_one_go(plan, CLOSING)
@@ -164,8 +191,10 @@ def run_search(
         stopped_by = "interrupted"
         storage_module.fail_unfinished(study)
         loop.history.sync(study)
+    finally:
+        problem.limit_points = goal.limit_points
     spent = Spent.of(loop.history, problem.setup_forwards, problem.search_size)
-    return SearchResult(loop.history, spent, loop.elapsed(), stopped_by, sampler, seed)
+    return SearchResult(loop.history, spent, loop.elapsed(), stopped_by, sampler, seed, goal)
 
 
 class _Loop:
@@ -176,6 +205,7 @@ class _Loop:
         problem: Problem,
         study: Study,
         space: Space,
+        goal: Goal,
         began: float,
         trials: int,
         guard: bool,
@@ -186,9 +216,12 @@ class _Loop:
         self.study = study
         self.space = space
         self.history = History(space, problem.limit_points)
+        self.view: History | None = None
+        self._goal = goal
         self._distributions = space.distributions()
         self._began = began
         self._before = 0.0
+        self._best: Record | None = None
         self._trials = trials
         self._guard = guard
         self._on_event = on_event
@@ -198,8 +231,9 @@ class _Loop:
         """Take up the clock of an earlier call and repeat its incumbent to the caller."""
         if self.history.records:
             self._before = max(record.elapsed for record in self.history.records)
-        if self.history.best is not None and self._on_incumbent is not None:
-            self._on_incumbent(self.history.best)
+        self._best = self._goal.best(self.history.records)
+        if self._best is not None and self._on_incumbent is not None:
+            self._on_incumbent(self._best)
 
     def elapsed(self) -> float:
         """Seconds since the search began, earlier calls included."""
@@ -213,11 +247,11 @@ class _Loop:
         failed = outcome.failure is not None
         trial = create_trial(
             state=TrialState.FAIL if failed else TrialState.COMPLETE,
-            value=None if failed else outcome.energy,
+            value=None if failed else self._goal.value(outcome),
             params=self.space.params_of(choices),
             distributions=self._distributions,
             user_attrs=self._attributes(choices, outcome, origin, counted),
-            constraints=None if failed else dict(constraints_of(outcome, self.problem.limit_points)),
+            constraints=None if failed else dict(self._goal.constraints(outcome)),
         )
         self.study.add_trial(trial)
         self._finish()
@@ -238,9 +272,9 @@ class _Loop:
         if outcome.failure is not None:
             self.study.tell(trial, state=TrialState.FAIL)
         else:
-            for name, value in constraints_of(outcome, self.problem.limit_points).items():
+            for name, value in self._goal.constraints(outcome).items():
                 trial.set_constraint(name, value)
-            self.study.tell(trial, outcome.energy)
+            self.study.tell(trial, self._goal.value(outcome))
         self._finish()
 
     def _measure(self, choices: Choices, refit: bool = False) -> tuple[Outcome, bool]:
@@ -248,8 +282,7 @@ class _Loop:
         known = None if refit else searched.find(choices)
         if known is not None:
             return known.outcome, False
-        incumbent = None if refit else searched.best
-        energy_limit = incumbent.outcome.energy if incumbent is not None else float("inf")
+        energy_limit = math.inf if refit else self._hopeless_from(searched)
         try:
             refitted = refit and self.problem.refits
             outcome = self.problem.refit(choices) if refitted else self.problem.evaluate(choices, energy_limit)
@@ -258,6 +291,18 @@ class _Loop:
             energy = self.problem.energy(choices)
             return Outcome(energy, float("inf"), 0.0, float("inf"), complete=False, failure=str(error)), True
 
+    def _hopeless_from(self, searched: History) -> float:
+        """The energy from which on a plan cannot become the best. In a search for the least drop, the drop from which on it
+        cannot is told the problem too.
+        """
+        if self.view is None:
+            return math.inf if searched.best is None else searched.best.outcome.energy
+        reached = self._goal.best(searched.records)
+        tolerated = self._goal.limit_points if reached is None else reached.outcome.excess(0.0)
+        self.problem.limit_points = max(tolerated, self.view.limit_points)
+        beaten = math.inf if self.view.best is None else self.view.best.outcome.energy
+        return max(beaten, math.nextafter(self._goal.energy_target or 0.0, math.inf))
+
     def _guarded(self, outcome: Outcome) -> Outcome:
         """With luck on the search samples taken off, as far as the trials so far can tell it."""
         if not self._guard:
@@ -265,7 +310,8 @@ class _Loop:
         if not outcome.complete:
             return outcome
         before = [record.outcome for record in self.history.searched().measured() if record.outcome.complete]
-        return replace(outcome, guarded_points=Guard([*before, outcome], self.problem.limit_points).accepted_drop(outcome))
+        limit = self.problem.limit_points if self.view is None else self.view.limit_points
+        return replace(outcome, guarded_points=Guard([*before, outcome], limit).accepted_drop(outcome))
 
     def _attributes(self, choices: Choices, outcome: Outcome, origin: str, counted: bool) -> dict[str, Any]:
         return {
@@ -277,10 +323,10 @@ class _Loop:
         }
 
     def _finish(self) -> None:
-        before = self.history.best
         self.history.sync(self.study)
-        last, best = self.history.records[-1], self.history.best
-        improved = best is not None and best is not before
+        last, best = self.history.records[-1], self._goal.best(self.history.records)
+        improved = best is not None and best is not self._best
+        self._best = best
         written = 0
         if improved and best is not None and self._on_incumbent is not None:
             written = self._on_incumbent(best)

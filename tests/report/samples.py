@@ -58,6 +58,7 @@ def result_payload() -> dict[str, Any]:
         "coverage": {"macs": 1.0, "traffic": 1.0},
         "latency_s": {"float": 0.004, "baseline_int8": 0.001, "compressed": 0.0004},
         "accelerator_bytes": {"float": 546_000, "baseline_int8": 273_000, "compressed": 90_000},
+        "memory_bytes": {"float": 546_000 + 98_304, "baseline_int8": 273_000 + 49_152, "compressed": 90_000 + 32_768},
         "macs": {"float": 3.1e7, "baseline_int8": 3.1e7, "compressed": 2.2e7},
         "search": {
             "sampler": "composite",

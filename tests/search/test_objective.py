@@ -14,6 +14,7 @@ from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.errors import UsageError
 from hwc_onnx.graph.constraints import Constraints
+from hwc_onnx.limits import Limits
 from hwc_onnx.plan import check_ratios, with_plan
 from hwc_onnx.search.layer_table import usual_ratios
 from hwc_onnx.search.menus import front
@@ -207,10 +208,13 @@ def test_evaluate_hopeless_energy_stops_after_the_first_look(objective: Objectiv
 
 
 def test_evaluate_further_limits_are_relative_excesses(prepared: Prepared) -> None:
-    limited = prepared.objective(max_energy=0.5, max_latency=1.0, max_bytes=100)
+    limited = prepared.objective(limits=Limits(energy=0.5, latency=1.0, bytes=100, memory=1e9))
     outcome = limited.evaluate(limited.start)
     assert outcome.limits["energy"] == pytest.approx(1.0)
     assert outcome.limits["latency"] < 0.0 < outcome.limits["bytes"]
+    assert outcome.limits["memory"] == pytest.approx(outcome.figures["memory"] / 1e9 - 1.0)
+    cost = prepared.cost_model.cost(with_plan(prepared.opened.graph, prepared.calibrated.baseline))
+    assert outcome.figures["memory"] == cost.accelerator_bytes + cost.activation_bytes
     assert not outcome.accepted(100.0)
     assert limited.digests != prepared.objective().digests
 
