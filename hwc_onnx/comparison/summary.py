@@ -140,7 +140,8 @@ def verdict(comparisons: Sequence[Mapping[str, Any]], contest: Contest) -> list[
 
 def with_agents(lines: Sequence[str], strategies: Sequence[Mapping[str, Any]]) -> list[str]:
     """The verdict with what the agents' own plans brought where the composite strategy took part: first if it is nothing."""
-    nothing, something = [], []
+    nothing: list[str] = []
+    something: list[str] = []
     for one in strategies:
         if one["sampler"] != AGENT:
             continue
