@@ -1,14 +1,16 @@
 """DDPG: a deterministic actor for the continuous decision, improved through a critic.
 
     critic:  Q(s, u, k) -> target = n-step return + discount * min_i Q'_i(s', actor'(s'), k')
-    actor:   maximise min_i Q_i(s, actor(s), k*)  (- elite imitation)
+    actor:   maximise min_i Q_i(s, actor(s), k*) - restraint |actor(s)|^2  (- elite imitation)
 
 k is the family that the discrete agent chose, k* the one it prefers now. With Monte Carlo returns the discount is zero
 and nothing is bootstrapped.
 Source: Lillicrap et al., "Continuous control with deep reinforcement learning" (ICLR 2016), algorithm 1.
 Differs from the paper: twin critics and a delayed actor (Fujimoto et al., ICML 2018, sections 4.2 and 5.2), layer
-normalisation, the critic also reads the discrete choice, imitation of the best episodes (Oh et al., ICML 2018). Each
-is a switch of `DDPGConfig`.
+normalisation, the critic also reads the discrete choice, imitation of the best episodes (Oh et al., ICML 2018), and a
+pull towards doing nothing, since a critic of few decisions flatters large actions (the behaviour term of TD3+BC,
+Fujimoto and Gu, NeurIPS 2021, equation 3, with zero, the solver's choice, as the behaviour). Each is a switch of
+`DDPGConfig`.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ class DDPGConfig:
     actor_delay: int = 2
     clip: float = 10.0
     imitation: float = 0.2
+    restraint: float = 0.03
 
 
 class Actor(nn.Module):
@@ -138,7 +141,7 @@ class DDPG:
 
     def _improve_actor(self, observation: Tensor, action: Tensor, preferred: Tensor, elite: Tensor) -> None:
         chosen, _ = self.actor(observation)
-        loss = -self.value(observation, chosen, preferred).mean()
+        loss = -self.value(observation, chosen, preferred).mean() + self.config.restraint * (chosen**2).mean()
         if self.config.imitation and bool(elite.any()):
             loss = loss + self.config.imitation * ((chosen - action) ** 2).mean(dim=1)[elite].mean()
         _step(self.actor_optimiser, loss, self.actor, self.config.clip)

@@ -46,6 +46,8 @@ MARGIN_REACH = 0.25
 SCALE = 0.25
 """Rewards are gains in energy times this and the number of units, clipped to [-1, 1]: one unit counts alike in any depth."""
 PENALTY = 5.0
+DEAREST = 0.25
+"""Most energy that a unit of log damage is taken to be worth: where no plan is allowed the multiplier has no bound."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,7 @@ class Situation:
         self.multiplier = solution.multiplier
         self.zero = self.judge(solution.choices)
         mean = model.surrogate.mean
-        # where no plan is allowed the multiplier has no bound
-        self.exchange = min(solution.multiplier * solution.damage / mean.slope, 1.0)
+        self.exchange = min(solution.multiplier * solution.damage / mean.slope, DEAREST)
         self.scale = SCALE * len(model.problem.units)
         self.masks = self._masks()
         self.features = self._features(progress, measured)

@@ -60,7 +60,7 @@ class Faithful:
         self.walk = RawWalk(problem, Decoder(problem, space))
         generator = torch.Generator().manual_seed(seed)
         families = len(self.walk.families)
-        self.ddpg = DDPG(OBSERVATION, ACTIONS, families, generator, DDPGConfig(imitation=0.0))
+        self.ddpg = DDPG(OBSERVATION, ACTIONS, families, generator, DDPGConfig(imitation=0.0, restraint=0.0))
         inputs = self.ddpg.config.hidden + ACTIONS
         self.rainbow = Rainbow(inputs, families, generator, RainbowConfig(margin_weight=0.0))
         self.replay = Replay()

@@ -152,3 +152,16 @@ def test_truncated_normal_has_the_moments_of_scipy(mean: float, sigma: float) ->
     assert drawn.std() == pytest.approx(expected.std(), rel=0.03)
     clipped = np.clip(np.random.default_rng(0).normal(mean, sigma, 20_000), -1, 1)
     assert mean == 0.0 or abs(clipped.mean() - expected.mean()) > 0.01
+
+
+def test_restraint_pulls_towards_zero_what_the_critic_says_little_about() -> None:
+    """A return that grows slightly with the action: a restrained actor stays small, the twin without restraint goes far."""
+    chosen = {}
+    for restraint in (0.0, 0.5):
+        learner = agent(config=DDPGConfig(hidden=32, actor_rate=3e-3, critic_rate=5e-3, tau=0.05, restraint=restraint))
+        rng, seen = np.random.default_rng(0), np.zeros((64, 1), np.float32)
+        for _ in range(300):
+            action = draw(rng)
+            learner.update(batch(seen, action, 0.2 * action[:, 0]), NOBODY, NOBODY)
+        chosen[restraint] = float(learner.act(seen)[0][0, 0])
+    assert 0.05 < chosen[0.5] < 0.45 and chosen[0.0] > 0.8
