@@ -145,6 +145,11 @@ PUBLISHED = ("l1", "l2", "bernoulli", "reconstruct", "magnitude", "sensitivity",
 @click.option("--calibration-samples", type=click.IntRange(min=1), help="Samples for ranges and statistics.")
 @click.option("--search-samples", type=click.IntRange(min=1), help="Samples that each candidate is measured on.")
 @click.option("--run-dir", metavar="DIR", help="Run folder. Default: <stem>.hwc beside the output.")
+@click.option(
+    "--from-run",
+    metavar="DIR",
+    help="Judge the trials of this finished run by other limits instead of searching; needs -o. The run folder is named after it.",
+)
 @click.option("--resume", is_flag=True, help="Demand that the run folder exists and continue it.")
 @click.option("--fresh", is_flag=True, help="Move an existing run folder aside and start again.")
 @shared_options
@@ -166,6 +171,7 @@ def compress(
       hwc-onnx compress model.onnx --data val.npz --objective drop --max-energy 40%
       hwc-onnx compress model.onnx --data val.npz --weight-bits 4-8 --granularity fine --json
       hwc-onnx compress model.onnx --data val.npz --faithful --trials 400
+      hwc-onnx compress model.onnx --data val.npz --from-run model.hwc --max-drop 0.5 -o half.onnx
     """
     if resume and fresh:
         raise click.UsageError("--resume continues a run folder and --fresh starts a new one; give one of them", ctx)

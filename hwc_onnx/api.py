@@ -94,7 +94,8 @@ def compress(
             `sampler`, `policy` (file, or "none"), `trials`, `timeout` (s), `seed`, `split_seed`, `gate`, `weight_bits`, `activation_bits`,
             `algorithms`, `granularity`, `lanes`, `min_channels` and `ratio_bounds` (for all layers, or by pattern),
             `keep_heads`, `dialect`, `portable`, `polish`, `first_last`, `include`, `exclude`, `input_shapes`,
-            `calibration_samples`, `search_samples`, `compare_accelerators`.
+            `calibration_samples`, `search_samples`, `compare_accelerators`, `from_run` (folder of a finished run, whose trials
+            are judged in place of a search).
 
     Raises:
         HwcError: the input is refused, or the runtime fails; what was finished stays in the run folder.

@@ -22,7 +22,8 @@ _LISTS = frozenset({"algorithms", "granularity", "include", "exclude", "compare_
 @dataclass(frozen=True)
 class Options:
     """Arguments of `hwc_onnx.compress`, see there. `max_drop` is points, or a share as text such as "1%"; None is 1.0 where energy
-    is minimised, and any drop where the drop is. `max_memory` is bytes of weights and activations on the accelerator.
+    is minimised, and any drop where the drop is. `max_memory` is bytes of weights and activations on the accelerator. `from_run` is
+    the folder of an earlier run whose trials are judged in place of a search.
 
     `min_channels` is a count for every layer, or counts by pattern; `ratio_bounds` a (lowest, highest) ratio, or such by pattern.
     """
@@ -35,6 +36,7 @@ class Options:
     max_latency: float | None = None
     max_bytes: int | None = None
     max_memory: int | None = None
+    from_run: str | Path | None = None
     metric: Any = None
     task: str | None = None
     preset: str | None = None
@@ -156,7 +158,7 @@ class Options:
 
     def config(self, model_digest: str, data_digest: str, accelerator_digest: str) -> dict[str, Any]:
         """Plain values that a continued run must share; files are represented by digests."""
-        left_out = {"data", "accelerator", "metric", "compare_accelerators", "policy"}
+        left_out = {"data", "accelerator", "metric", "compare_accelerators", "policy", "from_run"}
         if self.objective == "energy":
             left_out.add("objective")
         if not self.constraints:

@@ -23,6 +23,10 @@ EXTENDABLE = frozenset({"trials", "timeout", "jobs"})
 """Options that may change when a run is continued: more work, not other work."""
 
 
+LOCK = ".lock"
+"""Where the owner of a run folder is written."""
+
+
 class RunFolder:
     """A folder that one process owns while it works.
 
@@ -46,7 +50,7 @@ class RunFolder:
         if resume and not exists:
             raise UsageError(f"{path}: nothing to resume there; leave --resume out to start, or give --run-dir")
         if fresh and path.exists():
-            self._owner_must_be_gone()
+            owner_must_be_gone(self.path)
             path.rename(path.with_name(f"{path.name}.{time.strftime('%Y%m%d-%H%M%S')}"))
             exists = False
         try:
@@ -67,7 +71,7 @@ class RunFolder:
     @property
     def lock_file(self) -> Path:
         """Where the owner is written."""
-        return self.path / ".lock"
+        return self.path / LOCK
 
     def release(self) -> None:
         """Give the folder up; safe to call twice."""
@@ -90,23 +94,8 @@ class RunFolder:
         write_atomic(path, data.encode() if isinstance(data, str) else data)
         return path
 
-    def _owner_must_be_gone(self) -> None:
-        try:
-            owner = json.loads(self.lock_file.read_text())
-        except (OSError, ValueError):
-            return
-        pid = owner.get("pid")
-        same_host = owner.get("host") == platform.node()
-        if not isinstance(pid, int) or pid == os.getpid():
-            return
-        if not same_host or _alive(pid):
-            raise UsageError(
-                f"{self.path}: in use by process {pid} on host {owner.get('host')}; wait for it, stop it, or give"
-                f" another --run-dir (if that host is gone for good, delete {self.lock_file.name} in the folder)"
-            )
-
     def _lock(self) -> None:
-        self._owner_must_be_gone()
+        owner_must_be_gone(self.path)
         owner = json.dumps({"pid": os.getpid(), "host": platform.node()})
         write_atomic(self.lock_file, owner.encode())
 
@@ -126,6 +115,23 @@ class RunFolder:
                     f" {self.config.get(name)!r}; repeat the old value, use --fresh to move the old run aside, or give"
                     " another --run-dir"
                 )
+
+
+def owner_must_be_gone(folder: Path) -> None:
+    """Refuse a folder that a live process owns, naming it (UsageError)."""
+    try:
+        owner = json.loads((folder / LOCK).read_text())
+    except (OSError, ValueError):
+        return
+    pid = owner.get("pid")
+    same_host = owner.get("host") == platform.node()
+    if not isinstance(pid, int) or pid == os.getpid():
+        return
+    if not same_host or _alive(pid):
+        raise UsageError(
+            f"{folder}: in use by process {pid} on host {owner.get('host')}; wait for it, stop it, or give"
+            f" another --run-dir (if that host is gone for good, delete {LOCK} in the folder)"
+        )
 
 
 def _alive(pid: int) -> bool:

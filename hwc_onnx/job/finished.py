@@ -25,7 +25,7 @@ def finished(folder: Path, output: Path, trials: int, opened: Opened, profile: A
     try:
         payload: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         search, written = payload["search"], payload["output"]
-        done = search["stopped_by"] == "converged" or search["evaluations"] >= trials
+        done = search["stopped_by"] in ("converged", "resolved") or search["evaluations"] >= trials
         if not done or written["kind"] == "original" or payload["versions"] != versions():
             return None
         if Path(written["path"]) != output or sha256(output.read_bytes()) != written["sha256"]:

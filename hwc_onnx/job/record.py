@@ -48,6 +48,7 @@ def record(
         "limits": run.options.limits.given(),
         "metric": _metric(run, verdict),
         "polish": None if verdict.polished is None else verdict.polished.payload(),
+        "holdout_openings": run.openings,
         "looks": [look.payload() for look in verdict.looks],
         "energy_pj": main.triple("total"),
         "energy_unit": main.compressed.energy_unit,

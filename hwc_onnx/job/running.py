@@ -18,6 +18,7 @@ from hwc_onnx.cost.profile import AcceleratorProfile
 from hwc_onnx.events import Event, Note, Phase
 from hwc_onnx.export import write_model
 from hwc_onnx.job.memory import repair_notes
+from hwc_onnx.limits import Limits
 from hwc_onnx.options import Options
 from hwc_onnx.plan import REPAIRS, CalibrationRecord, CompressionPlan
 from hwc_onnx.result import versions
@@ -47,16 +48,18 @@ class Running:
     def __init__(self, job: Job, folder: RunFolder, data: Data, splits: Splits) -> None:
         self.job, self.folder, self.splits = job, folder, splits
         self.options, self.opened, self.tell = job.options, job.opened, job.tell
+        self.openings = 1  # of the holdout, for this search
         self.preprocess = dict(data.preprocess)
         self.source = data.source
-        self.cost_model = CostModel(job.profile, cache_dir=folder.path / "cache")
+        cache = (folder.path if self.options.from_run is None else Path(self.options.from_run)) / "cache"
+        self.cost_model = CostModel(job.profile, cache_dir=cache)
         self.repairs = served(REPAIRS, splits.real)
         self.tell(Phase("calibrate", f"{len(splits.calibration)} samples through the float model"))
         self.calibrated = calibrate(
             self.opened,
             splits.calibration,
             seed=self.options.split_seed,
-            cache_dir=folder.path / "cache" / "entries",
+            cache_dir=cache / "entries",
             lanes=self.options.lanes,
             portable=self.options.portable,
             dialect=self.options.dialect,
@@ -68,6 +71,12 @@ class Running:
         self.reference = self._reference(splits)
         limit, relative = self.options.drop_limit
         self.limit_points = limit if math.isinf(limit) else self.reference.limit_points(limit, relative)
+
+    @property
+    def search_limits(self) -> Limits:
+        """What the search accepts plans by, beside the drop; an energy that is the goal itself is none of it."""
+        limits = self.options.limits
+        return limits if self.options.energy_target is None else replace(limits, energy=None)
 
     def _reference(self, splits: Splits) -> Reference:
         self.tell(Phase("baseline", "measure the original and the INT8 baseline"))
@@ -100,7 +109,7 @@ class Running:
             lanes=options.lanes,
             dialect=options.dialect,
             portable=options.portable,
-            limits=options.limits,
+            limits=self.search_limits,
             seed=options.split_seed,
             calibration_samples=self.splits.calibration,
             repair=self.calibrated.repair,

@@ -226,9 +226,7 @@ class Objective:
     def _measured(self, stitched: Stitched, cost: ModelCost, energy_limit: float, began: float) -> Outcome:
         energy = cost.total / self._costing.baseline_total
         candidate = assemble(self._proto, self._graph, stitched, "measure")
-        figures = {"energy": energy, "latency": cost.latency_s, "memory": float(cost.memory_bytes)}
-        if self._limits.bytes is not None:
-            figures["bytes"] = float(file_bytes(assemble(self._proto, self._graph, stitched).proto))
+        figures = self._figures(stitched, cost, written=self._limits.bytes is not None)
         stop = EarlyStop(self.limit_points, hopeless=energy >= energy_limit, margin=ACCEPTED_ERRORS)
         measured = measure_paired(candidate.proto, self._reference, stop=stop)
         evaluation = measured.evaluation
@@ -246,6 +244,18 @@ class Objective:
             seconds=time.perf_counter() - began,
             contrasts=contrasts(measured.differences, self._reference.metric.scale) if measured.complete else (),
         )
+
+    def figures(self, choices: Choices, refitted: bool) -> dict[str, float]:
+        """What limits.py asks about a plan, its file included; nothing is run."""
+        stitched = self.stitched(choices, refitted)
+        return self._figures(stitched, self._cost_model.cost(with_plan(self._graph, stitched.plan)), written=True)
+
+    def _figures(self, stitched: Stitched, cost: ModelCost, written: bool) -> dict[str, float]:
+        energy = cost.total / self._costing.baseline_total
+        figures = {"energy": float(energy), "latency": cost.latency_s, "memory": float(cost.memory_bytes)}
+        if written:
+            figures["bytes"] = float(file_bytes(assemble(self._proto, self._graph, stitched).proto))
+        return figures
 
     def _measure_gains(self) -> dict[str, float]:
         """How much smooth loss one unit of relative output error causes, per layer: one strongly compressed layer at a

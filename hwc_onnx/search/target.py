@@ -3,7 +3,8 @@
 Every strategy looks for least energy within `Problem.limit_points`. The limit wanted is the least at which the energy
 target is met. It is not known, so it is forecast from the trials so far: the solver decodes plans at different drops,
 and the drop whose plan costs just the target is taken. Strategies beat the solver's plans by something; how much their
-best plan under the limit before did is multiplied in. The limit is forecast anew for each of the first plans and a few times
+best plan under the limit before did is multiplied in. Other limits than the drop's are met at some energy too; where
+that is below the target, it is aimed at instead. The limit is forecast anew for each of the first plans and a few times
 later; the trials so far are then the seeds of a strategy made anew. All of it follows from the record, so a study that
 goes on has the limits that an uninterrupted one has.
 """
@@ -30,6 +31,8 @@ RENEWED = (0.2, 0.35, 0.5, 0.65, 0.8)
 LEAST, MOST = 0.02, 100.0
 """Points between which the limit is looked for."""
 HALVINGS = 11
+POWER_WEIGHT, POWERS = 0.05, (0.3, 3.0)
+"""A resource is in proportion to energy until plans say otherwise, and between these powers of it (assumed)."""
 
 
 class MovingLimit:
@@ -90,12 +93,28 @@ class MovingLimit:
         beaten = 1.0
         if history.best is not None and len(self._limits) and len(records) > 1:
             beaten = min(history.best.outcome.energy / energy(model.accepted_drop()), 1.0)
-        low, high = math.log(LEAST), math.log(MOST)
+        low, high, aim = math.log(LEAST), math.log(MOST), min(self._target, within_limits(records))
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            if beaten * energy(math.exp(middle)) <= self._target:
+            if beaten * energy(math.exp(middle)) <= aim:
                 high = middle
             else:
                 low = middle
         error = scale - model.accepted_drop()
         return float(np.clip(math.exp(high) + error, LEAST, min(self._cap, MOST)))
+
+
+def within_limits(records: Sequence[Record]) -> float:
+    """The energy at which plans are expected to keep all limits beside the drop's, infinite where nothing says so.
+
+    What a plan takes of a limited resource is fitted by a power of its energy, over plans that save any.
+    """
+    measured = [record.outcome for record in records if record.outcome.failure is None and record.outcome.energy < 1.0]
+    found = math.inf
+    for name in measured[0].limits if measured else ():
+        energy = np.log([outcome.energy for outcome in measured])
+        taken = np.log([max(1.0 + outcome.limits[name], 1e-9) for outcome in measured])
+        moved = energy - energy.mean()
+        power = float(np.clip((moved @ taken + POWER_WEIGHT) / (moved @ moved + POWER_WEIGHT), *POWERS))
+        found = min(found, math.exp(float(energy.mean() - taken.mean() / power)))
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import pytest
 
 from hwc_onnx.errors import UsageError
 from hwc_onnx.search.goal import Goal
+from hwc_onnx.search.history import Record
 from hwc_onnx.search.problem import Choices, Outcome
 from hwc_onnx.search.storage import open_storage
 from hwc_onnx.search.study import SearchResult, run_search
-from hwc_onnx.search.target import MovingLimit
+from hwc_onnx.search.target import MovingLimit, within_limits
 from tests.search.synthetic import SyntheticProblem
 
 TARGET = 0.4
@@ -83,6 +85,29 @@ def test_stopped_search_goes_on_as_if_it_had_not_been(sampler: str, at: int, tmp
     whole = run_search(problem(), **options)
     found = [[(r.choices.tolist(), r.origin, r.outcome.energy) for r in one.history.records] for one in (resumed, whole)]
     assert found[0] == found[1]
+
+
+class Stored(SyntheticProblem):
+    """With a limit on what weights take, which is tighter than the energy target."""
+
+    def evaluate(self, choices: Choices, energy_limit: float = np.inf) -> Outcome:
+        outcome = super().evaluate(choices, energy_limit)
+        return replace(outcome, limits={"memory": outcome.energy**0.5 / 0.5 - 1.0})
+
+
+def test_other_limits_move_the_drop_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit on memory is met at a quarter of the energy. Broken twin: aiming at the target, hardly any plan keeps it."""
+
+    def kept() -> int:
+        found = run_search(Stored(layers=5, images=500, limit_points=math.inf), sampler="knapsack", trials=16, energy_target=TARGET)
+        return sum(found.goal.accepts(record.outcome) for record in found.history.records)
+
+    aimed = kept()
+    outcomes = [Outcome(energy, 0.0, 0.1, 0.1, limits={"memory": energy**0.5 / 0.5 - 1.0}) for energy in (0.9, 0.5, 0.4)]
+    records = [Record(i, np.zeros(1, dtype=np.int64), outcome, "seed", True, 0.0) for i, outcome in enumerate(outcomes)]
+    assert within_limits(records) == pytest.approx(0.25, rel=0.1) and within_limits([]) == math.inf
+    monkeypatch.setattr("hwc_onnx.search.target.within_limits", lambda _: math.inf)
+    assert aimed >= 3 > kept()
 
 
 def test_drop_limit_beside_the_target_holds() -> None:
