@@ -7,7 +7,7 @@ changing them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +25,9 @@ from hwc_onnx.search.replay import Batch, Replay, Transition
 CONFIDENCE = 0.05
 """By how much (scaled reward) a family must beat "solver" before the policy names it unasked."""
 BATCH = 64
+TARGETS = {"target_actor": "actor", "target_critics": "critics", "frozen": "online"}
+"""Networks that follow others slowly."""
+POLICY = ("actor", "critics", "online")
 CHANGES = 12
 """A trial that differs from the solver's plan in more units teaches the surrogate only."""
 
@@ -56,7 +59,7 @@ class Agents:
             "updates": np.array([self.ddpg.updates]),
             "evidence": np.array([self.evidence]),
         }
-        arrays |= self.networks_state()
+        arrays |= self._arrays(self._networks())
         for name, optimiser in self._optimisers().items():
             for index, slot in optimiser.state_dict()["state"].items():
                 for key, tensor in slot.items():
@@ -65,17 +68,26 @@ class Agents:
             arrays |= {f"replay.{name}.{key}": array for key, array in replay.state().items()}
         return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
-    def networks_state(self) -> dict[str, NDArray[np.generic]]:
-        """The networks alone: what a policy file holds."""
+    def policy(self) -> dict[str, NDArray[np.generic]]:
+        """The networks that decide and judge, without their targets: what a policy file holds."""
+        return self._arrays(POLICY)
+
+    def take_up(self, policy: Mapping[str, NDArray[np.generic]]) -> None:
+        """Begin with the networks that `policy` described, targets included."""
+        self._load(POLICY, policy)
+        for target, source in TARGETS.items():
+            self._networks()[target].load_state_dict(self._networks()[source].state_dict())
+
+    def _arrays(self, names: Iterable[str]) -> dict[str, NDArray[np.generic]]:
         return {
             f"net.{name}.{key}": np.ascontiguousarray(tensor.numpy())
-            for name, network in self._networks().items()
-            for key, tensor in network.state_dict().items()
+            for name in names
+            for key, tensor in self._networks()[name].state_dict().items()
         }
 
-    def take_up(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Continue with the networks that `networks_state` described."""
-        for name, network in self._networks().items():
+    def _load(self, names: Iterable[str], arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        for name in names:
+            network = self._networks()[name]
             network.load_state_dict(
                 {key: torch.from_numpy(np.array(arrays[f"net.{name}.{key}"])) for key in network.state_dict()}
             )
@@ -86,7 +98,7 @@ class Agents:
         agents = cls(0, size, families)
         agents.ddpg.updates = int(arrays["updates"][0])
         agents.evidence = float(arrays["evidence"][0])
-        agents.take_up(arrays)
+        agents._load(agents._networks(), arrays)
         for name, optimiser in agents._optimisers().items():
             described = optimiser.state_dict()
             slots: dict[int, dict[str, Tensor]] = {}
@@ -171,15 +183,9 @@ class Agents:
         """One finished row per perturbed unit, all credited with the same difference."""
         rows = []
         for step in units:
-            dynamic = dynamic_features(corrections, families, int(step))
-            observation = situation.observation(int(step), dynamic)
-            mask = situation.masks[step]
-            action = np.array([corrections[step]], dtype=np.float32)
-            rows.append(
-                Transition(
-                    observation, action, int(families[step]), float(np.clip(target, -1.0, 1.0)), observation, mask, 0.0
-                )
-            )
+            seen = situation.observation(int(step), dynamic_features(corrections, families, int(step)))
+            action, mask = corrections[step : step + 1], situation.masks[step]
+            rows.append(Transition(seen, action, int(families[step]), target, seen, mask, 0.0))
         return tuple(rows)
 
     def inferred(self, situation: Situation, choices: Choices) -> tuple[Transition, ...]:

@@ -116,7 +116,7 @@ class Composite:
             return []
         plans = [practice.reference.choices, *(episode.played.choices for episode in practice.episodes)]
         if practice.opinion is not None:
-            plans.append(self._solved(practice.opinion, 1.0, thought, anchor))
+            plans.append(self._solved(practice.opinion, 1.0, anchor))
         return plans
 
     def _improvement(self, thought: Thought, plans: list[Choices], anchor: Choices, energy: float) -> NDArray[np.float64]:
@@ -132,11 +132,10 @@ class Composite:
 
     def _safer(self, thought: Thought, anchor: Choices) -> list[Choices]:
         """The solver's plan for a smaller drop: what to try when plans at the limit keep being refused."""
-        return [self._solved(thought.situation.model, 0.7, thought, anchor)]
+        return [self._solved(thought.situation.model, 0.7, anchor)]
 
-    def _solved(self, model: Model, share: float, thought: Thought, anchor: Choices) -> Choices:
-        drop, multiplier = share * model.accepted_drop(), thought.situation.multiplier
-        return model.decode(self.decoder, drop, [anchor], multiplier=multiplier).choices
+    def _solved(self, model: Model, share: float, anchor: Choices) -> Choices:
+        return model.decode(self.decoder, share * model.accepted_drop(), [anchor]).choices
 
     def _catch_up(self, history: History) -> None:
         """Learn from trials that this object has not seen: one in a running study, all of them in a resumed one."""
@@ -203,13 +202,13 @@ class Composite:
         agents.store_simulated(practice.transitions)
         measured = Played(record.choices, outcome.energy, float(np.log(max(outcome.damage, 1e-7))))
         before = self._learned.best
-        elite = outcome.accepted(self.problem.limit_points) and (
+        better = outcome.accepted(self.problem.limit_points) and (
             before is None or outcome.energy < before.outcome.energy
         )
         known = next((e for e in practice.episodes if np.array_equal(e.played.choices, record.choices)), None)
         rows = known.transitions if known is not None else agents.inferred(situation, record.choices)
         target = situation.gain(measured) - situation.gain(practice.reference if known is not None else situation.zero)
-        agents.store_real(rows, float(np.clip(target, -1.0, 1.0)), elite)
+        agents.store_real(rows, float(np.clip(target, -1.0, 1.0)), elite=better and known is not None)
         agents.train(self.config.updates, derived(self.seed, "composite-train", thought.finished))
 
 

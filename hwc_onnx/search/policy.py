@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 SCHEMA = "1"
 SCRATCH = "none"
 SHIPPED = "policy.safetensors"
-NETWORKS = "net."
 _NEXT = "give a policy.safetensors or the agent.safetensors of a run folder, or --policy none to start from scratch"
 
 
@@ -53,7 +52,7 @@ def save_policy(path: Path, agents: Agents) -> None:
     """Write the networks alone."""
     from safetensors.numpy import save
 
-    write_atomic(path, save(dict(agents.networks_state()), described()))
+    write_atomic(path, save(dict(agents.policy()), described()))
 
 
 def open_policy(given: str | Path | None) -> Policy | None:
@@ -74,23 +73,21 @@ def read_policy(path: Path) -> Policy:
     """The policy in a file (UsageError where it is none that fits)."""
     from safetensors import SafetensorError, safe_open
 
+    expected_shapes = _shapes()
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys() if name.startswith(NETWORKS)}
+            arrays = {name: file.get_tensor(name) for name in file.keys() if name in expected_shapes}
     except (SafetensorError, OSError, ValueError) as error:
         raise UsageError(f"--policy {path}: cannot be read as safetensors ({error}); {_NEXT}") from error
     for name, expected in described().items():
         if metadata.get(name) != expected:
             found = "no" if name not in metadata else metadata[name]
             raise UsageError(f"--policy {path}: has {found} {name}, this version reads {expected}; {_NEXT}")
-    expected_shapes = _shapes()
-    if {name: array.shape for name, array in arrays.items()} != expected_shapes:
-        wrong = sorted(
-            set(arrays) ^ set(expected_shapes)
-            or {name for name in arrays if arrays[name].shape != expected_shapes[name]}
-        )
-        raise UsageError(f"--policy {path}: tensor '{wrong[0]}' is missing, unknown or of another size; {_NEXT}")
+    for name, shape in expected_shapes.items():
+        if name not in arrays or arrays[name].shape != shape:
+            size = list(arrays[name].shape) if name in arrays else "missing"
+            raise UsageError(f"--policy {path}: tensor '{name}' is {size}, this version reads {list(shape)}; {_NEXT}")
     if not all(bool(np.isfinite(array).all()) for array in arrays.values()):
         raise UsageError(f"--policy {path}: holds numbers that are not finite; {_NEXT}")
     return Policy(arrays, _digest(arrays))
@@ -99,7 +96,7 @@ def read_policy(path: Path) -> Policy:
 def _shapes() -> dict[str, tuple[int, ...]]:
     from hwc_onnx.search.agents import Agents
 
-    return {name: array.shape for name, array in Agents(0).networks_state().items()}
+    return {name: array.shape for name, array in Agents(0).policy().items()}
 
 
 def _digest(arrays: Mapping[str, NDArray[np.generic]]) -> str:

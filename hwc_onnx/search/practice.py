@@ -25,8 +25,10 @@ from hwc_onnx.search.simulation import Simulation
 
 SILENT = 0.02
 """A policy whose largest correction is smaller has no opinion."""
-FORGETTING = 0.9
-SURPRISE = 0.5
+PRIOR = -2.0
+"""Log odds of the policy's opinion before any trial: it has to earn its weight (assumed)."""
+FORGETTING = 0.95
+SURPRISE = 1.0
 """One trial moves the evidence by at most this."""
 NOISE = 0.1
 """Standard deviation of log damage that no model explains."""
@@ -123,8 +125,8 @@ def decisions(
 
 
 def believed(evidence: float) -> float:
-    """The weight of the policy's opinion, in (0, 1); one half before any trial."""
-    return float(1.0 / (1.0 + np.exp(-evidence)))
+    """The weight of the policy's opinion, in (0, 1); an eighth before any trial."""
+    return float(1.0 / (1.0 + np.exp(-PRIOR - evidence)))
 
 
 def weighed(evidence: float, model: Model, opinion: Model | None, choices: Choices, damage: float) -> float:

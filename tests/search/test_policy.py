@@ -27,12 +27,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_policy_round_trip_keeps_every_number(path: Path) -> None:
-    policy, saved = read_policy(path), Agents(5).networks_state()
+    policy, saved = read_policy(path), Agents(5).policy()
     assert policy.arrays.keys() == saved.keys()
     assert all(np.array_equal(policy.arrays[name], saved[name]) for name in saved)
     agents = Agents(1)
     agents.take_up(policy.arrays)
-    assert all(np.array_equal(array, saved[name]) for name, array in agents.networks_state().items())
+    assert all(np.array_equal(array, saved[name]) for name, array in agents.policy().items())
 
 
 def test_policy_digest_tells_one_from_another_and_not_where_it_lies(path: Path, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_agents_of_a_run_are_the_policy_of_the_next_with_other_depth_algorithms_
     policy = read_policy(tmp_path / "agent.safetensors")
     strategy = Composite(Other(layers=7, images=300, limit_points=2.0), 0, 20, start=policy)
     agents = strategy._ready()
-    assert all(np.array_equal(array, policy.arrays[name]) for name, array in agents.networks_state().items())
+    assert all(np.array_equal(array, policy.arrays[name]) for name, array in agents.policy().items())
     found = run_search(
         Other(layers=7, images=300, limit_points=2.0), trials=14, policy=tmp_path / "agent.safetensors"
     )
