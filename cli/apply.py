@@ -118,7 +118,7 @@ def apply(
     A uniform setting reads w<bits>a<bits>, then optionally fine=<algorithm>:<ratio> for zeros in the weights or
     coarse=<algorithm>:<ratio> for channels removed. --include, --exclude, --lanes, --min-channels, --ratio-bounds,
     --keep-heads and --first-last say which layers it reaches and how far; a plan has its own. The same plan and data give
-    the same bytes.
+    the same bytes on the same machine.
 
     \b
     Examples:

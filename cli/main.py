@@ -31,7 +31,9 @@ COMMANDS: Mapping[str, str] = {
     "sensitivity": "hwc_onnx.cli.sensitivity:sensitivity",
     "why": "hwc_onnx.cli.why:why",
     "verify": "hwc_onnx.cli.verify:verify",
+    "report": "hwc_onnx.cli.report:report",
     "accel": "hwc_onnx.cli.accel:accel",
+    "doctor": "hwc_onnx.cli.doctor:doctor",
 }
 INTERRUPTED = 130
 CLOSED_PIPE = 141

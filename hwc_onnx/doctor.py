@@ -96,10 +96,10 @@ def probe_widths() -> list[Probe]:
             except RuntimeFailure as error:
                 failures[level] = str(error)
         plain = answers.get("disable")
-        for level, answer in answers.items():
+        for where, answer in answers.items():
             apart = 0.0 if plain is None else float(np.linalg.norm(answer - plain)) / max(float(np.linalg.norm(plain)), 1e-12)
             if apart > TOLERANCE:
-                failures[level] = f"its answers differ by {apart:.1%} from those without optimisations"
+                failures[where] = f"its answers differ by {apart:.1%} from those without optimisations"
         found.append(Probe(weight, activation, failures))
     return found
 

@@ -17,8 +17,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from hwc_onnx.accuracy.runner import open_session
-from hwc_onnx.accuracy.tensors import run_tensors
+from hwc_onnx.accuracy.inputs import input_specs
+from hwc_onnx.accuracy.runner import open_session, run
+from hwc_onnx.accuracy.tensors import check_finite, fixed_batch, run_tensors
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.graph import external
 from hwc_onnx.graph.layer_graph import LayerGraph
@@ -72,6 +73,7 @@ def equalize(
         threads: ONNX Runtime threads.
 
     Raises:
+        DataError: values that are NaN or infinite.
         RuntimeFailure: ONNX Runtime cannot run the model.
     """
     if external.any_mapped(proto):
@@ -114,12 +116,11 @@ class _Touched(dict[str, NDArray[np.float64]]):
 
 def same_outputs(first: onnx.ModelProto, second: onnx.ModelProto, samples: Samples, threads: int | None) -> bool:
     """Whether two models agree on `samples` but for rounding."""
-    sessions = [open_session(model, threads, "all") for model in (first, second)]
-    names = [value.name for value in first.graph.output]
-    before, after = (session.run(samples.inputs, names) for session in sessions)
+    before, after = (run(open_session(model, threads, "all"), samples) for model in (first, second))
     return all(
-        np.abs(a.astype(np.float64) - b).max(initial=0.0) <= TOLERANCE * max(float(np.abs(a).max(initial=0.0)), 1e-30)
-        for a, b in zip(before, after, strict=True)
+        np.abs(a.astype(np.float64) - after[name].astype(np.float64)).max(initial=0.0)
+        <= TOLERANCE * max(float(np.abs(a).max(initial=0.0)), 1e-30)
+        for name, a in before.items()
     )
 
 
@@ -131,7 +132,9 @@ def _channels(
     names = sorted(name for name in axes if name in stored)
     sizes = {name: int(np.prod(graph.tensors[name].shape, dtype=np.int64)) for name in names}
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
-    for name, _, array in run_tensors(proto, samples, names, sizes, threads):
+    fixed = fixed_batch(input_specs(proto))
+    for name, at, array in run_tensors(proto, samples, names, sizes, threads):
+        check_finite(graph, samples, fixed, name, at, array)
         flat = np.moveaxis(array, axes[name], 0).reshape(array.shape[axes[name]], -1)
         sums = (flat.mean(axis=1, dtype=np.float64), np.square(flat, dtype=np.float64).mean(axis=1))
         parts[name].append(np.stack([flat.min(axis=1), flat.max(axis=1), *sums, np.full(len(flat), len(array))]))

@@ -25,6 +25,8 @@ from hwc_onnx.accuracy.types import Evaluation, Samples
 from hwc_onnx.candidate import assemble
 from hwc_onnx.database import LayerDatabase, Stitched
 from hwc_onnx.graph.layer_graph import LayerGraph
+from hwc_onnx.pruning.base import FineAlgorithm
+from hwc_onnx.pruning.table import algorithm
 from hwc_onnx.rebuild import SAMPLES, Posed, Posing, recorded
 from hwc_onnx.recovery.adaround import code_bounds, polished_rows
 from hwc_onnx.recovery.bias import corrected_bias
@@ -152,9 +154,8 @@ def polished_layers(
         if posed is None:
             continue
         config, old = plan.layers[layer.key], weights[layer.key]
-        rows, before = polished_layer(
-            posed, config.weight_bits, config.algorithm != "none", database.portable, database.power_of_two
-        )
+        masked = isinstance(algorithm(config.algorithm), FineAlgorithm)
+        rows, before = polished_layer(posed, config.weight_bits, masked, database.portable, database.power_of_two)
         new = weights[layer.key] = quantized(rows, posed.layout, config.weight_bits)
         changed, seconds = float(np.mean(old.codes != new.codes)), time.perf_counter() - started
         found.append(PolishedLayer(layer.key, config.weight_bits, before, rows.error_heldout, changed, seconds))

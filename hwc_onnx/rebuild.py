@@ -18,23 +18,28 @@ import onnx
 from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.collector import WIDEST, collectable
-from hwc_onnx.accuracy.tensors import batch_within, measured_densities, read_by
+from hwc_onnx.accuracy.inputs import input_specs
+from hwc_onnx.accuracy.tensors import batch_within, fixed_batch, measured_densities, read_by
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.accuracy.walk import Walk
 from hwc_onnx.database import LayerDatabase, Stitched
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, Layer, LayerGraph
 from hwc_onnx.plan import CompressionPlan
+from hwc_onnx.pruning.base import FineAlgorithm
+from hwc_onnx.pruning.table import algorithm
 from hwc_onnx.quantization.quantizer import QuantizedWeight
 from hwc_onnx.recovery.layer import LayerRecovery
 from hwc_onnx.recovery.layer_weight import quantized
 from hwc_onnx.recovery.layout import RowLayout
-from hwc_onnx.recovery.patches import patches_of
+from hwc_onnx.recovery.patches import Along, along_batch, patches_of
 from hwc_onnx.recovery.rounding import Variant
-from hwc_onnx.recovery.statistics import F64, LayerStatistics, MomentsBuilder
+from hwc_onnx.recovery.statistics import F64, LayerStatistics, MomentsBuilder, Room
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
 
 SAMPLES = 512
 HELDOUT_SHARE = 0.25
+PAIRED_BYTES = 1 << 30
+"""Moments of one layer's inputs, twice, above this lie in temporary files."""
 
 Index = NDArray[np.int64]
 
@@ -90,10 +95,11 @@ def recorded(
     plan: CompressionPlan, weights: Mapping[str, QuantizedWeight], densities: Mapping[str, float]
 ) -> CompressionPlan:
     """The plan with the densities that a network with other weights has, of `weights` and of stored tensors."""
-    achieved = {
-        key: record.model_copy(update={"weight_density": weights[key].weight_density})
-        for key, record in plan.achieved.items()
-    }
+    achieved = {}
+    for key, record in plan.achieved.items():
+        density = weights[key].weight_density
+        fine = isinstance(algorithm(plan.layers[key].algorithm), FineAlgorithm)
+        achieved[key] = record.model_copy(update={"weight_density": density} | ({"ratio": 1.0 - density} if fine else {}))
     return plan.model_copy(
         update={"achieved": achieved, "activation_density": {**plan.activation_density, **densities}}
     )
@@ -119,7 +125,7 @@ class Posed:
 
 
 def _refitted(posed: Posed, database: LayerDatabase, layer: Layer, plan: CompressionPlan) -> QuantizedWeight:
-    """The layer's weight fitted again, row by row where that helps."""
+    """The layer's weight fitted again, row by row where that helps; what a fine-grained algorithm made zero stays zero."""
     worker = LayerRecovery(
         posed.layout,
         posed.rows,
@@ -131,7 +137,8 @@ def _refitted(posed: Posed, database: LayerDatabase, layer: Layer, plan: Compres
         power_of_two=database.power_of_two,
     )
     setting = database.setting(layer.key, plan.layers[layer.key])
-    rows = worker.build(replace(setting, columns=posed.columns, noise=0.0), posed.start)
+    kept = None if setting.mask is None else posed.start.codes != 0
+    rows = worker.build(replace(setting, columns=posed.columns, noise=0.0, mask=None, ratio=0.0, kept=kept), posed.start)
     return quantized(rows, posed.layout, setting.bits)
 
 
@@ -155,6 +162,7 @@ class Posing:
         self.fitted = max(1, len(samples) - round(len(samples) * HELDOUT_SHARE))
         self.per_image = max(1, -(-gram_rows // self.fitted))
         self.nodes = {node.key: node for node in graph.nodes}
+        self.fixed = fixed_batch(input_specs(proto))
         # both walks in the same batches, although the tensors of a pruned network are smaller
         largest = max((int(np.prod(info.shape, dtype=np.int64)) for info in graph.tensors.values()), default=1)
         self.walks = [Walk(samples, threads, batch_within(largest, batch)) for _ in range(2)]
@@ -201,7 +209,8 @@ class Posing:
     ) -> LayerStatistics:
         """Moments of the original inputs followed by the compressed ones, at the same positions."""
         width = self.database.views[layer.key].layout.width + layout.width
-        builders = [MomentsBuilder(layout.groups, width) for _ in range(2)]
+        room = Room(PAIRED_BYTES)
+        builders = [MomentsBuilder(layout.groups, width, room) for _ in range(2)]
         for parts in self.pairs(layer, compressed, layout, groups, ahead):
             for builder, part in zip(builders, parts, strict=True):
                 if part.shape[1]:
@@ -219,15 +228,27 @@ class Posing:
             for walk, model in zip(self.walks, (self.proto, compressed), strict=True)
         )
         for (images, original), (_, new) in zip(before, after, strict=True):
-            pair = self._patches(layer, original, images.start)[groups], self._patches(narrow, new, images.start)
+            along = self._along(layer, original, len(images))
+            pair = self._patches(layer, original, images, along)[groups], self._patches(narrow, new, images, along)
             patches = np.concatenate(pair, axis=2)
-            cut = min(max(self.fitted - images.start, 0), len(images)) * (patches.shape[1] // len(images))
+            fitted = min(max(self.fitted - images.start, 0), len(images))
+            if along is None:
+                cut = patches.shape[1] if 2 * fitted >= len(images) else 0
+            else:
+                cut = fitted * (patches.shape[1] // len(images))
             yield patches[:, :cut], patches[:, cut:]
 
-    def _patches(self, layer: Layer, array: NDArray[np.float32], first: int) -> NDArray[np.float32]:
+    def _along(self, layer: Layer, original: NDArray[np.float32], count: int) -> Along | None:
+        """Where the samples lie in the layer's input, of which channels may be gone in the compressed network."""
+        return along_batch(original.shape, self.graph.tensors[layer.inputs[0]].shape, count, self.fixed)
+
+    def _patches(
+        self, layer: Layer, array: NDArray[np.float32], images: range, along: Along | None
+    ) -> NDArray[np.float32]:
         """Patches of a batch of the layer's input; the positions depend on the seed and the batch only."""
-        rng = np.random.default_rng([self.seed, first])
-        return patches_of(layer, self.nodes[layer.key].attributes, array, self.per_image, rng)
+        rng = np.random.default_rng([self.seed, images.start])
+        each = self.per_image * (1 if along is not None else len(images))
+        return patches_of(layer, self.nodes[layer.key].attributes, array, each, rng, along)
 
 
 def _cut(layout: RowLayout, outputs: Index | None, inputs: Index | None) -> tuple[RowLayout, Index] | None:

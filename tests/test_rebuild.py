@@ -12,7 +12,7 @@ from hwc_onnx.accuracy.tensors import read_by, run_tensors
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.accuracy.walk import Walk
 from hwc_onnx.database import Stitched
-from hwc_onnx.errors import RuntimeFailure
+from hwc_onnx.errors import DataError
 from hwc_onnx.graph.layer_graph import Layer
 from hwc_onnx.rebuild import rebuild
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
@@ -164,5 +164,19 @@ def test_a_walk_follows_changes_ahead_and_not_behind() -> None:
 def test_too_few_samples_for_a_fixed_batch_are_refused() -> None:
     made = prepare(tiny_models.chain, images=4)
     made.proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 8
-    with pytest.raises(RuntimeFailure, match="fixed batch of 8 and there are 4"):
+    with pytest.raises(DataError, match="fixed batch of 8 and there are 4"):
         list(Walk(made.samples, 1).to(made.proto, "t1", []))
+    with pytest.raises(DataError, match="fixed batch of 8 and there are 4"):
+        list(run_tensors(made.proto, made.samples, ["t1"], {}, 1))
+
+
+@pytest.mark.parametrize("spec", ["w8a8,fine=magnitude:0.5", "w4a8,fine=obs:0.5", "w2a8,fine=wanda:0.3", "w4a8,fine=nm24"])
+def test_rebuilding_keeps_the_zeros_and_records_how_many_there_are(spec: str) -> None:
+    made = prepare(tiny_models.chain, images=IMAGES)
+    before, after = rebuilt(made, spec)
+    for key, weight in after.weights.items():
+        zero = np.asarray(before.weights[key].codes) == 0
+        assert (np.asarray(weight.codes)[zero] == 0).all()
+        share = float(np.mean(np.asarray(weight.codes) == 0))
+        assert after.plan.achieved[key].ratio == pytest.approx(share)
+        assert share >= before.plan.achieved[key].ratio - 1e-9

@@ -7,20 +7,23 @@ those to judge by); per stored tensor, a histogram.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import zlib
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from hwc_onnx.accuracy.tensors import run_tensors
+from hwc_onnx.accuracy.inputs import input_specs
+from hwc_onnx.accuracy.tensors import check_finite, fixed_batch, run_tensors
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import DataError
 from hwc_onnx.graph.layer_graph import Layer, LayerGraph, Node
+from hwc_onnx.quantization.channel_values import ChannelValues
 from hwc_onnx.quantization.histogram import StreamingHistogram
 from hwc_onnx.recovery.layout import layout_of
-from hwc_onnx.recovery.patches import patches_of
+from hwc_onnx.recovery.patches import Along, along_batch, patches_of
 from hwc_onnx.recovery.statistics import LayerStatistics, MomentsBuilder, Room
 
 HELDOUT_SHARE = 0.25
@@ -30,18 +33,23 @@ WIDEST = 12288
 """A layer with more inputs than this (1.2 GB a matrix) is not seen; it is rounded without repair."""
 HISTOGRAM_ELEMENTS = 4 << 20
 """About so many values of each tensor enter its histogram, from as many whole images as that takes (at least 128)."""
+LARGEST = 1e15
+"""Inputs of a layer beyond this are refused: sums of their squares leave single precision."""
 COUNTED_ELEMENTS = 8 << 20
 """Values that are counted at once: each takes 20 bytes while it is."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Statistics by layer key and histograms by tensor name, from `samples` images; `unseen` layers were too wide."""
+    """Statistics by layer key and histograms by tensor name, from `samples` images; `unseen` says of layers why they have no
+    statistics; `channels` holds values by channel of the tensors that can lose some.
+    """
 
     layers: Mapping[str, LayerStatistics]
     histograms: Mapping[str, StreamingHistogram]
     samples: int
-    unseen: tuple[str, ...] = ()
+    unseen: Mapping[str, str] = field(default_factory=dict)
+    channels: Mapping[str, ChannelValues] = field(default_factory=dict)
 
     def remarks(self) -> list[str]:
         """What the repairs cannot rely on, in words: layers with fewer patches than inputs, tensors that never vary."""
@@ -54,10 +62,11 @@ class Calibration:
                 f"{len(thin)} of {len(self.layers)} layers were seen with fewer input patches than they have inputs "
                 f"({worst}: {rows} of {width}); what the samples do not tell is damped, more samples repair better"
             )
-        if self.unseen:
+        for why in dict.fromkeys(self.unseen.values()):
+            keys = [key for key, said in self.unseen.items() if said == why]
             found.append(
-                f"{len(self.unseen)} layers have more than {WIDEST:,} inputs to each output ({self.unseen[0]}); they are rounded "
-                "and pruned, not repaired"
+                f"{len(keys)} of {len(self.layers) + len(self.unseen)} layers are rounded and pruned, not repaired: {why} "
+                f"({keys[0]})"
             )
         still = [name for name, seen in self.histograms.items() if seen.total and seen.minimum == seen.maximum]
         if still:
@@ -105,33 +114,41 @@ def collect(
     """
     collectors = _collectors(graph, samples, gram_rows, rng) if moments else {}
     histograms = {name: StreamingHistogram() for group in graph.activation_groups for name in group.tensors}
+    channels = _channel_values(graph, histograms)
     wanted = set(histograms)
     for collector in collectors.values():
         wanted.add(collector.source)
     names = sorted(name for name in wanted if graph.tensors[name].dtype.startswith("float"))
     sizes = {name: int(np.prod(graph.tensors[name].shape, dtype=np.int64)) for name in names}
-    makers = {output: node for node in graph.nodes for output in node.outputs}
-    for name, first, array in run_tensors(proto, samples, names, sizes, threads, batch):
-        _check_finite(name, first, array, makers.get(name))
-        if name in histograms and first < max(128, HISTOGRAM_ELEMENTS // max(sizes[name], 1)):
+    fixed = fixed_batch(input_specs(proto))
+    for name, at, array in run_tensors(proto, samples, names, sizes, threads, batch):
+        check_finite(graph, samples, fixed, name, at, array)
+        if name in histograms and at.start < max(128, HISTOGRAM_ELEMENTS // max(sizes[name], 1)):
             flat = array.reshape(-1)
             for start in range(0, flat.size, COUNTED_ELEMENTS):
                 histograms[name].update(flat[start : start + COUNTED_ELEMENTS])
+        if name in channels:
+            channels[name].update(array)
         for collector in collectors.values():
-            collector.see(name, first, array)
-    unseen = tuple(layer.key for layer in graph.layers if moments and layer.weight is not None and _too_wide(layer))
-    return Calibration({key: c.build() for key, c in collectors.items()}, histograms, len(samples), unseen)
+            if name == collector.source:
+                collector.see(at, array, along_batch(array.shape, graph.tensors[name].shape, len(at), fixed))
+    unseen = {layer.key: why for layer in graph.layers if moments and (why := unseen_because(layer)) is not None}
+    return Calibration({key: c.build() for key, c in collectors.items()}, histograms, len(samples), unseen, channels)
 
 
-def _check_finite(name: str, first: int, array: NDArray[np.float32], maker: Node | None) -> None:
-    if np.isfinite(array).all():
-        return
-    bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
-    by = f"{maker.op_type} '{maker.name or maker.key}' gives" if maker is not None else f"input '{name}' has"
-    raise DataError(
-        f"calibration sample {first + int(bad[0])}: {by} values that are NaN or infinite ({len(bad)} samples of its batch); "
-        "check this sample and the weights around that node, or leave the sample out"
-    )
+def _channel_values(graph: LayerGraph, stored: Container[str]) -> dict[str, ChannelValues]:
+    """One for each stored tensor that can lose channels along one axis; each draws from its own generator."""
+    axes: dict[str, set[int]] = {}
+    for group in graph.channel_groups:
+        for member in group.members if group.locked_because is None else ():
+            if member.tensor in stored:
+                axes.setdefault(member.tensor, set()).add(member.axis)
+    found = {}
+    for name, (axis, *others) in axes.items():
+        if axis > 0 and not others:
+            rng = np.random.default_rng([zlib.crc32(name.encode()), 0xC4A])
+            found[name] = ChannelValues(axis, graph.tensors[name].shape[axis], rng)
+    return found
 
 
 class _LayerCollector:
@@ -145,13 +162,23 @@ class _LayerCollector:
         self._heldout_from, self._per_image, self._rng = heldout_from, per_image, rng
         self._moments = [MomentsBuilder(layout.groups, layout.width, room) for _ in range(2)]
 
-    def see(self, name: str, first: int, array: NDArray[np.float32]) -> None:
-        """Take in a batch of tensor `name` whose first sample is number `first`."""
-        if name == self.source:
-            cut = min(max(self._heldout_from - first, 0), len(array))
-            for builder, part in zip(self._moments, (array[:cut], array[cut:]), strict=True):
-                if len(part):
-                    builder.add(patches_of(self.layer, self.node.attributes, part, self._per_image, self._rng))
+    def see(self, batch: range, array: NDArray[np.float32], along: Along | None) -> None:
+        """Take in the samples `batch` of the layer's input, which lie `along` an axis; without one they are not divided."""
+        largest = float(np.abs(array).max(initial=0.0))
+        if largest > LARGEST:
+            raise DataError(
+                f"layer '{self.layer.key}': its input has values up to {largest:.3g} on the calibration samples, more than "
+                f"{LARGEST:g}; check the samples and the weights before it, or leave the layer out with --exclude"
+            )
+        cut = min(max(self._heldout_from - batch.start, 0), len(batch))
+        if along is None:
+            whole = patches_of(self.layer, self.node.attributes, array, self._per_image * len(batch), self._rng, None)
+            self._moments[int(cut < len(batch) - cut)].add(whole)
+            return
+        for builder, (first, stop) in zip(self._moments, ((0, cut), (cut, len(batch))), strict=True):
+            if first < stop:
+                part = along.part(array, first, stop)
+                builder.add(patches_of(self.layer, self.node.attributes, part, self._per_image, self._rng, along))
 
     def build(self) -> LayerStatistics:
         """What was gathered."""
@@ -165,6 +192,13 @@ def collectable(layer: Layer) -> bool:
     """
     axes = (3, 4) if layer.op_type in ("Conv", "ConvTranspose") else (2,)
     return layer.weight is not None and len(layer.weight_shape) in axes and not _too_wide(layer)
+
+
+def unseen_because(layer: Layer) -> str | None:
+    """Why no moments are gathered for a layer that has a weight, so that it is rounded and pruned without repair."""
+    if layer.weight is None or collectable(layer):
+        return None
+    return f"more than {WIDEST:,} inputs to each output" if _too_wide(layer) else f"{layer.op_type} of this form"
 
 
 def _too_wide(layer: Layer) -> bool:

@@ -55,7 +55,7 @@ class Pool:
                 if spec.name not in arrays:
                     arrays[spec.name] = _allocate((len(positions), *values.shape[1:]), values.dtype)
                 arrays[spec.name][start : start + len(values)] = values
-        return Samples(arrays, None if self.labels is None else self.labels[positions])
+        return Samples(arrays, None if self.labels is None else self.labels[positions], np.asarray(positions, np.int64))
 
 
 @dataclass(frozen=True)

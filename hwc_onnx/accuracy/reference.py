@@ -120,9 +120,11 @@ def make_reference(
     outputs = run(session, samples)
     bad = [name for name, values in outputs.items() if not is_finite(values)]
     if bad:
+        wrong = ~np.isfinite(outputs[bad[0]].reshape(len(samples), -1)).all(axis=1)
         raise ModelError(
-            f"output '{bad[0]}' of the original model is NaN or infinite on the given samples; check that they are "
-            "prepared as the model expects, and that it runs correctly before compression"
+            f"output '{bad[0]}' of the original model is NaN or infinite on {int(wrong.sum())} samples, the first being sample "
+            f"{samples.number(int(np.flatnonzero(wrong)[0]))} of the data, counted from 0; check that they are prepared as the "
+            "model expects, and that it runs correctly before compression"
         )
     labels = samples.labels
     labelled = labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu"

@@ -11,12 +11,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from hwc_onnx.accuracy.inputs import InputSpec, input_specs
 from hwc_onnx.accuracy.types import Samples
-from hwc_onnx.errors import RuntimeFailure
+from hwc_onnx.errors import DataError, RuntimeFailure
 from hwc_onnx.graph.layer_graph import Layer, LayerGraph
 from hwc_onnx.graph.model_view import reads
 from hwc_onnx.quantization.histogram import StreamingHistogram
 from hwc_onnx.quantization.quantizer import QuantParams
+from hwc_onnx.recovery.patches import along_batch
 
 GROUP_BYTES = 128 << 20
 """Extra outputs of one session stay below this many bytes per batch, a single tensor too unless one sample of it is larger."""
@@ -32,20 +34,22 @@ def run_tensors(
     sizes: Mapping[str, int],
     threads: int | None = None,
     batch: int = 64,
-) -> Iterator[tuple[str, int, NDArray[np.float32]]]:
-    """Yield (tensor name, number of the batch's first sample, array) for every batch and every tensor in `names`.
+) -> Iterator[tuple[str, range, NDArray[np.float32]]]:
+    """Yield (tensor name, places of the batch's samples, array) for every batch and every tensor in `names`.
 
     `sizes` are elements per sample, from which the number of tensors per session follows. A model with a fixed batch
     gets whole batches only.
 
     Raises:
+        DataError: fewer samples than the model's fixed batch.
         RuntimeFailure: ONNX Runtime cannot run the model.
     """
-    from hwc_onnx.accuracy.inputs import input_specs
     from hwc_onnx.accuracy.runner import open_session
 
     specs = input_specs(proto)
-    fixed = next((spec.shape[0] for spec in specs if spec.shape and spec.shape[0] is not None), None)
+    fixed = fixed_batch(specs)
+    if fixed is not None:
+        check_fills(fixed, len(samples))
     fed = {spec.name for spec in specs}
     made = [name for name in names if name not in fed]
     step = fixed or _batch_for(made, sizes, batch)
@@ -63,11 +67,46 @@ def run_tensors(
                     "the samples have the shapes and types of the model's inputs"
                 ) from error
             for name, array in zip(group, arrays, strict=True):
-                yield name, first, np.asarray(array, dtype=np.float32)
+                yield name, range(first, min(first + step, last)), np.asarray(array, dtype=np.float32)
     for name in names:
         if name in fed:
             for first in range(0, last, step):
-                yield name, first, np.asarray(samples.inputs[name][first : first + step], dtype=np.float32)
+                batch_at = range(first, min(first + step, last))
+                yield name, batch_at, np.asarray(samples.inputs[name][first : batch_at.stop], dtype=np.float32)
+
+
+def fixed_batch(specs: Sequence[InputSpec]) -> int | None:
+    """The number of samples that a model takes at once, None where it takes any."""
+    return next((spec.shape[0] for spec in specs if spec.shape and spec.shape[0] is not None), None)
+
+
+def check_fills(fixed: int, count: int) -> None:
+    """Refuse fewer samples than one batch (DataError): nothing would be measured."""
+    if count < fixed:
+        raise DataError(
+            f"the model has a fixed batch of {fixed} and there are {count} calibration samples; give at least {fixed} with "
+            "--calibration-samples, more data, or export the model with a batch of 1 or an open one"
+        )
+
+
+def check_finite(
+    graph: LayerGraph, samples: Samples, fixed: int | None, name: str, batch: range, array: NDArray[np.float32]
+) -> None:
+    """Refuse values that are NaN or infinite in tensor `name` of a batch (DataError with the node and the sample)."""
+    if np.isfinite(array).all():
+        return
+    along = along_batch(array.shape, graph.tensors[name].shape, len(batch), fixed)
+    where = f"one of the samples {samples.number(batch.start)} to {samples.number(batch.stop - 1)}"
+    if along is not None:
+        rest = tuple(axis for axis in range(array.ndim) if axis != along.axis)
+        bad = np.flatnonzero(~np.isfinite(array).all(axis=rest)) // along.each
+        where = f"calibration sample {samples.number(batch.start + int(bad[0]))} of the data, counted from 0"
+    maker = next((node for node in graph.nodes if name in node.outputs), None)
+    by = f"{maker.op_type} '{maker.name or maker.key}' gives" if maker is not None else f"input '{name}' has"
+    raise DataError(
+        f"{where}: {by} values that are NaN or infinite; check this sample and the weights around that node, or leave the "
+        "sample out"
+    )
 
 
 def with_outputs(

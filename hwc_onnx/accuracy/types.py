@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Samples:
-    """A batchable set of model inputs, all of one split: arrays [N, ...] by input name, labels [N] or None."""
+    """A batchable set of model inputs, all of one split: arrays [N, ...] by input name, labels [N] or None.
+
+    `numbers` are their positions in the source [N], None where they are all of it, in its order.
+    """
 
     inputs: dict[str, NDArray[np.generic]]
     labels: NDArray[np.generic] | None
+    numbers: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -21,7 +25,12 @@ class Samples:
     def take(self, index: NDArray[np.int64] | slice) -> Samples:
         """The samples at these positions."""
         labels = None if self.labels is None else self.labels[index]
-        return Samples({name: array[index] for name, array in self.inputs.items()}, labels)
+        numbers = np.arange(len(self)) if self.numbers is None else self.numbers
+        return Samples({name: array[index] for name, array in self.inputs.items()}, labels, numbers[index])
+
+    def number(self, place: int) -> int:
+        """The position in the source of the sample at `place`."""
+        return place if self.numbers is None else int(self.numbers[place])
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.inputs import input_specs
 from hwc_onnx.accuracy.runner import open_session
-from hwc_onnx.accuracy.tensors import needed_nodes, with_outputs
+from hwc_onnx.accuracy.tensors import check_fills, fixed_batch, needed_nodes, with_outputs
 from hwc_onnx.accuracy.types import Samples
-from hwc_onnx.errors import RuntimeFailure
 
 KEPT_BYTES = 512 << 20
 """What is kept of one walk; where the pieces ahead read more, the next one starts from the inputs again."""
@@ -47,6 +46,7 @@ class Walk:
             ahead: tensors that will be asked for later.
 
         Raises:
+            DataError: fewer samples than the model's fixed batch.
             RuntimeFailure: ONNX Runtime cannot run the piece.
         """
         feeds = self._feeds(proto)
@@ -76,12 +76,10 @@ class Walk:
     def _feeds(self, proto: onnx.ModelProto) -> list[tuple[range, dict[str, NDArray[Any]]]]:
         """(numbers of the samples, the model's inputs) of every batch."""
         specs = input_specs(proto)
-        fixed = next((spec.shape[0] for spec in specs if spec.shape and spec.shape[0] is not None), None)
-        step, count = fixed or self._batch, len(self._samples)
-        if fixed and count < fixed:
-            raise RuntimeFailure(
-                f"the model has a fixed batch of {fixed} and there are {count} calibration samples; give at least {fixed}"
-            )
+        fixed, count = fixed_batch(specs), len(self._samples)
+        step = fixed or self._batch
+        if fixed is not None:
+            check_fills(fixed, count)
         last = count - (count % fixed if fixed else 0)
         inputs = self._samples.inputs
         batches = (range(first, min(first + step, last)) for first in range(0, last, step))

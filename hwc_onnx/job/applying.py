@@ -1,4 +1,4 @@
-"""A plan carried out without a search: the same plan, model and data give the same bytes."""
+"""A plan carried out without a search: the same plan, model and data give the same bytes on one machine."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ def apply_plan(
     split_seed: int | None = None,
     output: str | Path | None = None,
 ) -> Applied:
-    """Carry out a plan without searching; the same plan, model and data give the same bytes.
+    """Carry out a plan without searching; the same plan, model and data give the same bytes, on processors with the same
+    instruction sets and with as many threads (sums of floats depend on both in their last digits).
 
     Args:
         model: the float model.

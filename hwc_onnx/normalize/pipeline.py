@@ -31,6 +31,7 @@ from hwc_onnx.normalize.raising import raised
 from hwc_onnx.normalize.row_softmax import unwrap_softmax
 from hwc_onnx.normalize.shuffle import gather_shuffles
 from hwc_onnx.normalize.swaps import plain_swaps
+from hwc_onnx.normalize.vectors import matrix_products
 from hwc_onnx.normalize.widen import UNRUNNABLE, float_kinds, widen
 
 logger = logging.getLogger(__name__)
@@ -145,6 +146,10 @@ def _products(model: onnx.ModelProto, input_shapes: InputShapes) -> None:
         fold_constants(model, input_shapes)
 
 
+def _vectors(model: onnx.ModelProto) -> None:
+    matrix_products(model)
+
+
 def _shuffles_and_constants(model: onnx.ModelProto, input_shapes: InputShapes) -> None:
     drop_unused(model.graph)
     shapes = infer_shapes(model, input_shapes)
@@ -160,6 +165,7 @@ REWRITES: tuple[tuple[str, Callable[[onnx.ModelProto, InputShapes], None]], ...]
     ("factors of a Gemm into its weights", lambda model, _: plain_gemm(model)),
     ("Softmax over the last axis", _softmaxes),
     ("products written as Einsum", _products),
+    ("products with vectors", lambda model, _: _vectors(model)),
     ("shuffles, and constants per channel into layers", _shuffles_and_constants),
 )
 """Rewrites that a model can do without, in order; each works on the model in place."""

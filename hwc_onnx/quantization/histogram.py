@@ -18,6 +18,8 @@ from hwc_onnx.quantization.quantizer import QuantParams
 
 _FINEST_FLOAT32 = 1e-30
 """Bin width below which 1 / width is too large for float32."""
+_SQUARE_FITS = 1e15
+"""Values below this have squares whose sum float32 holds."""
 
 
 class StreamingHistogram:
@@ -75,7 +77,8 @@ class StreamingHistogram:
         self.maximum = max(high, self.maximum) if self.total else high
         self.total += flat.size
         self._sum += float(flat.sum(dtype=np.float64))
-        self._squares += float(flat @ flat)
+        wide = flat if max(-low, high) < _SQUARE_FITS else flat.astype(np.float64)
+        self._squares += float(wide @ wide)
         zeros = flat.size - int(np.count_nonzero(flat))
         self.zeros += zeros
         if zeros == flat.size:

@@ -60,11 +60,6 @@ def dequantize(codes: NDArray[np.integer], params: QuantParams) -> NDArray[np.fl
     return ((codes.astype(np.int32) - zero_point) * scale).astype(np.float32)
 
 
-def fake_quantize(values: NDArray[np.floating], params: QuantParams) -> NDArray[np.float32]:
-    """`values` as they come back after a trip through the integers."""
-    return dequantize(quantize(values, params), params)
-
-
 def _broadcast(params: QuantParams, rank: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Scale and zero point shaped to broadcast against a tensor of `rank` axes."""
     if params.axis is None:

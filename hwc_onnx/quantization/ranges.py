@@ -77,11 +77,6 @@ def range_params(
     return _params(scale, zero, bits, symmetric)
 
 
-def probability_params(bits: int) -> QuantParams:
-    """Quantizer of a Softmax output: 0..1 on all levels, zero point 0."""
-    return _params(1.0 / ((1 << bits) - 1), 0, bits, signed=False)
-
-
 def _neighbour(histogram: StreamingHistogram, params: QuantParams, method: Method) -> QuantParams:
     """The quantizer whose scale is a power of two next to that of `params`, of least error by `method`."""
     exponent = math.log2(float(params.scale))

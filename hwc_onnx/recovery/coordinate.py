@@ -128,27 +128,6 @@ class Descent:
         return codes
 
 
-def descend_codes(
-    codes: F64,
-    scale: F64,
-    target: F64,
-    matrix: F64,
-    low: int | F64,
-    high: int | F64,
-    keep: NDArray[np.bool_] | None = None,
-    sweeps: int = 4,
-) -> F64:
-    """Cyclic sweeps over integer codes [groups, rows, d]; stops when none moves.
-
-    `scale` and, where they differ, `low` and `high` are per row [groups, rows].
-    """
-    descent = Descent(codes, target, matrix, low, high, keep)
-    for _ in range(sweeps):
-        if not descent.sweep(scale):
-            break
-    return descent.codes
-
-
 def _columns(array: NDArray[T], first: int, last: int) -> NDArray[T]:
     """A copy of some columns of `array` [groups, rows, d], each one run of memory: [groups, columns, rows]."""
     return np.array(array[:, :, first:last].transpose(0, 2, 1), order="C")

@@ -43,7 +43,8 @@ class Setting:
 
     `columns` are the kept columns of each group (None: all), `rescale` the factor on what is read where no repair
     runs, `refit` asks for the least-squares refit to kept inputs even without other repairs. `into` [d] names for each column
-    the one that its weights are added to where no repair runs (None: what is not kept is lost).
+    the one that its weights are added to where no repair runs (None: what is not kept is lost). `kept` [groups, rows, kept] is
+    a mask that is settled: no other is chosen.
     """
 
     bits: int
@@ -54,6 +55,7 @@ class Setting:
     rescale: float = 1.0
     refit: bool = False
     into: NDArray[np.int64] | None = None
+    kept: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,10 @@ class LayerRecovery:
 
     def _masked(self, setting: Setting) -> tuple[NDArray[np.bool_] | None, F64]:
         """The mask and the rows repaired for it, for noiseless inputs."""
+        if setting.kept is not None:
+            plain = self._problem(setting, 0.0)
+            values = obs_mask(plain.target, plain.factor, setting.kept)
+            return setting.kept, solved(values, plain.target, plain.matrix, setting.kept)
         if setting.mask is None:
             return None, self._problem(setting, 0.0).target
         key = ("mask", *self._key(setting)[1:])
@@ -314,7 +320,8 @@ class LayerRecovery:
     def _key(self, setting: Setting) -> tuple[object, ...]:
         """What the variants for noiseless inputs depend on."""
         name = None if setting.mask is None else setting.mask.name
-        return setting.bits, name, round(setting.ratio, 6), _bytes(setting.columns)
+        kept = b"" if setting.kept is None else np.packbits(setting.kept).tobytes()
+        return setting.bits, name, round(setting.ratio, 6), _bytes(setting.columns), kept
 
     def _recall(self, key: tuple[object, ...]) -> object | None:
         found: object | None = self._cache.get((self._owner, key))

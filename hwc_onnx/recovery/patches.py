@@ -7,7 +7,8 @@ patches are gathered in the order of the weight's own taps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,30 +21,82 @@ SPARSE = 4
 """Where an image has more than so many pixels for each one that is read, they are read where they lie."""
 
 
-def patches_of(
-    layer: Layer, attributes: Mapping[str, Any], x: F32, per_image: int, rng: np.random.Generator
-) -> NDArray[np.float32]:
-    """Patches [groups, n, d] of a batch `x` of the layer's input, `per_image` positions of each image at most.
+@dataclass(frozen=True)
+class Along:
+    """Where the samples of a batch lie in a tensor: along `axis`, `each` places for one sample, one after the other."""
 
-    `attributes` are the node's; the column order is that of `hwc_onnx.recovery.layout`.
+    axis: int
+    each: int
+
+    def part(self, array: F32, first: int, stop: int) -> F32:
+        """The places of the samples from `first` up to `stop`."""
+        cut: F32 = array[(slice(None),) * self.axis + (slice(first * self.each, stop * self.each),)]
+        return cut
+
+
+FIRST = Along(0, 1)
+"""The first axis, one place for each sample."""
+
+
+def along_batch(shape: Sequence[int], declared: Sequence[int], count: int, fixed: int | None) -> Along | None:
+    """Where `count` samples lie in a tensor of `shape` that is `declared` for one sample (for `fixed` ones, where the model
+    takes so many at once); None where no single axis follows the batch.
+
+    A sample may take several places: windows or tokens folded into the first axis by a Reshape.
     """
+    if len(shape) != len(declared) or not shape:
+        return None
+    if fixed is not None:
+        axes = [axis for axis in range(len(shape)) if shape[axis] == declared[axis] and shape[axis] % fixed == 0]
+        return Along(axes[0], shape[axes[0]] // fixed) if axes and (axes[0] == 0 or len(axes) == 1) else None
+    grown = [axis for axis in range(len(shape)) if shape[axis] != declared[axis]]
+    if not grown:
+        return Along(0, shape[0]) if count == 1 else None
+    if len(grown) > 1 or shape[grown[0]] != declared[grown[0]] * count:
+        return None
+    return Along(grown[0], declared[grown[0]])
+
+
+def patches_of(
+    layer: Layer,
+    attributes: Mapping[str, Any],
+    x: F32,
+    per_image: int,
+    rng: np.random.Generator,
+    along: Along | None = FIRST,
+) -> NDArray[np.float32]:
+    """Patches [groups, n, d] of a batch `x` of the layer's input, about `per_image` positions of each sample at most, those of
+    a sample side by side.
+
+    `attributes` are the node's; the column order is that of `hwc_onnx.recovery.layout`. Where no axis follows the batch (`along`
+    None), `x` is read as one sample.
+    """
+    each = 1 if along is None else along.each
     if layer.op_type == "Conv":
-        return conv_patches(layer, attributes, x, per_image, rng)
+        return conv_patches(layer, attributes, x, -(-per_image // each), rng)
     if layer.op_type == "ConvTranspose":
-        return transposed_patches(layer, attributes, x, per_image, rng)
-    return token_patches(layer, attributes, x, per_image, rng)
+        return transposed_patches(layer, attributes, x, -(-per_image // each), rng)
+    return token_patches(layer, attributes, x, per_image, rng, along)
 
 
 def token_patches(
-    layer: Layer, attributes: Mapping[str, Any], x: F32, per_image: int, rng: np.random.Generator
+    layer: Layer,
+    attributes: Mapping[str, Any],
+    x: F32,
+    per_image: int,
+    rng: np.random.Generator,
+    along: Along | None = FIRST,
 ) -> NDArray[np.float32]:
     """Rows (or columns, for a weight on the left) of a matrix product's activation, [1, n, d]."""
     left = layer.op_type == "MatMul" and layer.output_axis == len(layer.weight_shape) - 2
     flipped = left or (layer.op_type == "Gemm" and bool(attributes.get("transA", 0)))
-    tokens = np.moveaxis(x, -2, -1) if flipped and x.ndim > 1 else x
-    tokens = tokens.reshape(len(x) if x.ndim > 2 else 1, -1, tokens.shape[-1])
-    if x.ndim <= 2:
-        return np.ascontiguousarray(tokens, dtype=np.float32)
+    axis, count = 0, 1
+    if along is not None and x.ndim > 1:
+        axis, count = along.axis, x.shape[along.axis] // along.each
+    if flipped and x.ndim > 1:
+        x = np.moveaxis(x, -2, -1)
+        axis = x.ndim - 2 if axis == x.ndim - 1 else axis
+    tokens = np.moveaxis(x, axis, 0).reshape(count, -1, x.shape[-1])
     return _sample(tokens, per_image, rng)[None]
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -20,13 +22,20 @@ from hwc_onnx.recovery.layer import RepairedRows
 
 logger = logging.getLogger(__name__)
 
+SLACK = 0.1
+"""The folder is brought below its limit again each time that this share of it was written."""
+UNFINISHED = ".tmp"
+STALE_SECONDS = 3600.0
+"""A file that was begun so long ago was left by a process that ended."""
+
 
 class EntryStore:
     """Rows by content hash; `folder` None keeps them in memory only."""
 
     def __init__(self, folder: Path | None, memory_bytes: int = 512 << 20, disk_bytes: int = 2 << 30) -> None:
         self._memory = ByteCache(memory_bytes)
-        self._folder = folder
+        self._folder, self._limit = folder, disk_bytes
+        self._written = 0
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             _shrink(folder, disk_bytes)
@@ -37,9 +46,10 @@ class EntryStore:
         if found is not None:
             assert isinstance(found, RepairedRows)
             return found
-        if self._folder is None:
+        folder = self._folder
+        if folder is None:
             return None
-        path = self._folder / f"{key}.safetensors"
+        path = folder / f"{key}.safetensors"
         try:
             rows = decode(path.read_bytes())
             os.utime(path)
@@ -51,14 +61,20 @@ class EntryStore:
     def put(self, key: str, rows: RepairedRows) -> None:
         """Keep the rows, on disk too where there is a folder; a disk that fails ends the caching, not the work."""
         self._memory.put(key, rows, _size(rows))
-        if self._folder is None:
+        folder = self._folder
+        if folder is None:
             return
-        temporary = self._folder / f".{key}.{os.getpid()}.tmp"
+        temporary = folder / f".{key}.{os.getpid()}.{get_ident()}{UNFINISHED}"
+        data = encode(rows)
         try:
-            temporary.write_bytes(encode(rows))
-            os.replace(temporary, self._folder / f"{key}.safetensors")
+            if self._written + len(data) > SLACK * self._limit:
+                _shrink(folder, self._limit)
+                self._written = 0
+            temporary.write_bytes(data)
+            os.replace(temporary, folder / f"{key}.safetensors")
+            self._written += len(data)
         except OSError as error:
-            logger.warning("%s: entries are no longer cached on disk (%s)", self._folder, error.strerror)
+            logger.warning("%s: entries are no longer cached on disk (%s)", folder, error.strerror)
             self._folder = None
             temporary.unlink(missing_ok=True)
 
@@ -93,8 +109,14 @@ def _size(rows: RepairedRows) -> int:
 
 
 def _shrink(folder: Path, limit: int) -> None:
-    """Remove the files used longest ago until the folder holds at most `limit` bytes."""
+    """Remove the files used longest ago until the folder holds at most `limit` bytes, and what dead processes left."""
     files = []
+    for path in folder.glob(f".*{UNFINISHED}"):
+        try:
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                path.unlink(missing_ok=True)
+        except OSError:
+            continue
     for path in folder.glob("*.safetensors"):
         try:
             status = path.stat()

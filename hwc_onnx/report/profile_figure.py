@@ -42,18 +42,18 @@ COLOURS = {
 }
 
 
-def checked_path(name: str) -> Path:
-    """The path of a page that is to be written.
+def checked_path(name: str, option: str = "--figure") -> Path:
+    """The path of a page that is to be written, as `option` gave it.
 
     Raises:
         UsageError: it does not end in .html, or its folder does not exist.
     """
     path = Path(name)
     if path.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--figure: {name}: a figure is an HTML page; give a name that ends in .html")
+        raise UsageError(f"{option}: {name}: a figure is an HTML page; give a name that ends in .html")
     if not path.parent.is_dir():
         raise UsageError(
-            f"--figure: {name}: cannot be written, the folder {path.parent} does not exist; create it first"
+            f"{option}: {name}: cannot be written, the folder {path.parent} does not exist; create it first"
         )
     return path
 
@@ -133,7 +133,7 @@ def _nodes(payloads: Sequence[Payload], most: int) -> Figure:
     from plotly.graph_objects import Bar
     from plotly.subplots import make_subplots
 
-    rows = _rows(payloads, most)
+    rows = rows_of(payloads, most)
     made = make_subplots(
         cols=len(payloads),
         shared_yaxes=True,
@@ -142,7 +142,7 @@ def _nodes(payloads: Sequence[Payload], most: int) -> Figure:
     )
     for column, payload in enumerate(payloads, 1):
         known = {node["key"]: node for node in payload["nodes"]}
-        nodes = [_together([known[key] for key in keys]) for _, keys in rows]
+        nodes = [together([known[key] for key in keys]) for _, keys in rows]
         factor, unit = scale_of(
             max((node["energy_pj"]["total"] for node in nodes), default=0.0), payload["energy_unit"], 1.0
         )
@@ -156,7 +156,7 @@ def _nodes(payloads: Sequence[Payload], most: int) -> Figure:
                     x=[node["energy_pj"][name] / factor for node in nodes],
                     orientation="h",
                     marker_color=COLOURS[name],
-                    customdata=[_hover(node, name, payload) for node in nodes],
+                    customdata=[hover_text(node, name, payload) for node in nodes],
                     hovertemplate="%{customdata}<extra></extra>",
                 ),
                 row=1,
@@ -173,7 +173,7 @@ def _nodes(payloads: Sequence[Payload], most: int) -> Figure:
     return made
 
 
-def _rows(payloads: Sequence[Payload], most: int) -> list[tuple[str, list[str]]]:
+def rows_of(payloads: Sequence[Payload], most: int) -> list[tuple[str, list[str]]]:
     """(label, node keys) of each bar: the nodes that cost most on the first accelerator, and the others as one."""
     nodes = [
         node
@@ -183,17 +183,18 @@ def _rows(payloads: Sequence[Payload], most: int) -> list[tuple[str, list[str]]]
     ]
     costliest = sorted(nodes, key=lambda node: node["energy_pj"]["total"], reverse=True)[:most]
     own = {node["key"] for node in costliest}
-    rows = [(f"{_short(node['key'])} {node['op_type']}", [node["key"]]) for node in nodes if node["key"] in own]
+    rows = [(f"{short_name(node['key'])} {node['op_type']}", [node["key"]]) for node in nodes if node["key"] in own]
     rest = [node["key"] for node in nodes if node["key"] not in own]
     return [*rows, (f"{len(rest)} cheaper nodes", rest)] if rest else rows
 
 
-def _short(name: str) -> str:
-    half = (LONGEST - 3) // 2
-    return name if len(name) <= LONGEST else f"{name[:half]}...{name[-half:]}"
+def short_name(name: str, longest: int = LONGEST) -> str:
+    """A name of at most `longest` characters; the middle of a longer one is left out."""
+    half = (longest - 3) // 2
+    return name if len(name) <= longest else f"{name[:half]}...{name[-half:]}"
 
 
-def _together(nodes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def together(nodes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One node as it is, or the energy of several."""
     if len(nodes) == 1:
         return nodes[0]
@@ -208,7 +209,7 @@ def _together(nodes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _hover(node: dict[str, Any], component: str, payload: Payload) -> str:
+def hover_text(node: dict[str, Any], component: str, payload: Payload) -> str:
     """What is counted in one part of a bar."""
     parts = node["energy_pj"]
     lines = [

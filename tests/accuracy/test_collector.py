@@ -30,7 +30,7 @@ def logarithm() -> onnx.ModelProto:
 def test_a_sample_that_gives_no_number_is_named_with_its_node() -> None:
     x = tiny_models.feeds(logarithm(), 16)["x"]
     x[11] = 1e3 * np.sign(x[11])
-    with pytest.raises(DataError, match=r"calibration sample 11: Log 'log\d+' gives values that are NaN or infinite"):
+    with pytest.raises(DataError, match=r"calibration sample 11 of the data, counted from 0: Log 'log\d+' gives values that are NaN or infinite"):
         collected(logarithm(), x)
 
 
@@ -55,3 +55,22 @@ def test_tensors_that_never_vary_are_counted() -> None:
     assert any("one value on all calibration samples" in text for text in collected(model, x).remarks())
     lively = tiny_models.chain()
     assert not any("one value" in text for text in collected(lively, tiny_models.feeds(lively, 16)["x"]).remarks())
+
+
+def test_layers_that_cannot_be_repaired_are_named_with_the_reason() -> None:
+    b = tiny_models.Builder(["batch", 2, 4, 6, 6])
+    t = b.node("Relu", b.node("Conv", "x", b.weight(8, 2, 3, 3, 3), b.vector(8), pads=[1] * 6))
+    t = b.node("Flatten", b.node("GlobalAveragePool", t), axis=1)
+    model = normalize(b.finish(b.gemm(t, 8, 5), ["batch", 5]))
+    x = np.random.default_rng(0).normal(size=(16, 2, 4, 6, 6)).astype(np.float32)
+    found = collect(model, parse(model), Samples({"x": x}, None), rng=np.random.default_rng(0))
+    assert list(found.unseen.values()) == ["Conv of this form"] and len(found.layers) == 1
+    (said,) = [line for line in found.remarks() if "not repaired" in line]
+    assert said.startswith("1 of 2 layers are rounded and pruned, not repaired: Conv of this form")
+
+
+def test_inputs_whose_squares_leave_single_precision_are_refused() -> None:
+    model = normalize(tiny_models.chain())
+    x = tiny_models.feeds(model, 16)["x"] * np.float32(1e18)
+    with pytest.raises(DataError, match="its input has values up to"):
+        collect(model, parse(model), Samples({"x": x}, None), rng=np.random.default_rng(0))

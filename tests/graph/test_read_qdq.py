@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from hwc_onnx.graph.read_qdq import BITS_KEY, read_qdq
 from hwc_onnx.quantization.quantizer import dequantize
 from hwc_onnx.quantization.ranges import range_params
-from hwc_onnx.quantization.weights import quantize_weight
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
+from tests.plain_weights import quantize_weight
 from tests.rewrite.hand_graph import hand_graph
 from tests.rewrite.quantized_case import QuantizedCase, run_at
 from tests.rewrite.small_models import NAMES

@@ -13,9 +13,9 @@ from hwc_onnx.graph.parse import PATTERN_KEY
 from hwc_onnx.plan import Achieved, CompressionPlan, LayerConfig, channel_choice, group_bits, is_coarse, pattern_of
 from hwc_onnx.quantization.quantizer import QuantizedWeight
 from hwc_onnx.quantization.ranges import range_params
-from hwc_onnx.quantization.weights import quantize_weight
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
 from hwc_onnx.rewrite.remove_channels import remove_channels
+from tests.plain_weights import quantize_weight
 
 
 def random_plan(graph: LayerGraph, rng: np.random.Generator) -> CompressionPlan:

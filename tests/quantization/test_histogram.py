@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from hwc_onnx.errors import DataError
 from hwc_onnx.quantization.histogram import StreamingHistogram
-from hwc_onnx.quantization.quantizer import fake_quantize, quantize
+from hwc_onnx.quantization.quantizer import quantize
 from hwc_onnx.quantization.ranges import activation_params, range_params
+from tests.plain_weights import fake_quantize
 
 
 def filled(*parts: np.ndarray, bins: int = 4096) -> StreamingHistogram:

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from hwc_onnx.quantization.quantizer import QuantParams, dequantize, fake_quantize, quantize
+from hwc_onnx.quantization.quantizer import QuantParams, dequantize, quantize
 from hwc_onnx.quantization.ranges import range_params
+from tests.plain_weights import fake_quantize
 
 FLOATS = st.floats(-100, 100, width=32)
 

@@ -10,8 +10,9 @@ import pytest
 
 from hwc_onnx.quantization.entropy import divergence
 from hwc_onnx.quantization.histogram import StreamingHistogram
-from hwc_onnx.quantization.quantizer import QuantParams, fake_quantize
-from hwc_onnx.quantization.ranges import METHODS, activation_params, probability_params, range_params
+from hwc_onnx.quantization.quantizer import QuantParams
+from hwc_onnx.quantization.ranges import METHODS, activation_params, range_params
+from tests.plain_weights import fake_quantize
 
 
 def histogram_of(values: np.ndarray) -> StreamingHistogram:
@@ -68,12 +69,6 @@ def test_activation_params_of_nothing_but_zeros_has_a_usable_scale(method: str, 
 def test_activation_params_symmetric_has_zero_point_zero_and_signed_codes(method: str) -> None:
     params = activation_params(histogram_of(VALUES), 5, method, symmetric=True)
     assert params.signed and params.zero_point == 0 and (params.qmin, params.qmax) == (-16, 15)
-
-
-@pytest.mark.parametrize("bits", range(2, 9))
-def test_probability_params_uses_all_levels_for_zero_to_one(bits: int) -> None:
-    params = probability_params(bits)
-    assert params.zero_point == 0 and covered(params) == pytest.approx((0.0, 1.0))
 
 
 def test_range_params_denormal_range_keeps_a_normal_scale() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hwc_onnx.recovery.coordinate import Descent
 from hwc_onnx.recovery.layout import RowLayout
 from hwc_onnx.recovery.quadratic import Quadratic, upper_factor_of_inverse
 from hwc_onnx.recovery.statistics import LayerStatistics, Moments, MomentsBuilder
@@ -57,3 +58,21 @@ def output_error(one: Case, values: F64, x: F64 | None = None) -> F64:
 
 def layout_for(groups: int, rows: int, channels: int, taps: int = 1) -> RowLayout:
     return RowLayout((groups * rows, channels, 1, taps), 0, groups, rows, channels, taps, False)
+
+
+def descend_codes(
+    codes: F64,
+    scale: F64,
+    target: F64,
+    matrix: F64,
+    low: int | F64,
+    high: int | F64,
+    keep: NDArray[np.bool_] | None = None,
+    sweeps: int = 4,
+) -> F64:
+    """Cyclic sweeps of `Descent` over integer codes [groups, rows, d] until none moves."""
+    descent = Descent(codes, target, matrix, low, high, keep)
+    for _ in range(sweeps):
+        if not descent.sweep(scale):
+            break
+    return descent.codes

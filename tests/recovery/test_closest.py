@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from hwc_onnx.recovery.closest import closest_codes
-from hwc_onnx.recovery.coordinate import descend_codes
 from hwc_onnx.recovery.obs import obs_round
 from hwc_onnx.recovery.quadratic import upper_factor_of_inverse
+from tests.recovery.problems import descend_codes
 
 F64 = NDArray[np.float64]
 LOW, HIGH, STEP = -2, 1, 0.5

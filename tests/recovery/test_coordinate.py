@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwc_onnx.recovery import coordinate
-from hwc_onnx.recovery.coordinate import descend_codes, descend_values
-from tests.recovery.problems import F64, case, output_error, quadratic
+from hwc_onnx.recovery.coordinate import descend_values
+from tests.recovery.problems import F64, case, descend_codes, output_error, quadratic
 
 LOW, HIGH = -3, 3
 

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwc_onnx.recovery import obs
-from hwc_onnx.recovery.coordinate import descend_codes
 from hwc_onnx.recovery.scales import search_scale
-from tests.recovery.problems import F64, Case, case, output_error, quadratic
+from tests.recovery.problems import F64, Case, case, descend_codes, output_error, quadratic
 
 LOW, HIGH = -3, 3
 

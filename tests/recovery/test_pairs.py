@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwc_onnx.recovery import pairs
-from hwc_onnx.recovery.coordinate import descend_codes
 from hwc_onnx.recovery.pairs import move_pairs
+from tests.recovery.problems import descend_codes
 from tests.recovery.test_exchange import problem
 
 LOW, HIGH = -2, 1

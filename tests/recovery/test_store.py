@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +79,29 @@ def test_memory_keeps_the_most_recent_that_fit(puts: list[tuple[int, int]]) -> N
         assert len(cache) == len(recent)
     for key in range(6):
         assert cache.get(key) == recent.get(key)
+
+
+def test_the_folder_stays_below_its_limit_while_it_is_written(tmp_path: Path) -> None:
+    size = len(encode(rows()))
+    limit = 20 * size
+    store = EntryStore(tmp_path, disk_bytes=limit)
+    for number in range(100):
+        store.put(f"k{number}", rows(number))
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1.1 * limit + size
+    assert EntryStore(tmp_path).get("k99") is not None and EntryStore(tmp_path).get("k0") is None
+
+
+def test_what_a_dead_process_left_is_removed_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    stale, fresh = tmp_path / ".a.99999.1.tmp", tmp_path / ".b.99999.1.tmp"
+    for path in (stale, fresh):
+        path.write_bytes(b"half")
+    os.utime(stale, (0, 0))
+    EntryStore(tmp_path)
+    assert not stale.exists() and fresh.exists()
+
+
+def test_threads_that_put_the_same_rows_do_not_end_the_caching(tmp_path: Path) -> None:
+    store = EntryStore(tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: store.put(f"k{number % 3}", rows(number % 3)), range(60)))
+    assert all(EntryStore(tmp_path).get(f"k{number}") is not None for number in range(3))

@@ -14,9 +14,9 @@ from hwc_onnx.graph.infer import run_for
 from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.quantization.histogram import StreamingHistogram
 from hwc_onnx.quantization.quantizer import QuantizedWeight, QuantParams
-from hwc_onnx.quantization.ranges import activation_params, probability_params
-from hwc_onnx.quantization.weights import quantize_weight
+from hwc_onnx.quantization.ranges import activation_params, range_params
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
+from tests.plain_weights import quantize_weight
 from tests.rewrite.hand_graph import hand_graph
 from tests.rewrite.integer_reference import run_reference
 from tests.rewrite.small_models import Case, case
@@ -67,7 +67,7 @@ class QuantizedCase:
         for group, histogram in self.histograms.items():
             shared = activation_params(histogram, bits, "mse", symmetric)
             for name in group:
-                found[name] = probability_params(bits) if name in self.case.probabilities else shared
+                found[name] = range_params(0.0, 1.0, bits) if name in self.case.probabilities else shared
         return found
 
     def weights(self, bits: int) -> dict[str, QuantizedWeight]:

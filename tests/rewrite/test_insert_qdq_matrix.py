@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from hwc_onnx.export import file_bytes
-from hwc_onnx.quantization.weights import quantize_weight
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
+from tests.plain_weights import quantize_weight
 from tests.rewrite.hand_graph import hand_graph
 from tests.rewrite.integer_reference import run_reference
 from tests.rewrite.quantized_case import LEVELS, QuantizedCase, relative, run_at, spoil_clip, spoil_zero_point

@@ -14,8 +14,8 @@ from hwc_onnx.errors import PlanError, UsageError
 from hwc_onnx.graph.read_qdq import read_qdq
 from hwc_onnx.quantization.quantizer import QuantizedWeight, QuantParams
 from hwc_onnx.quantization.ranges import range_params
-from hwc_onnx.quantization.weights import quantize_weight
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
+from tests.plain_weights import quantize_weight
 from tests.rewrite.hand_graph import hand_graph
 from tests.rewrite.integer_reference import run_reference
 from tests.rewrite.quantized_case import LEVELS, QuantizedCase, relative, run_at

@@ -1,0 +1,197 @@
+"""The agent against every other strategy at equal budget, on several networks and accelerators.
+
+    HWC_ONNX_THREADS=1 python benchmarks/equal_budget.py FOLDER                      # 3 networks x 3 accelerators, 8 seeds
+    python benchmarks/equal_budget.py FOLDER --models resnet20 --accels edge-flex --seeds 2 --budget 60 --jobs 2
+    python benchmarks/equal_budget.py FOLDER --table                                  # of what is there, runs nothing
+
+A cell is a network on an accelerator. In it every strategy runs once for each seed, which picks the data split (512 search
+images) and seeds the strategy; TPE runs from the INT8 baseline alone too (cold). The budget counts evaluation-equivalents:
+images through the network / search images, calibration and the damage table included (docs/compare.md). FOLDER holds one
+comparison for each cell, so that an interrupted run goes on.
+
+saved     energy saved against INT8 at the budget, median (quartiles) over seeds
+gap       of what lies between the better cold TPE and the accelerator's bound (benchmarks/hardware_matters.py), the share closed
+below     how much less energy than that TPE's plan
+reached   evaluation-equivalents after which the median agent has what that TPE ends with
+seed      searches whose plan is better than the best of the first plans
+all       one test over all cells: signed ranks of the paired differences, standardised in each cell and added up; p from random
+          signs (20,000 draws)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hardware_matters import savings
+
+import hwc_onnx
+from hwc_onnx.comparison.curves import best_at
+from hwc_onnx.comparison.signed_rank import holm, signed_rank_p
+from hwc_onnx.cost.profile import load_profile
+from hwc_onnx.search.seeds import first_plans
+from hwc_onnx.workspace import open_model
+
+SAMPLES = Path(__file__).parent.parent / "sample_models"
+AGENT = "composite"
+REFEREES = ("knapsack", "thompson", "spdy", "evolution", "tpe", "tpe-univariate")
+COLD = ("tpe", "tpe-univariate")
+BOUND = "bound, 2-bit activations"
+DRAWS = 20_000
+
+Row = Mapping[str, Any]
+
+
+def run(folder: Path, model: str, accelerator: str, args: argparse.Namespace) -> None:
+    """One cell: all strategies from the same first plans, then cold TPE, kept as rows.json."""
+    found: list[Row] = []
+    for samplers, start in (((AGENT, *args.referees), "seeds"), (COLD, "cold")):
+        compared = hwc_onnx.compare(
+            SAMPLES / f"{model}.onnx",
+            data=SAMPLES / "fashion_mnist.npz",
+            accelerator=accelerator,
+            samplers=samplers,
+            starts=(start,),
+            seeds=args.seeds,
+            trials=args.budget,
+            max_drop=args.max_drop,
+            search_samples=args.search_samples,
+            calibration_samples=args.calibration_samples,
+            jobs=args.jobs,
+            run_dir=folder,
+        )
+        found += compared.rows
+    profile = load_profile(accelerator)
+    bound = savings(profile, open_model(SAMPLES / f"{model}.onnx").graph, 0.0).saved[BOUND]
+    cell = {"model": model, "accelerator": accelerator, "budget": args.budget, "bound": bound, "rows": found}
+    (folder / "cell.json").write_text(json.dumps(cell))
+
+
+def of(cell: Row, sampler: str, start: str) -> list[Row]:
+    """The rows of a strategy, by seed."""
+    rows = [row for row in cell["rows"] if (row["sampler"], row["start"]) == (sampler, start)]
+    return sorted(rows, key=lambda row: int(row["seed"]))
+
+
+def saved(rows: Sequence[Row]) -> np.ndarray:
+    """Savings by seed."""
+    return np.array([row["best_reduction_vs_int8"] for row in rows])
+
+
+def quartiles(values: np.ndarray) -> str:
+    """Median and quartiles in per cent."""
+    low, middle, high = 100.0 * np.quantile(values, (0.25, 0.5, 0.75))
+    return f"{middle:5.1f} ({low:.1f}-{high:.1f})"
+
+
+def opponents(cell: Row) -> list[str]:
+    """Strategies that ran from the agent's first plans."""
+    return list(dict.fromkeys(row["sampler"] for row in cell["rows"] if row["start"] == "seeds" and row["sampler"] != AGENT))
+
+
+def better_cold(cell: Row) -> tuple[str, float]:
+    """The cold TPE whose median saves more, and that median."""
+    return max(((name, float(np.median(saved(of(cell, name, "cold"))))) for name in COLD), key=lambda one: one[1])
+
+
+def cell_lines(cell: Row) -> Iterator[str]:
+    """One cell: strategies, then the agent beside cold TPE and its seeds."""
+    agent = of(cell, AGENT, "seeds")
+    ours = saved(agent)
+    yield f"{cell['model']} on {cell['accelerator']}, {len(agent)} seeds, {cell['budget']} evaluation-equivalents"
+    names = opponents(cell)
+    tests = {side: [signed_rank_p(ours, saved(of(cell, name, "seeds")), side) for name in names] for side in ("greater", "less")}
+    corrected = {side: holm(values) for side, values in tests.items()}
+    yield f"  {AGENT:<15} seeds {quartiles(ours)}"
+    for place, name in enumerate(names):
+        theirs = saved(of(cell, name, "seeds"))
+        yield (
+            f"  {name:<15} seeds {quartiles(theirs)}  agent {100 * float(np.median(ours) - np.median(theirs)):+.1f}, better p "
+            f"{corrected['greater'][place]:.3f}, worse p {corrected['less'][place]:.3f} (Holm)"
+        )
+    for name in COLD:
+        yield f"  {name:<15} cold  {quartiles(saved(of(cell, name, 'cold')))}"
+    name, theirs = better_cold(cell)
+    middle = float(np.median(ours))
+    reached = next(
+        (at for at in range(cell["budget"] + 1) if np.median([best_at(row["curve"], at) for row in agent]) >= theirs), None
+    )
+    beaten = sum(row["best_reduction_vs_int8"] > seeds_of(row) + 1e-9 for row in agent)
+    gained = {origin: np.mean([row["gained"].get(origin, 0.0) for row in agent]) for row in agent for origin in row["gained"]}
+    yield (
+        f"  gap {(middle - theirs) / (cell['bound'] - theirs):.2f} (bound {100 * cell['bound']:.1f} %), below {name} cold "
+        f"{100 * (1 - (1 - middle) / (1 - theirs)):.0f} %, reached after {'never' if reached is None else reached}, "
+        f"seed {beaten}/{len(agent)}"
+    )
+    yield "  saved by " + ", ".join(f"{origin} {100 * value:.1f}" for origin, value in sorted(gained.items()))
+
+
+def seeds_of(row: Row) -> float:
+    """The saving of the best first plan: the baseline's evaluation opens the curve."""
+    return best_at(row["curve"], row["curve"][0][0] + first_plans("seeds") - 1) if row["curve"] else 0.0
+
+
+def stratified(pairs: Sequence[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator) -> tuple[float, float]:
+    """p of "not better" and "not worse" over cells of paired savings, from signs drawn at random."""
+    total, drawn = 0.0, np.zeros(DRAWS)
+    for ours, theirs in pairs:
+        differences = np.round(ours - theirs, 9)
+        differences = differences[differences != 0.0]
+        if len(differences):
+            ranks = np.argsort(np.argsort(np.abs(differences))) + 1.0
+            ranks /= np.sqrt((ranks**2).sum())
+            total += float((np.sign(differences) * ranks).sum())
+            drawn += rng.choice((-1.0, 1.0), size=(DRAWS, len(ranks))) @ ranks
+    better, worse = (float((1 + np.sum(side * drawn >= side * total - 1e-12)) / (1 + DRAWS)) for side in (1.0, -1.0))
+    return better, worse
+
+
+def table(cells: Sequence[Row]) -> Iterator[str]:
+    """All cells, and the test over all of them."""
+    for cell in cells:
+        yield from cell_lines(cell)
+        yield ""
+    yield f"{'all cells: agent against':<27} {'median of cell differences':>27} {'cells +/-':>10} {'better p':>9} {'worse p':>9}"
+    for name in dict.fromkeys(name for cell in cells for name in opponents(cell)):
+        pairs = [(saved(of(cell, AGENT, "seeds")), saved(of(cell, name, "seeds"))) for cell in cells if name in opponents(cell)]
+        gaps = np.array([float(np.median(ours) - np.median(theirs)) for ours, theirs in pairs])
+        better, worse = stratified(pairs, np.random.default_rng(0))
+        signs = f"{int((gaps > 0.001).sum())}/{int((gaps < -0.001).sum())}"
+        yield f"{name:<27} {100 * float(np.median(gaps)):>+27.2f} {signs:>10} {better:>9.4f} {worse:>9.4f}"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="The agent against every other strategy at equal budget.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--models", nargs="+", default=["resnet20", "mobilenetv2_small", "vit_tiny"])
+    parser.add_argument("--accels", nargs="+", default=["edge-flex", "bitfusion-32x16", "eyeriss-v2-sparse"])
+    parser.add_argument("--referees", nargs="+", default=list(REFEREES))
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--budget", type=int, default=100)
+    parser.add_argument("--max-drop", type=float, default=1.0)
+    parser.add_argument("--search-samples", type=int, default=512)
+    parser.add_argument("--calibration-samples", type=int, default=256)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--table", action="store_true", help="print the table of what is there, run nothing")
+    args = parser.parse_args()
+    folders = {
+        (model, accelerator): args.folder / f"{model}-{accelerator}-{args.budget}"
+        for model in args.models
+        for accelerator in args.accels
+    }
+    if not args.table:
+        for (model, accelerator), folder in folders.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            run(folder, model, accelerator, args)
+            print("\n".join(cell_lines(json.loads((folder / "cell.json").read_text()))), flush=True)
+    found = [folder / "cell.json" for folder in folders.values() if (folder / "cell.json").exists()]
+    print("\n".join(table([json.loads(path.read_text()) for path in found])) if found else "nothing is there yet")
+
+
+if __name__ == "__main__":
+    main()

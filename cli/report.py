@@ -1,0 +1,30 @@
+"""`hwc-onnx report`: the page of a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .settings import Settings, shared_options
+
+
+@click.command(short_help="The page of a finished run.")
+@click.argument("run_dir", metavar="RUN_DIR")
+@click.option("-o", "--output", metavar="FILE.html", help="Where to write it. Default: report.html in the run folder.")
+@shared_options
+def report(settings: Settings, run_dir: str, output: str | None) -> None:
+    """Write the report of a finished `compress` once more: one HTML file that needs no network.
+
+    `compress` writes it at its end; this makes it again, after an upgrade or for another place.
+
+    \b
+    Examples:
+      hwc-onnx report model.hwc
+      hwc-onnx report model.hwc -o build/report.html
+    """
+    from hwc_onnx.report.page import write_report
+    from hwc_onnx.report.profile_figure import checked_path
+
+    place = write_report(Path(run_dir), None if output is None else checked_path(output, "--output"))
+    settings.show({"schema": 1, "report": str(place)}, lambda: [f"written: {place}"])

@@ -1,0 +1,363 @@
+"""Figures of the report page, one function each; colours that can be told apart, on light and on dark paper.
+
+Backgrounds stay clear and the script of the page sets the colours of text and lines, so that a figure follows the reader's theme.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hwc_onnx.cost.types import COMPONENTS
+from hwc_onnx.report.profile_figure import COLOURS, short_name
+from hwc_onnx.report.quantities import energy, percent, points, scale_of, size
+from hwc_onnx.report.run_record import RunRecord
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+CLEAR = "rgba(0,0,0,0)"
+GREY, BEST, GOOD, BAD = "#8a8f98", "#d9480f", "#2b8a3e", "#c92a2a"
+ORIGINS = {
+    "seed": ("first plans", "#8a8f98", "circle"),
+    "rollout": ("solver", "#4269d0", "square"),
+    "policy": ("agents", "#a463f2", "diamond"),
+    "local_search": ("local search", "#3ca951", "triangle-up"),
+    "referee": ("sampler", "#4269d0", "square"),
+    "closing": ("refitted", "#d9480f", "star"),
+}
+"""Origin of a trial: its words, colour and mark."""
+
+
+def clear(figure: Figure, height: int, **layout: Any) -> Figure:
+    """The layout that all figures share."""
+    shared: dict[str, Any] = {
+        "height": height,
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "margin": {"l": 10, "r": 10, "t": 30, "b": 45},
+        "font": {"size": 13},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0.0},
+        "hoverlabel": {"align": "left"},
+    }
+    figure.update_layout(**{**shared, **layout})
+    figure.update_xaxes(automargin=True, fixedrange=True)
+    figure.update_yaxes(automargin=True, fixedrange=True)
+    return figure
+
+
+def components(record: RunRecord) -> Figure:
+    """Energy of INT8 and of the result, divided into components."""
+    from plotly.graph_objects import Bar, Figure
+
+    sums = [component_sums(payload) for payload in (record.before, record.after)]
+    unit = record.before["energy_unit"]
+    factor, name = scale_of(max(sum(parts.values()) for parts in sums), unit, 1.0)
+    made = Figure()
+    for component in COMPONENTS:
+        if any(parts[component] for parts in sums):
+            made.add_trace(
+                Bar(
+                    name=component,
+                    y=["INT8", "result"],
+                    x=[parts[component] / factor for parts in sums],
+                    orientation="h",
+                    marker_color=COLOURS[component],
+                    customdata=[energy(parts[component], unit) for parts in sums],
+                    hovertemplate="%{y}, " + component + ": %{customdata}<extra></extra>",
+                )
+            )
+    made.update_yaxes(autorange="reversed")
+    made.update_xaxes(title_text=f"{name} per inference")
+    return clear(made, 230, barmode="stack", bargap=0.35)
+
+
+def component_sums(payload: Mapping[str, Any]) -> dict[str, float]:
+    """Energy by component over all nodes."""
+    return {name: sum(node["energy_pj"][name] for node in payload["nodes"]) for name in COMPONENTS}
+
+
+def layers(record: RunRecord, names: Sequence[str]) -> Figure:
+    """What became of each layer: a strip with a column for each, in the order of execution."""
+    from plotly.graph_objects import Heatmap
+    from plotly.subplots import make_subplots
+
+    rows = layer_rows(record, names)
+    made: Figure = make_subplots(rows=5, cols=1, shared_xaxes=True, vertical_spacing=0.02)
+    strips = (
+        ("weight bits", [row["weight_bits"] for row in rows], 2, 8, "Blues"),
+        ("activation bits", [row["activation_bits"] for row in rows], 2, 8, "Purples"),
+        ("% zeros", [row["zeros"] for row in rows], 0, 100, "Greens"),
+        ("% channels off", [row["channels"] for row in rows], 0, 100, "Oranges"),
+        ("% energy saved", [row["saved"] for row in rows], 0, 100, "Reds"),
+    )
+    hover = [
+        f"<b>{html.escape(row['name'])}</b><br>{html.escape(row['words'])}<br>{row['energy']}" for row in rows
+    ]
+    for place, (title, values, low, high, colours) in enumerate(strips, 1):
+        made.add_trace(
+            Heatmap(
+                z=[values],
+                x=list(range(1, len(rows) + 1)),
+                y=[title],
+                zmin=low - (high - low) * 0.15,
+                zmax=high,
+                colorscale=colours,
+                showscale=False,
+                text=[[f"{value:.0f}" for value in values]],
+                texttemplate="%{text}" if len(rows) <= 40 else "",
+                customdata=[hover],
+                hovertemplate="%{customdata}<br>" + title + ": %{z:.0f}<extra></extra>",
+                xgap=1,
+                ygap=1,
+            ),
+            row=place,
+            col=1,
+        )
+    made.update_xaxes(showgrid=False, zeroline=False)
+    made.update_xaxes(title_text="layer, in the order of execution (names: table below)", row=5, col=1)
+    return clear(made, 300)
+
+
+def layer_rows(record: RunRecord, names: Sequence[str]) -> list[dict[str, Any]]:
+    """One row for each layer of the plan, in the order of execution."""
+    nodes = [{node["key"]: node for node in payload["nodes"]} for payload in (record.before, record.after)]
+    unit = record.before["energy_unit"]
+    rows = []
+    for name in names:
+        layer, achieved = record.plan["layers"][name], record.plan.get("achieved", {}).get(name, {})
+        before, after = (found[name]["energy_pj"]["total"] if name in found else 0.0 for found in nodes)
+        coarse = achieved.get("kept_channels") is not None
+        ratio = float(achieved.get("ratio", layer["ratio"]))
+        zeros = 100.0 * (1.0 - float(achieved.get("weight_density", 1.0)))
+        pruned = f"{layer['algorithm']}, {percent(ratio)}" if layer["algorithm"] != "none" else "not pruned"
+        rows.append(
+            {
+                "name": name,
+                "op_type": nodes[1].get(name, {}).get("op_type", ""),
+                "weight_bits": layer["weight_bits"],
+                "activation_bits": layer["activation_bits"],
+                "zeros": zeros,
+                "channels": 100.0 * ratio if coarse else 0.0,
+                "saved": 100.0 * (1.0 - after / before) if before else 0.0,
+                "pruned": pruned,
+                "words": f"{pruned}; W{layer['weight_bits']} A{layer['activation_bits']}",
+                "energy": f"{energy(before, unit)} to {energy(after, unit)}",
+                "before": before,
+                "after": after,
+            }
+        )
+    return rows
+
+
+def accuracy(stages: Sequence[Mapping[str, Any]], limit: float | None) -> Figure:
+    """Drop of each stage with its interval, and the limit."""
+    from plotly.graph_objects import Figure, Scatter
+
+    made = Figure()
+    drops = [stage["drop"] for stage in stages]
+    low = [max(stage["drop"] - stage["ci95"][0], 0.0) if stage["ci95"] else 0.0 for stage in stages]
+    high = [max(stage["ci95"][1] - stage["drop"], 0.0) if stage["ci95"] else 0.0 for stage in stages]
+    made.add_trace(
+        Scatter(
+            x=drops,
+            y=[stage["name"] for stage in stages],
+            mode="markers",
+            marker={"size": 10, "color": [GOOD if stage["passed"] else BAD if stage["passed"] is False else GREY for stage in stages]},
+            error_x={"type": "data", "symmetric": False, "array": high, "arrayminus": low, "color": GREY},
+            customdata=[points(drop) for drop in drops],
+            hovertemplate="%{y}: %{customdata} points<extra></extra>",
+            showlegend=False,
+        )
+    )
+    if limit is not None:
+        made.add_vline(x=limit, line={"color": BAD, "dash": "dash", "width": 1.5}, annotation_text=f"limit {limit:.2f}")
+    made.update_yaxes(autorange="reversed")
+    made.update_xaxes(title_text="points lost against the original (bars: 95 % interval)", zeroline=True)
+    return clear(made, 110 + 34 * len(stages))
+
+
+def front(record: RunRecord, limit: float | None) -> Figure:
+    """Every plan measured on all search samples, and the fronts; points of the front name their plan when clicked."""
+    from plotly.graph_objects import Figure, Scatter
+
+    made = Figure()
+    seen = [trial for trial in record.trials if trial.complete and not trial.failed]
+    made.add_trace(
+        Scatter(
+            x=[100.0 * trial.energy for trial in seen],
+            y=[trial.drop for trial in seen],
+            mode="markers",
+            marker={"size": 5, "color": GREY, "opacity": 0.5},
+            name="plans measured",
+            customdata=[f"trial {trial.number}" for trial in seen],
+            hovertemplate="%{customdata}: %{x:.1f} % of INT8's energy, %{y:.2f} points<extra></extra>",
+        )
+    )
+    for accepted, name, colour, mark in ((False, "front, not accepted", BAD, "x"), (True, "front, accepted", GOOD, "circle")):
+        found = [point for point in record.front if point.accepted is accepted]
+        made.add_trace(
+            Scatter(
+                x=[100.0 * point.energy for point in found],
+                y=[point.drop for point in found],
+                mode="markers",
+                marker={"size": 11, "color": colour, "symbol": mark},
+                name=name,
+                customdata=[point.plan.name for point in found],
+                hovertemplate="%{customdata}: %{x:.1f} % of INT8's energy, %{y:.2f} points; click for the command<extra></extra>",
+            )
+        )
+    if limit is not None:
+        made.add_hline(y=limit, line={"color": BAD, "dash": "dash", "width": 1.5}, annotation_text=f"limit {limit:.2f}")
+    near = [trial.drop for trial in seen if trial.energy <= 1.0]
+    top = max(2.5 * (limit or 1.0), 0.5)
+    made.update_yaxes(title_text="points lost, search samples", range=[min([0.0, *near]) - 0.2, min(max([top, *near]), top) + 0.2])
+    made.update_xaxes(title_text="energy, % of INT8", rangemode="tozero")
+    return clear(made, 430)
+
+
+def search(record: RunRecord) -> Figure:
+    """Energy of each trial by who proposed it, and the best so far."""
+    from plotly.graph_objects import Figure, Scatter
+
+    made = Figure()
+    for origin in dict.fromkeys(trial.origin for trial in record.trials):
+        words, colour, mark = ORIGINS.get(origin, (origin, GREY, "circle"))
+        found = [trial for trial in record.trials if trial.origin == origin and not trial.failed]
+        made.add_trace(
+            Scatter(
+                x=[trial.evaluations for trial in found],
+                y=[100.0 * trial.energy for trial in found],
+                mode="markers",
+                marker={
+                    "size": 8,
+                    "color": colour,
+                    "symbol": [mark if trial.accepted else f"{mark}-open" for trial in found],
+                },
+                name=words,
+                customdata=[
+                    f"{points(trial.drop)} points{'' if trial.complete else ', stopped early'}" for trial in found
+                ],
+                hovertemplate="evaluation %{x}: %{y:.1f} % of INT8's energy, %{customdata}<extra>" + words + "</extra>",
+            )
+        )
+    steps = best_so_far(record)
+    made.add_trace(
+        Scatter(
+            x=[at for at, _ in steps],
+            y=[100.0 * best for _, best in steps],
+            mode="lines",
+            line={"shape": "hv", "color": BEST, "width": 2.5},
+            name="best accepted",
+            hovertemplate="after %{x}: %{y:.1f} % of INT8's energy<extra>best</extra>",
+        )
+    )
+    made.update_xaxes(title_text="evaluations", rangemode="tozero")
+    made.update_yaxes(title_text="energy, % of INT8", rangemode="tozero")
+    return clear(made, 400)
+
+
+def best_so_far(record: RunRecord) -> list[tuple[int, float]]:
+    """(evaluations, least accepted energy) at each improvement, and at the end."""
+    steps: list[tuple[int, float]] = []
+    for trial in record.trials:
+        if trial.accepted and (not steps or trial.energy < steps[-1][1]):
+            steps.append((trial.evaluations, trial.energy))
+    if steps:
+        steps.append((record.trials[-1].evaluations, steps[-1][1]))
+    return steps
+
+
+def predicted(trials: Sequence[tuple[float, float]]) -> Figure:
+    """Damage that was predicted before a trial against the damage that it measured."""
+    from plotly.graph_objects import Figure, Scatter
+
+    made = Figure()
+    made.add_trace(
+        Scatter(
+            x=[before for before, _ in trials],
+            y=[after for _, after in trials],
+            mode="markers",
+            marker={"size": 6, "color": GREY},
+            showlegend=False,
+            hovertemplate="predicted %{x:.2g}, measured %{y:.2g}<extra></extra>",
+        )
+    )
+    made.update_xaxes(type="log", title_text="damage predicted")
+    made.update_yaxes(type="log", title_text="damage measured")
+    return clear(made, 360)
+
+
+def sizes(result: Mapping[str, Any]) -> Figure:
+    """Bytes of the file and of the weights on the accelerator, before and after."""
+    from plotly.graph_objects import Bar, Figure
+
+    output, weights = result["output"], result["accelerator_bytes"]
+    rows = {
+        "file": (output["original_file_bytes"], output["baseline_file_bytes"], output["file_bytes"]),
+        "weights on the accelerator": (weights["float"], weights["baseline_int8"], weights["compressed"]),
+    }
+    made = Figure()
+    for place, (name, colour) in enumerate((("original", GREY), ("INT8", "#4269d0"), ("result", BEST))):
+        values = [row[place] for row in rows.values()]
+        made.add_trace(
+            Bar(
+                name=name,
+                y=list(rows),
+                x=[value / 1000.0 for value in values],
+                orientation="h",
+                marker_color=colour,
+                customdata=[size(value) for value in values],
+                hovertemplate="%{y}, " + name + ": %{customdata}<extra></extra>",
+            )
+        )
+    made.update_yaxes(autorange="reversed")
+    made.update_xaxes(title_text="KB")
+    return clear(made, 240)
+
+
+def nodes(record: RunRecord, most: int = 40) -> Figure:
+    """Energy of each node before and after, on one axis, divided into components; the cheapest share a row."""
+    from plotly.graph_objects import Bar
+    from plotly.subplots import make_subplots
+
+    from hwc_onnx.report.profile_figure import hover_text, rows_of, together
+
+    payloads = [dict(record.before), dict(record.after)]
+    rows = rows_of(payloads, most)
+    unit = record.before["energy_unit"]
+    made: Figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=("INT8", "result"))
+    grouped = [
+        [together([found[key] for key in keys if key in found]) for _, keys in rows]
+        for found in ({node["key"]: node for node in payload["nodes"]} for payload in payloads)
+    ]
+    highest = max((node["energy_pj"]["total"] for group in grouped for node in group), default=1.0)
+    factor, name = scale_of(highest, unit, 1.0)
+    for column, (payload, group) in enumerate(zip(payloads, grouped, strict=True), 1):
+        for component in COMPONENTS:
+            values = [node["energy_pj"][component] for node in group]
+            if any(values):
+                made.add_trace(
+                    Bar(
+                        name=component,
+                        legendgroup=component,
+                        showlegend=column == 1,
+                        y=list(range(len(rows))),
+                        x=[value / factor for value in values],
+                        orientation="h",
+                        marker_color=COLOURS[component],
+                        customdata=[hover_text(node, component, payload) for node in group],
+                        hovertemplate="%{customdata}<extra></extra>",
+                    ),
+                    row=1,
+                    col=column,
+                )
+        made.update_xaxes(title_text=name, range=[0.0, 1.05 * highest / factor], row=1, col=column)
+    made.update_yaxes(
+        tickvals=list(range(len(rows))),
+        ticktext=[short_name(label, 26) for label, _ in rows],
+        range=[len(rows) - 0.5, -0.5],
+        tickfont_size=11,
+    )
+    return clear(made, 150 + 17 * len(rows), barmode="stack", bargap=0.25, margin={"l": 10, "r": 10, "t": 70, "b": 45})

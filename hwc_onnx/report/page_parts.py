@@ -1,0 +1,84 @@
+"""Pieces of HTML that the report page is made of: tables, figures with words beside them, commands. All text is escaped."""
+
+from __future__ import annotations
+
+import html
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwc_onnx.report.profile_figure import CONFIG
+from hwc_onnx.report.run_record import RunRecord
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+def text(value: object) -> str:
+    """Escaped for HTML."""
+    return html.escape(str(value))
+
+
+def section(name: str, title: str, *parts: str) -> str:
+    """A part of the page with a heading that the list of contents points to."""
+    return f'<section aria-labelledby="{name}">\n<h2 id="{name}">{text(title)}</h2>\n' + "\n".join(parts) + "\n</section>"
+
+
+def paragraph(words: str, kind: str = "") -> str:
+    """A sentence or two."""
+    return f'<p class="{kind}">{text(words)}</p>' if kind else f"<p>{text(words)}</p>"
+
+
+def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], words: Sequence[int] = ()) -> str:
+    """A table; the first column names the row, the columns `words` hold words instead of numbers."""
+    kinds = [' class="words"' if place in words else "" for place in range(len(head))]
+    top = "".join(f'<th scope="col"{kind}>{text(name)}</th>' for name, kind in zip(head, kinds, strict=True))
+    body = "\n".join(
+        "<tr>"
+        + "".join(
+            f'<th scope="row">{text(cell)}</th>' if place == 0 else f"<td{kinds[place]}>{text(cell)}</td>"
+            for place, cell in enumerate(row)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{text(caption)}"><table><caption>{text(caption)}</caption>\n'
+        f"<thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def folded(summary: str, *parts: str) -> str:
+    """What is shown on request."""
+    return f"<details><summary>{text(summary)}</summary>\n" + "\n".join(parts) + "\n</details>"
+
+
+def figure(name: str, drawn: Figure, said: str, least: int = 0) -> str:
+    """A figure with what it says in words; one that needs `least` pixels scrolls sideways by itself on a narrow screen."""
+    from plotly.io import to_html
+
+    inner = to_html(drawn, full_html=False, include_plotlyjs=False, div_id=f"figure-{name}", config=CONFIG)
+    box = f'<div style="min-width:{least}px">{inner}</div>' if least else inner
+    return (
+        f'<figure><div class="wide" role="img" aria-label="{text(said)}">{box}</div>'
+        f"<figcaption>{text(said)}</figcaption></figure>"
+    )
+
+
+def apply_command(record: RunRecord, plan: Path) -> str:
+    """What turns a plan of this run into a file."""
+    model = record.result["model"]["path"] or "MODEL.onnx"
+    source = "SOURCE" if record.result["data"] == "real" else "synthetic"
+    name = f"{Path(model).stem}.{plan.stem}.onnx"
+    return shlex.join(["hwc-onnx", "apply", model, "--plan", str(plan), "--data", source, "-o", name])
+
+
+def command(line: str) -> str:
+    """A command to copy."""
+    return f"<pre>{text(line)}</pre>"
+
+
+def listed(items: Iterable[Any]) -> str:
+    """A list of sentences."""
+    return "<ul>" + "".join(f"<li>{text(item)}</li>" for item in items) + "</ul>"

@@ -1,0 +1,355 @@
+"""The sections of the report page, in order; each takes the record of the run and gives HTML, or None where it has nothing to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hwc_onnx.report import page_figures
+from hwc_onnx.report.page_parts import apply_command, command, figure, folded, listed, paragraph, section, table, text
+from hwc_onnx.report.quantities import change, duration, energy, latency, metric_value, percent, points, size
+from hwc_onnx.report.run_record import RunRecord
+
+KINDS = {
+    "compressed": "compressed",
+    "baseline_int8": "the INT8 baseline: no searched plan passed",
+    "original": "the original, unchanged: nothing passed",
+}
+
+
+def heading(record: RunRecord) -> str:
+    """Title of the page."""
+    return f"{model_name(record)} on {record.result['accelerator']['name']}"
+
+
+def model_name(record: RunRecord) -> str:
+    """File name of the model."""
+    return Path(record.result["model"]["path"] or "model.onnx").name
+
+
+def limit_of(record: RunRecord) -> float | None:
+    """The largest allowed drop in points, None where there was none."""
+    limit = record.result["metric"]["limit_points"]
+    return None if limit is None else float(limit)
+
+
+def verdict(record: RunRecord) -> str:
+    """What came out, in one sentence and six figures."""
+    result, metric = record.result, record.result["metric"]
+    low, high = metric["drop_ci95"]
+    saved, met = result["reduction_vs_int8"], result["goal_met"]
+    limit = limit_of(record)
+    bound = "" if limit is None else f", limit {limit:.2f}, judged by {_gate(metric['gate'])}"
+    words = (
+        f"{'Goal met' if met else 'Goal NOT met'}: {_less(saved)} energy than INT8 and {_less(result['reduction_vs_float'])} than "
+        f"float, at a {metric['name']} drop of {points(metric['drop_points'])} points (95 % interval {points(low)} to {points(high)}"
+        f"{bound}) on {metric['n_holdout']:,} samples that the search never saw. Written: {KINDS[result['output']['kind']]}."
+    )
+    unit, output = result["energy_unit"], result["output"]
+    cards = (
+        ("Energy per inference", energy(result["energy_pj"]["compressed"], unit), f"INT8 {energy(result['energy_pj']['baseline_int8'], unit)}"),
+        ("Against INT8", change(saved), f"against float {change(result['reduction_vs_float'])}"),
+        (metric["name"], metric_value(metric["name"], metric["compressed"]), f"original {metric_value(metric['name'], metric['original'])}"),
+        ("File", size(output["file_bytes"]), f"INT8 {size(output['baseline_file_bytes'])}"),
+        ("Weights on the accelerator", size(result["accelerator_bytes"]["compressed"]), f"INT8 {size(result['accelerator_bytes']['baseline_int8'])}"),
+        ("Latency", latency(result["latency_s"]["compressed"]), f"INT8 {latency(result['latency_s']['baseline_int8'])}"),
+    )
+    tiles = "".join(
+        f"<div><dt>{text(name)}</dt><dd>{text(value)} <br><small>{text(beside)}</small></dd></div>" for name, value, beside in cards
+    )
+    warned = [note for note in result["notes"] if "exceeds" in note or "too much" in note]
+    return section(
+        "verdict",
+        "Verdict",
+        f'<p class="verdict{"" if met else " missed"}">{text(words)}</p>',
+        f'<dl class="cards">{tiles}</dl>',
+        listed(warned) if warned else "",
+        paragraph("Energy and latency are computed from the accelerator's profile; accuracy is measured with ONNX Runtime.", "soft"),
+    )
+
+
+def accuracy(record: RunRecord) -> str:
+    """Every measurement on the holdout, in the order in which it was made."""
+    result, metric = record.result, record.result["metric"]
+    name = metric["name"]
+    stages: list[dict[str, Any]] = [{"name": "float", "value": metric["original"], "drop": 0.0, "ci95": None, "passed": None}]
+    stages.append(
+        {
+            "name": "INT8",
+            "value": metric["baseline_int8"],
+            "drop": metric["baseline_drop_points"],
+            "ci95": metric["baseline_drop_ci95"],
+            "passed": None,
+        }
+    )
+    for place, look in enumerate(result["looks"], 1):
+        found = look["evaluation"]
+        if found["value"] is None:
+            continue
+        chosen = (look["at_disable_all"], look["at_enable_all"]) == (metric["at_disable_all"], metric["at_enable_all"])
+        stages.append(
+            {
+                "name": f"plan {place}{' (written)' if chosen else ''}",
+                "value": found["value"],
+                "drop": found["drop_points"],
+                "ci95": found["ci95"],
+                "passed": look["passed"],
+            }
+        )
+    rows = [
+        (
+            stage["name"],
+            metric_value(name, stage["value"]),
+            points(stage["drop"]),
+            "-" if stage["ci95"] is None else f"{points(stage['ci95'][0])} .. {points(stage['ci95'][1])}",
+            {True: "passed", False: "refused", None: "-"}[stage["passed"]],
+        )
+        for stage in stages
+    ]
+    said = (
+        f"Drop of each plan that the final gate looked at, from the safest to the most aggressive; it stops at the first that fails. "
+        f"{name} of the original: {metric_value(name, metric['original'])}."
+    )
+    return section(
+        "accuracy",
+        "Accuracy",
+        figure("accuracy", page_figures.accuracy(stages, limit_of(record)), said),
+        folded("The same as a table", table(f"{name} on {metric['n_holdout']:,} held-out samples", ("", name, "drop", "95 % interval", "gate"), rows)),
+        paragraph(
+            f"The written plan loses {points(metric['search_drop_points'])} points on the search samples. Run with all of ONNX Runtime's "
+            f"graph optimisations it has {metric_value(name, metric['at_enable_all'])}, with none {metric_value(name, metric['at_disable_all'])}; "
+            "the worse counts."
+        ),
+    )
+
+
+def spent(record: RunRecord) -> str:
+    """Energy by component and by node."""
+    before, after = (page_figures.component_sums(payload) for payload in (record.before, record.after))
+    unit = record.before["energy_unit"]
+    total, left = sum(before.values()), sum(after.values())
+    largest = max(before, key=lambda name: before[name] - after[name])
+    said = (
+        f"{energy(total, unit)} become {energy(left, unit)}; most is saved in {largest} "
+        f"({energy(before[largest], unit)} to {energy(after[largest], unit)})."
+    )
+    rows = [
+        (name, energy(before[name], unit), energy(after[name], unit), change(1.0 - after[name] / before[name]) if before[name] else "-")
+        for name in before
+        if before[name] or after[name]
+    ]
+    nodes = page_figures.nodes(record)
+    return section(
+        "energy",
+        "Energy",
+        figure("components", page_figures.components(record), said),
+        folded("The same as a table", table("Energy by component", ("component", "INT8", "result", "change"), rows)),
+        figure("nodes", nodes, "Energy of each node, INT8 and result on one scale; hovering shows the words read and written.", 640),
+        paragraph(f"Each product behind a figure: hwc-onnx profile {record.result['output']['path']} --explain NODE", "soft"),
+        _others(record),
+    )
+
+
+def _others(record: RunRecord) -> str:
+    """The accelerators of --compare-accel."""
+    found = record.result["compared_accelerators"]
+    rows = [
+        (
+            one["name"],
+            energy(one["energy_pj"]["baseline_int8"], one["energy_unit"]),
+            energy(one["energy_pj"]["compressed"], one["energy_unit"]),
+            change(one["reduction_vs_int8"]),
+        )
+        for one in found
+    ]
+    return table("The same file on other accelerators", ("accelerator", "INT8", "result", "vs INT8"), rows) if rows else ""
+
+
+def layers(record: RunRecord) -> str | None:
+    """What each layer got."""
+    order = {node["key"]: place for place, node in enumerate(record.after["nodes"])}
+    names = sorted(record.plan["layers"], key=lambda name: order.get(name, len(order)))
+    if not names:
+        return None
+    rows = page_figures.layer_rows(record, names)
+    pruned = sum(row["pruned"] != "not pruned" for row in rows)
+    narrow = sum(row["weight_bits"] <= 4 for row in rows)
+    said = f"{len(rows)} layers: {pruned} pruned, {narrow} with weights of at most 4 bits. Hover a cell for the layer."
+    unit = record.before["energy_unit"]
+    body = [
+        (
+            row["name"],
+            row["op_type"],
+            row["pruned"],
+            row["weight_bits"],
+            row["activation_bits"],
+            f"{row['zeros']:.0f} %",
+            energy(row["before"], unit),
+            energy(row["after"], unit),
+        )
+        for row in rows
+    ]
+    head = ("layer", "operator", "pruning", "W bits", "A bits", "zeros", "INT8", "result")
+    return section(
+        "layers",
+        "What each layer got",
+        figure("layers", page_figures.layers(record, names), said, max(340, 24 * len(rows))),
+        folded("The same as a table", table("Layers in the order of execution", head, body, words=(1, 2))),
+    )
+
+
+def front(record: RunRecord) -> str | None:
+    """Other plans of the search, each with the command that makes its file."""
+    if not record.front:
+        return None
+    rows = "\n".join(
+        f'<tr id="plan-{text(point.plan.name)}" data-command="{text(apply_command(record, point.plan))}">'
+        f'<th scope="row">{text(point.plan.name)}</th><td>{percent(point.energy)}</td><td>{points(point.drop)}</td>'
+        f'<td class="words">{text(page_figures.ORIGINS.get(point.origin, (point.origin,))[0])}</td>'
+        f'<td class="words">{"accepted" if point.accepted else "not accepted"}</td>'
+        f'<td><button type="button" data-plan="{text(point.plan.name)}">command</button></td></tr>'
+        for point in record.front
+    )
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("plan", "energy vs INT8", "drop", "proposed by", "", ""))
+    listing = (
+        '<div class="wide" tabindex="0" role="region" aria-label="Plans of the front"><table><caption>Plans of the front</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody></table></div>"
+    )
+    said = f"{len(record.front)} plans that no other beats in both energy and drop on the search samples. Click one for its command."
+    first = record.front[0]
+    return section(
+        "front",
+        "Other trade-offs",
+        figure("front", page_figures.front(record, limit_of(record)), said),
+        f'<p id="picked" aria-live="polite">Plan {text(first.plan.name)}:</p>\n<pre id="command" tabindex="-1">{text(apply_command(record, first.plan))}</pre>',
+        paragraph("Put your data in place of SOURCE. Drops here are those of the search samples; apply measures its file on the holdout.", "soft"),
+        folded("All plans", listing),
+    )
+
+
+def searched(record: RunRecord) -> str | None:
+    """How the search went and who found what."""
+    if not record.trials:
+        return None
+    found = record.result["search"]
+    said = (
+        f"{found['evaluations']} evaluations with {found['sampler']}, {found['image_forwards']:,} images through the network, "
+        f"{duration(found['seconds'])}, stopped by {found['stopped_by']}. Filled marks were accepted."
+    )
+    gained = gains(record)
+    rows = [(page_figures.ORIGINS.get(name, (name,))[0], tried, f"{100.0 * gain:.1f}") for name, (tried, gain) in gained.items()]
+    return section(
+        "search",
+        "The search",
+        figure("search", page_figures.search(record), said),
+        table("Who proposed, and what it saved", ("proposed by", "trials", "percentage points saved"), rows),
+        _compared(record),
+    )
+
+
+def gains(record: RunRecord) -> dict[str, tuple[int, float]]:
+    """By origin: trials, and the saving (share of INT8's energy) that its improvements brought."""
+    found: dict[str, tuple[int, float]] = {}
+    best = 1.0
+    for trial in record.trials:
+        tried, gain = found.get(trial.origin, (0, 0.0))
+        better = trial.accepted and trial.energy < best
+        found[trial.origin] = (tried + 1, gain + (best - trial.energy if better else 0.0))
+        best = trial.energy if better else best
+    return found
+
+
+def _compared(record: RunRecord) -> str:
+    model = record.result["model"]["path"] or "MODEL.onnx"
+    return paragraph(f"Against other strategies at the same budget: hwc-onnx compare {model} --data SOURCE", "soft")
+
+
+def sizes(record: RunRecord) -> str:
+    """File bytes against accelerator bytes."""
+    output, weights = record.result["output"], record.result["accelerator_bytes"]
+    rows = [
+        ("file", size(output["original_file_bytes"]), size(output["baseline_file_bytes"]), size(output["file_bytes"])),
+        ("weights on the accelerator", *(size(weights[kind]) for kind in ("float", "baseline_int8", "compressed"))),
+    ]
+    return section(
+        "size",
+        "Bytes",
+        figure("sizes", page_figures.sizes(record.result), "An ONNX file has no 3-bit container and no sparse weights that every runtime reads, so it shrinks less than what the accelerator stores."),
+        folded("The same as a table", table("Bytes", ("", "original", "INT8", "result"), rows)),
+    )
+
+
+def why(record: RunRecord) -> str:
+    """Where to look further."""
+    model = record.result["model"]["path"] or "MODEL.onnx"
+    return section(
+        "why",
+        "Why accuracy is lost",
+        paragraph("Which layers lose most under this plan, the cause of each with its numbers, and which remedy helps:"),
+        command(f"hwc-onnx why {model} --plan {record.folder / 'plan.json'} --data SOURCE"),
+        paragraph("Each layer alone, under every kind of compression, beside its share of the energy:"),
+        command(f"hwc-onnx sensitivity {model} --data SOURCE"),
+    )
+
+
+def limits(record: RunRecord) -> str:
+    """What the figures leave out."""
+    coverage = record.result["coverage"]
+    unmodelled = record.after["unmodelled"]
+    said = [
+        f"The energy model covers {percent(coverage['macs'])} of the multiply-accumulates and {percent(coverage['traffic'])} of the tensor traffic.",
+        "Energies are computed from published or assumed constants of the profile (hwc-onnx accel show NAME); no hardware was measured.",
+    ]
+    said += [f"{item['key']}: {item['reason']}" for item in unmodelled[:20]]
+    if len(unmodelled) > 20:
+        said.append(f"and {len(unmodelled) - 20} more nodes without a model")
+    if record.result["data"] == "synthetic":
+        said.append("Accuracy was measured on synthetic inputs: give real samples with --data for figures that you can rely on.")
+    return section("limits", "What is not modelled", listed(said))
+
+
+def provenance(record: RunRecord) -> str:
+    """Digests, versions, options and everything that was said on the way."""
+    result = record.result
+    rows = [
+        ("model", result["model"]["sha256"]),
+        ("written file", result["output"]["sha256"]),
+        ("accelerator profile", result["accelerator"]["sha256"]),
+        ("data split", result["splits"]["digest"]),
+    ]
+    versions = [(name, value) for name, value in result["versions"].items()]
+    options = yaml.safe_dump(dict(record.config), sort_keys=True)
+    return section(
+        "provenance",
+        "Provenance",
+        paragraph(result["splits"]["description"]),
+        folded("Digests (SHA-256)", table("SHA-256", ("", "digest"), rows, words=(1,))),
+        folded("Versions", table("Versions", ("package", "version"), versions, words=(1,))),
+        folded("Options", f"<pre>{text(options)}</pre>"),
+        folded("Everything that was said", listed(result["notes"])),
+    )
+
+
+def _gate(mode: str) -> str:
+    return "its 95 % upper bound" if mode == "upper" else "its estimate"
+
+
+def _less(saved: float) -> str:
+    return f"{100.0 * saved:.1f} % less" if saved >= 0.0 else f"{-100.0 * saved:.1f} % more"
+
+
+SECTIONS: tuple[tuple[str, str, Callable[[RunRecord], str | None]], ...] = (
+    ("verdict", "Verdict", verdict),
+    ("accuracy", "Accuracy", accuracy),
+    ("energy", "Energy", spent),
+    ("layers", "Layers", layers),
+    ("front", "Trade-offs", front),
+    ("search", "Search", searched),
+    ("size", "Bytes", sizes),
+    ("why", "Why", why),
+    ("limits", "Limits", limits),
+    ("provenance", "Provenance", provenance),
+)
