@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--made-up", type=int, help="layers of made-up networks, instead of --models")
     parser.add_argument("--interaction", type=float, default=0.5, help="how far damages of made-up networks do not add up")
     parser.add_argument("--accel", default="edge-flex")
-    parser.add_argument("--policy", help="policy file; left out, the shipped one")
+    parser.add_argument("--policy", default="pretrained", help="policy file; left out, the shipped one")
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)

@@ -85,9 +85,9 @@ PUBLISHED = ("l1", "l2", "bernoulli", "reconstruct", "magnitude", "sensitivity",
 )
 @click.option(
     "--policy",
-    metavar="FILE|none",
-    help="Networks that the agents of composite start with: a policy file, or agent.safetensors of a run folder; none starts "
-    "them from scratch. Default: those that come with hwc-onnx.",
+    metavar="FILE|pretrained|none",
+    help="Networks that the agents of composite start with: agent.safetensors of a run folder, a policy file, or those that "
+    "come with hwc-onnx (pretrained). Default: none, from scratch.",
 )
 @click.option(
     "--faithful",

@@ -91,7 +91,7 @@ def compress(
         **options: fields of `hwc_onnx.options.Options`: `data`, `accelerator`, `max_drop` (points or "1%"),
             `objective` ("energy", or "drop": the least within `max_energy`), `max_energy` (share of the INT8 baseline),
             `max_latency` (s), `max_bytes` (file), `max_memory` (weights and activations), `metric`, `task`, `preset`,
-            `sampler`, `policy` (file, or "none"), `trials`, `timeout` (s), `seed`, `split_seed`, `gate`, `weight_bits`, `activation_bits`,
+            `sampler`, `policy` (file, or "pretrained"), `trials`, `timeout` (s), `seed`, `split_seed`, `gate`, `weight_bits`, `activation_bits`,
             `algorithms`, `granularity`, `lanes`, `min_channels` and `ratio_bounds` (for all layers, or by pattern),
             `keep_heads`, `dialect`, `portable`, `polish`, `first_last`, `include`, `exclude`, `input_shapes`,
             `calibration_samples`, `search_samples`, `compare_accelerators`, `from_run` (folder of a finished run, whose trials

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 SCHEMA = "1"
 SCRATCH = "none"
+PRETRAINED = "pretrained"
 SHIPPED = "policy.safetensors"
-_NEXT = "give a policy.safetensors or the agent.safetensors of a run folder, or --policy none to start from scratch"
+_NEXT = "give the agent.safetensors of a run folder or a policy file, pretrained for the shipped one, or none to start from scratch"
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,17 @@ def save_policy(path: Path, agents: Agents) -> None:
 
 
 def open_policy(given: str | Path | None) -> Policy | None:
-    """The policy of `--policy`: the shipped one for None, no policy for "none", else the file of this name.
+    """The policy of `--policy`: no policy for None or "none", the shipped one for "pretrained", else the file of this name.
 
     Raises:
         UsageError: the file cannot be read, is no policy, or is one of another form.
     """
-    if given is None:
-        if not resources.files("hwc_onnx.search").joinpath(SHIPPED).is_file():
-            return None
+    if given is None or str(given) == SCRATCH:
+        return None
+    if str(given) == PRETRAINED:
         with resources.as_file(resources.files("hwc_onnx.search").joinpath(SHIPPED)) as path:
             return read_policy(path)
-    return None if str(given) == SCRATCH else read_policy(Path(given))
+    return read_policy(Path(given))
 
 
 def read_policy(path: Path) -> Policy:

@@ -100,8 +100,8 @@ def run_search(
         patience: evaluations without improvement that end the search (see `budget.stalled`); 0 never ends it, None is
             `budget.PATIENCE` for the composite strategy and 0 for all others. A resumed study may have another.
         guard: accept plans on their drop with luck on the search samples taken off (guard.py).
-        policy: file of the networks that the composite strategy's agents start with (policy.py); "none" starts them from scratch,
-            None with the shipped ones. A resumed study must have the same.
+        policy: file of the networks that the composite strategy's agents start with, or "pretrained" for the shipped ones
+            (policy.py); None or "none" starts from scratch. A resumed study must have the same.
         energy_target: look for the least drop at this share of the INT8 baseline's energy instead of for the least energy
             (target.py); `problem.limit_points`, if finite, limits the drop all the same. Such a search does not stop before its
             budget is spent for want of improvement.

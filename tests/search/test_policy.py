@@ -44,7 +44,12 @@ def test_policy_digest_tells_one_from_another_and_not_where_it_lies(path: Path, 
 
 
 def test_policy_none_starts_from_scratch() -> None:
-    assert open_policy("none") is None
+    assert open_policy("none") is None and open_policy(None) is None
+
+
+def test_policy_that_the_package_ships_fits_and_is_small() -> None:
+    policy = open_policy("pretrained")
+    assert policy is not None and sum(array.nbytes for array in policy.arrays.values()) < 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -66,7 +71,7 @@ def test_policy_of_another_form_is_refused(path: Path, tmp_path: Path, name: str
     save_file(load_file(path), other, metadata)
     with pytest.raises(UsageError, match=told) as refused:
         read_policy(other)
-    assert "--policy none" in str(refused.value) and str(other) in str(refused.value)
+    assert "none to start from scratch" in str(refused.value) and str(other) in str(refused.value)
 
 
 def test_policy_with_a_tensor_missing_of_another_size_or_not_finite_is_refused(path: Path, tmp_path: Path) -> None:
