@@ -213,10 +213,10 @@ def slower(agents: Agents, factor: float) -> None:
 def main() -> None:
     """Train, report on problems that were left out, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, nargs="+", default=[200, 80], help="problems of each round")
-    parser.add_argument("--updates", type=int, nargs="+", default=[4000, 3000], help="training steps of each round")
-    parser.add_argument("--episodes", type=int, default=160, help="for each situation")
-    parser.add_argument("--left-out", type=int, default=24, help="problems to examine the policy on")
+    parser.add_argument("--problems", type=int, nargs="+", default=[160, 60], help="problems of each round")
+    parser.add_argument("--updates", type=int, nargs="+", default=[2000, 2000], help="training steps of each round")
+    parser.add_argument("--episodes", type=int, default=120, help="for each situation")
+    parser.add_argument("--left-out", type=int, default=30, help="problems to examine the policy on")
     parser.add_argument("--first-seed", type=int, default=100_000)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
