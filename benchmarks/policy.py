@@ -93,27 +93,31 @@ def at(row: dict[str, Any], count: int) -> float:
 
 
 def table(folder: Path) -> None:
-    """Medians and comparisons with the first strategy, one block for each network."""
+    """Medians and comparisons with the first strategy over the seeds that both have, one block for each network."""
     rows = {tuple(path.stem.split("@")): json.loads(path.read_text()) for path in sorted(folder.glob("*@*@*.json"))}
     for name in sorted({key[0] for key in rows}):
-        seeds = sorted({s for n, s, _ in rows if n == name and all((n, s, each) in rows for each in STRATEGIES)})
-        if not seeds:
-            continue
         end = sys.maxsize
-        print(f"{name}, {len(seeds)} seeds")
+        print(name)
         for strategy in STRATEGIES:
+            seeds = [s for n, s, each in sorted(rows) if (n, each) == (name, strategy) and (n, s, STRATEGIES[0]) in rows]
+            if not seeds:
+                continue
             own = [rows[name, seed, strategy] for seed in seeds]
             early, late = ([at(row, count) for row in own] for count in (EARLY, end))
-            told = f"  {strategy:<9} {EARLY}: {np.median(early):.4f}  end: {np.median(late):.4f}"
+            told = f"  {strategy:<9} {len(seeds)} seeds  {EARLY}: {np.median(early):.4f}  end: {np.median(late):.4f}"
             for count, energies in ((EARLY, early), (end, late)):
                 ratio = np.log(energies) - np.log([at(rows[name, seed, STRATEGIES[0]], count) for seed in seeds])
                 told += f"  x{np.exp(ratio.mean()):.3f} ({ratio.std() / np.sqrt(len(seeds)):.3f})"
+            lower, higher = int((ratio < -1e-9).sum()), int((ratio > 1e-9).sum())
             proposed = np.mean([row["policy_trials"] for row in own])
-            print(f"{told}  policy's own trials {proposed:.1f}, best plans {sum(r['origin'] == 'policy' for r in own)}")
-        pairs = [(at(rows[name, s, "policy"], EARLY), at(rows[name, s, "scratch"], end)) for s in seeds]
+            print(f"{told}, lower in {lower}, higher in {higher}; policy's own trials {proposed:.1f}, best plans {sum(r['origin'] == 'policy' for r in own)}")
+        both = [s for n, s, each in rows if (n, each) == (name, "policy") and (n, s, "scratch") in rows]
+        if not both:
+            continue
+        pairs = [(at(rows[name, s, "policy"], EARLY), at(rows[name, s, "scratch"], end)) for s in both]
         reached = sum(early <= late + 1e-9 for early, late in pairs)
         ratio = np.exp(np.mean([np.log(early / late) for early, late in pairs]))
-        print(f"  policy at {EARLY} against scratch at the end: x{ratio:.3f}, reached in {reached} of {len(seeds)}")
+        print(f"  policy at {EARLY} against scratch at the end: x{ratio:.3f}, reached in {reached} of {len(both)}")
 
 
 def main() -> None:
