@@ -124,18 +124,25 @@ def _metric(run: Running, verdict: Verdict) -> dict[str, Any]:
     measured = verdict.look.evaluation
     return {
         "name": measured.metric,
-        "original": measured.reference,
-        "baseline_int8": verdict.baseline.evaluation.value,
-        "compressed": measured.value,
-        "drop_points": measured.drop_points,
-        "drop_ci95": list(measured.ci95),
+        "original": _finite(measured.reference),
+        "baseline_int8": _finite(verdict.baseline.evaluation.value),
+        "baseline_drop_points": _finite(verdict.baseline.evaluation.drop_points),
+        "baseline_drop_ci95": [_finite(end) for end in verdict.baseline.evaluation.ci95],
+        "compressed": _finite(measured.value),
+        "drop_points": _finite(measured.drop_points),
+        "drop_ci95": [_finite(end) for end in measured.ci95],
         "search_drop_points": verdict.search_drop,
-        "limit_points": run.limit_points if math.isfinite(run.limit_points) else None,
+        "limit_points": _finite(run.limit_points),
         "gate": verdict.gate.mode,
         "n_holdout": measured.n_samples,
-        "at_disable_all": verdict.look.at_disable_all,
-        "at_enable_all": verdict.look.at_enable_all,
+        "at_disable_all": _finite(verdict.look.at_disable_all),
+        "at_enable_all": _finite(verdict.look.at_enable_all),
     }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no other numbers."""
+    return value if math.isfinite(value) else None
 
 
 def _missed(run: Running, main: Figures, written: Written) -> list[str]:
