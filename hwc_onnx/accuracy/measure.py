@@ -172,7 +172,7 @@ def _compare(reference: Reference, seen: _Seen, session: Session) -> tuple[float
     metric, sign = reference.metric, reference.sign
     if isinstance(metric, SessionMetric):
         assert reference.whole is not None
-        return float(metric.function(session.ort)), reference.whole[0], np.zeros(0)
+        return metric.of(session.ort), reference.whole[0], np.zeros(0)
     if isinstance(metric, WholeMetric):
         assert reference.whole is not None
         outputs = {name: np.concatenate([part[name] for part in seen.outputs]) for name in seen.outputs[0]}

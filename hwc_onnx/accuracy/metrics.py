@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.outputs import F64, ClassOutput, Outputs, float_outputs
+from hwc_onnx.errors import HwcError, RuntimeFailure
 
 Labels = NDArray[np.generic]
 Rows = Callable[[Outputs, "Outputs | None", "Labels | None", "ClassOutput | None"], F64]
@@ -80,10 +81,12 @@ class WholeMetric:
 
     def rows(self, outputs: Outputs, labels: Labels | None) -> tuple[float, F64]:
         """The value, and numbers whose mean it is: per sample [N], or jackknife pseudo-values of groups of samples."""
-        result = np.asarray(self.function(outputs, labels), np.float64)
-        if result.ndim:
-            return float(result.mean()), result
+        result = asked(self.name, self.function, outputs, labels)
         n = len(next(iter(outputs.values())))
+        if result.ndim:
+            if result.shape != (n,):
+                raise RuntimeFailure(f"metric {self.name}: returned shape {list(result.shape)} for {n} samples; return [{n}] or one number")
+            return float(result.mean()), result
         groups = min(self.groups, n)
         membership = np.arange(n) % groups
         without = np.array([self._value(outputs, labels, membership != group) for group in range(groups)])
@@ -91,7 +94,7 @@ class WholeMetric:
 
     def _value(self, outputs: Outputs, labels: Labels | None, keep: NDArray[np.bool_]) -> float:
         kept = {name: values[keep] for name, values in outputs.items()}
-        return float(self.function(kept, None if labels is None else labels[keep]))
+        return float(asked(self.name, self.function, kept, None if labels is None else labels[keep]))
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,32 @@ class SessionMetric:
     function: Callable[[Any], float]
     higher_is_better: bool = True
     scale: float = 100.0
+
+    def of(self, session: Any) -> float:
+        """The number for a session (RuntimeFailure, see `asked`)."""
+        result = asked(self.name, self.function, session)
+        if result.size != 1:
+            raise RuntimeFailure(f"metric {self.name}: returned shape {list(result.shape)}; return one number")
+        return float(result.reshape(()))
+
+
+def asked(name: str, function: Callable[..., Any], *arguments: Any) -> F64:
+    """What a user's function returns, as numbers.
+
+    Raises:
+        RuntimeFailure: it raised, or returned something else than finite numbers.
+    """
+    try:
+        result = np.asarray(function(*arguments), np.float64)
+    except HwcError:
+        raise
+    except Exception as error:
+        raise RuntimeFailure(f"metric {name}: raised {type(error).__name__}: {error}; mend the function") from error
+    wrong = ~np.isfinite(result)
+    if wrong.any():
+        where = f" for {int(wrong.sum())} of {len(result)} samples, the first being {int(np.flatnonzero(wrong)[0])}" if result.ndim else ""
+        raise RuntimeFailure(f"metric {name}: returned NaN or infinity{where}; return a finite number for every sample")
+    return result
 
 
 def _top(outputs: Outputs, labels: Labels | None, classes: ClassOutput | None, places: int) -> F64:

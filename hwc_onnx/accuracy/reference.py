@@ -18,7 +18,7 @@ from hwc_onnx.accuracy.metrics import Metric, SessionMetric
 from hwc_onnx.accuracy.outputs import F64, ClassOutput, Outputs, class_output
 from hwc_onnx.accuracy.runner import Level, Session, batch_size, open_session, run
 from hwc_onnx.accuracy.types import Samples
-from hwc_onnx.errors import ModelError, RuntimeFailure, UsageError
+from hwc_onnx.errors import DataError, ModelError, RuntimeFailure, UsageError
 
 Model = onnx.ModelProto | str | Path | Session
 OUTPUT_BYTES = 1 << 30
@@ -108,7 +108,7 @@ def make_reference(
     Where the outputs would take more than `OUTPUT_BYTES`, fewer of the samples are used, and the reference's `note` says so.
 
     Raises:
-        DataError: samples or labels do not fit the model.
+        DataError: samples or labels do not fit the model, or a metric of the user's own fails on it.
         ModelError: the original itself gives NaN.
         UsageError: an unknown metric or task.
         RuntimeFailure: ONNX Runtime fails.
@@ -132,11 +132,14 @@ def make_reference(
     chosen, reason = choose_metric(metric, samples, outputs, classes)
     divergence = divergence_from(outputs, classes, _class_labels(samples, outputs, classes))
     reference = Reference(samples, chosen, outputs, classes, divergence, None, None, reason, note)
-    if isinstance(chosen, SessionMetric):
-        value = float(chosen.function(session.ort))
-        return replace(reference, whole=(value, np.array([value])))
-    if not isinstance(chosen, Metric):
-        return replace(reference, whole=chosen.rows(outputs, samples.labels))
+    try:
+        if isinstance(chosen, SessionMetric):
+            value = chosen.of(session.ort)
+            return replace(reference, whole=(value, np.array([value])))
+        if not isinstance(chosen, Metric):
+            return replace(reference, whole=chosen.rows(outputs, samples.labels))
+    except RuntimeFailure as error:
+        raise DataError(f"on the original model, {error}") from error
     if chosen.against == "baseline":
         return reference
     rows = [reference.contributions(part, start) for start, part in _parts(reference)]

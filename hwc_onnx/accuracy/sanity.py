@@ -31,6 +31,11 @@ def check_reference(reference: Reference, seed: int = 0) -> None:
         return
     if labels is None or classes is None or reference.rows is None or metric.finish is not None:
         return
+    if len(labels) > 1 and bool((labels == labels.flat[0]).all()):
+        raise DataError(
+            f"all {len(labels)} labels of the search samples are {labels.flat[0]}: a score on them cannot tell a model that works from "
+            "one that always answers the same; give samples of several classes, or leave the labels out to compare with the original"
+        )
     scores = metric.per_sample(reference.rows)
     score, n = float(scores.mean()), len(scores)
     guess = min(1.0, (5 if metric.name == "top5" else 1) / classes.classes)

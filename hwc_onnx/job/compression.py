@@ -96,6 +96,14 @@ class Compression:
         self.tell(Phase("database", "what each layer becomes under each setting, and how much that matters"))
         started = time.perf_counter()
         objective = run.objective()
+        if not objective.units:
+            self.tell(
+                Note(
+                    "there is nothing to choose: no layer, channel group or tensor may be changed under these options and locks "
+                    "(`inspect` names them), so INT8 is all that is measured",
+                    warning=True,
+                )
+            )
         database_seconds = run.calibrated.seconds + time.perf_counter() - started
         found = self._search(run, objective) if self.earlier is None else self._resolve(run, objective, self.earlier)
         self.tell(Phase("gate", f"judge the best plans on {len(run.splits.holdout)} holdout samples"))

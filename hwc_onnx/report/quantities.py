@@ -72,13 +72,15 @@ def change(reduction: float) -> str:
     return f"{round(-100.0 * reduction, 1) + 0.0:+.1f}%"
 
 
-def points(value: float) -> str:
-    """A drop in points, with its sign."""
-    return f"{value:+.2f}"
+def points(value: float | None) -> str:
+    """A drop in points, with its sign; a dash where it could not be measured."""
+    return "-" if value is None else f"{value:+.2f}"
 
 
-def metric_value(name: str, value: float) -> str:
-    """A metric in its own unit: shares as percentages, the rest as numbers."""
+def metric_value(name: str, value: float | None) -> str:
+    """A metric in its own unit: shares as percentages, the rest as numbers; a dash where it could not be measured."""
+    if value is None:
+        return "-"
     return f"{100.0 * value:.2f}%" if name in ("top1", "top5", "agreement", "miou") else f"{value:.5g}"
 
 

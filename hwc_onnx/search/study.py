@@ -123,7 +123,7 @@ def run_search(
     start_policy = check_policy(sampler, policy)
     path = None if storage_path is None else Path(storage_path)
     folder = None if path is None or energy_target is not None else path.parent
-    strategy = make(sampler, problem, seed, trials, folder, start_policy)
+    strategy = make(sampler, problem, seed, trials, folder, start_policy) if problem.units else None
     parameters = Space(problem.units, "menu" if strategy is not None else space)
     study = storage_module.open_study(
         storage_module.open_storage(path),
@@ -146,6 +146,8 @@ def run_search(
     loop.history.sync(study)
     recall(problem, loop.history.records)
     loop.resumed()
+    if not problem.units:
+        return loop.baseline_alone(sampler, seed)
     table = DamageTable(problem)
     decoder = Decoder(problem, parameters)
     kept_back = reserved(trials) if energy_target is None or problem.refits else 0
@@ -234,6 +236,13 @@ class _Loop:
         self._best = self._goal.best(self.history.records)
         if self._best is not None and self._on_incumbent is not None:
             self._on_incumbent(self._best)
+
+    def baseline_alone(self, sampler: str, seed: int) -> SearchResult:
+        """All there is where nothing may be chosen."""
+        if not self.history.records:
+            self.record_in_one_go(self.problem.start, "seed")
+        spent = Spent.of(self.history, self.problem.setup_forwards, self.problem.search_size)
+        return SearchResult(self.history, spent, self.elapsed(), "converged", sampler, seed, self._goal)
 
     def elapsed(self) -> float:
         """Seconds since the search began, earlier calls included."""
