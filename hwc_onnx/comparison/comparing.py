@@ -58,8 +58,8 @@ class Comparison:
         return page
 
 
-NOT_SHARED = ("sampler", "seed", "split_seed", "timeout", "gate", "polish", "compare_accelerators")
-"""Options of `compress` that are compared, or that follow a search."""
+NOT_SHARED = ("sampler", "seed", "split_seed", "timeout", "gate", "polish", "compare_accelerators", "objective", "from_run")
+"""Options of `compress` that are compared, that follow a search, or that ask for something else than least energy."""
 
 
 def options_of(given: Mapping[str, Any]) -> Options:

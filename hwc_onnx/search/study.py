@@ -180,6 +180,8 @@ def run_search(
                 stopped_by = "converged"
                 break
             loop.record_in_one_go(proposal.choices, proposal.origin)
+        if moving is not None:
+            loop.view, _ = moving.renew(loop.history)
         while len(loop.history.closing()) < kept_back and (images is None or loop.history.image_forwards <= images):
             plan = (
                 closing_plan(problem, parameters, decoder, table, loop.history, seed)
@@ -291,7 +293,8 @@ class _Loop:
         known = None if refit else searched.find(choices)
         if known is not None:
             return known.outcome, False
-        energy_limit = math.inf if refit else self._hopeless_from(searched)
+        hopeless = self._hopeless_from(searched)
+        energy_limit = math.inf if refit else hopeless
         try:
             refitted = refit and self.problem.refits
             outcome = self.problem.refit(choices) if refitted else self.problem.evaluate(choices, energy_limit)

@@ -34,6 +34,11 @@ class Stopping(SyntheticProblem):
             raise KeyboardInterrupt
         return super().evaluate(choices, energy_limit)
 
+    def refit(self, choices: Choices) -> Outcome:
+        if self.evaluations == self.at:
+            raise KeyboardInterrupt
+        return super().refit(choices)
+
 
 def problem(seed: int = 0, limit_points: float = math.inf, layers: int = 5) -> SyntheticProblem:
     return SyntheticProblem(layers=layers, images=500, seed=seed, limit_points=limit_points)
@@ -108,6 +113,20 @@ def test_other_limits_move_the_drop_too(monkeypatch: pytest.MonkeyPatch) -> None
     assert within_limits(records) == pytest.approx(0.25, rel=0.1) and within_limits([]) == math.inf
     monkeypatch.setattr("hwc_onnx.search.target.within_limits", lambda _: math.inf)
     assert aimed >= 3 > kept()
+
+
+def test_search_stopped_among_its_last_evaluations_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    options = {"sampler": "knapsack", "trials": 30, "energy_target": TARGET}
+    stopping, resumed, whole = Stopping(28), problem(), problem()
+    for one in (stopping, resumed, whole):
+        one.refits = True
+    assert run_search(stopping, storage_path=path, **options).stopped_by == "interrupted"
+    assert stopping.limit_points == math.inf
+    histories = [run_search(resumed, storage_path=path, **options).history, run_search(whole, **options).history]
+    assert len(histories[0].closing()) == 3
+    found = [[(r.choices.tolist(), r.outcome.guarded_points, r.outcome.complete) for r in one.records] for one in histories]
+    assert found[0] == found[1]
 
 
 def test_drop_limit_beside_the_target_holds() -> None:
