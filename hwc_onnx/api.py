@@ -104,9 +104,15 @@ def compress(
         resolved = Options(**options)
     except TypeError as error:
         raise UsageError(f"compress: {error}; see hwc_onnx.options.Options for what can be set") from error
-    return Compression(
+    job = Compression(
         model, resolved, output=output, run_dir=run_dir, fresh=fresh, resume=resume, on_event=on_event
-    ).run()
+    )
+    result = job.run()
+    if result.figures is not None:
+        from hwc_onnx.report.page import write_pages
+
+        write_pages(job.run_dir, result.figures, job.profile)
+    return result
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Result:
     `proto` is the file that was written, `plan` its settings with what they achieved (None when the original was
     returned), `evaluation` its drop on the holdout, `pareto` the search's accepted plans that no other beats in both
     (energy fraction of INT8, drop in points on the search samples), least energy first, `payload` the content of
-    result.json.
+    result.json, `figures` the costs before and after (None: read back from a run that was finished before).
     """
 
     proto: onnx.ModelProto
@@ -80,6 +80,7 @@ class Result:
     pareto: tuple[tuple[float, float], ...]
     payload: Mapping[str, Any]
     study: Path | None
+    figures: Figures | None = None
 
     @property
     def goal_met(self) -> bool:

@@ -16,6 +16,9 @@ from hwc_onnx.plan import CompressionPlan, with_plan
 from hwc_onnx.result import Result, sha256, versions
 from hwc_onnx.workspace import Opened
 
+PAGES = ("profile.json", "report.html")
+"""What is written behind result.json; a kill in between leaves these to the next call."""
+
 
 def finished(folder: Path, output: Path, trials: int, opened: Opened, profile: AcceleratorProfile) -> Result | None:
     """The result of a run with the same inputs that has nothing left to do; None where there is work.
@@ -29,6 +32,8 @@ def finished(folder: Path, output: Path, trials: int, opened: Opened, profile: A
         if not done or written["kind"] == "original" or payload["versions"] != versions():
             return None
         if Path(written["path"]) != output or sha256(output.read_bytes()) != written["sha256"]:
+            return None
+        if not all((folder / name).is_file() for name in PAGES):
             return None
         plan = CompressionPlan.load(folder / "plan.json")
         return Result(

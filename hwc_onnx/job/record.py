@@ -84,6 +84,7 @@ def record(
         pareto=front,
         payload=payload,
         study=run.folder.path / "study.journal",
+        figures=main,
     )
 
 

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.files import write_atomic
 from hwc_onnx.report.page_parts import text
 from hwc_onnx.report.page_sections import SECTIONS, heading
 from hwc_onnx.report.page_style import SCRIPT, STYLE
-from hwc_onnx.report.run_record import RunRecord
+from hwc_onnx.report.payloads import SCHEMA
+from hwc_onnx.report.profile_payload import profile_payload
+from hwc_onnx.report.run_record import PROFILE, RunRecord
+from hwc_onnx.result import Figures
 
 NAME = "report.html"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; img-src data: blob:"
 """The browser itself refuses requests: whatever a name in the model might smuggle in, nothing is fetched."""
+
+
+def write_pages(folder: Path, figures: Figures, accelerator: AcceleratorProfile) -> Path:
+    """Write profile.json, both networks node by node as `profile --json` prints them, then the report that is drawn from it.
+
+    Raises:
+        UsageError, RuntimeFailure: as `write_atomic`.
+    """
+    both = {
+        name: profile_payload(accelerator, cost, figures.baseline_int8, figures.unquantized, 0.0, "measured")
+        for name, cost in (("baseline_int8", figures.baseline_int8), ("compressed", figures.compressed))
+    }
+    write_atomic(folder / PROFILE, json.dumps({"schema": SCHEMA, **both}).encode(), "--run-dir")
+    return write_report(folder)
 
 
 def write_report(folder: Path, output: Path | None = None) -> Path:

@@ -81,7 +81,7 @@ def accuracy(record: RunRecord) -> str:
             "name": "INT8",
             "value": metric["baseline_int8"],
             "drop": metric["baseline_drop_points"],
-            "ci95": metric["baseline_drop_ci95"],
+            "ci95": None if metric["baseline_drop_points"] is None else metric["baseline_drop_ci95"],
             "passed": None,
         }
     )
@@ -169,7 +169,9 @@ def _others(record: RunRecord) -> str:
 
 
 def layers(record: RunRecord) -> str | None:
-    """What each layer got."""
+    """What each layer got; None where the original was returned."""
+    if record.result["output"]["kind"] == "original":
+        return None
     order = {node["key"]: place for place, node in enumerate(record.after["nodes"])}
     names = sorted(record.plan["layers"], key=lambda name: order.get(name, len(order)))
     if not names:

@@ -20,6 +20,7 @@ from hwc_onnx.search.problem import Outcome
 from hwc_onnx.search.storage import STUDY_NAME
 
 SCHEMA = 1
+PROFILE = "profile.json"
 MOST_BYTES = 256 << 20
 """A file of a run folder that is larger was not written by a run."""
 
@@ -83,7 +84,7 @@ class RunRecord:
                 "name another run folder"
             )
         result = _json(folder / "result.json")
-        costs = _json(folder / "profile.json")
+        costs = _json(folder / PROFILE)
         return cls(
             folder,
             result,

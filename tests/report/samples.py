@@ -31,6 +31,8 @@ def result_payload() -> dict[str, Any]:
             "name": "top1",
             "original": 0.9321,
             "baseline_int8": 0.9318,
+            "baseline_drop_points": 0.02,
+            "baseline_drop_ci95": [-0.05, 0.09],
             "compressed": 0.9254,
             "drop_points": 0.67,
             "drop_ci95": [0.41, 0.93],

@@ -1,0 +1,116 @@
+"""The report of a real run: complete, self-contained, escaped, and refused where the folder is no finished run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from hwc_onnx.errors import UsageError
+from hwc_onnx.report.page import page, write_report
+from hwc_onnx.report.page_figures import best_so_far, component_sums
+from hwc_onnx.report.page_sections import gains
+from hwc_onnx.report.run_record import RunRecord
+from tests.report.conftest import EVIL
+
+
+class Read(HTMLParser):
+    """What a browser would build: headings, ids, links, what is loaded, scripts, and tables."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.headings: list[int] = []
+        self.scripts = 0
+        self.images: list[dict[str, str | None]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.loaded += [found[name] or "" for name in ("src", "data", "poster", "srcset") if name in found]
+        if tag == "a":
+            self.links.append(found.get("href") or "")
+        elif "href" in found and tag != "a":
+            self.loaded.append(found["href"] or "")
+        if "id" in found:
+            self.ids.append(found["id"] or "")
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if found.get("role") == "img":
+            self.images.append(found)
+        self.scripts += tag == "script"
+
+
+def test_the_page_is_complete_and_loads_nothing(run_folder: Path) -> None:
+    text = (run_folder / "report.html").read_text(encoding="utf-8")
+    read = Read(text)
+    assert [source for source in read.loaded if source != "data:,"] == []
+    assert all(link.startswith("#") and link[1:] in read.ids for link in read.links)
+    assert len(read.ids) == len(set(read.ids))
+    assert read.headings[0] == 1 and all(b - a <= 1 for a, b in zip(read.headings, read.headings[1:], strict=False))
+    assert read.images and all(image["aria-label"] for image in read.images)
+    for name in ("verdict", "accuracy", "energy", "layers", "front", "search", "size", "why", "limits", "provenance"):
+        assert name in read.ids
+    assert len(text) < 6e6
+
+
+def test_names_of_the_model_are_escaped(run_folder: Path) -> None:
+    text = (run_folder / "report.html").read_text(encoding="utf-8")
+    assert EVIL not in text and "&lt;script&gt;alert(1)" in text
+    assert "alert(1)</script>" not in text.replace("\\u003c", "<").split("<body>")[0]
+
+
+def test_figures_of_the_page_are_those_of_the_run(run_folder: Path) -> None:
+    record = RunRecord.load(run_folder)
+    result = json.loads((run_folder / "result.json").read_text())
+    for payload, kind in ((record.before, "baseline_int8"), (record.after, "compressed")):
+        assert sum(component_sums(payload).values()) == pytest.approx(result["energy_pj"][kind])
+    counted = sum(tried for tried, _ in gains(record).values())
+    assert counted == len(record.trials)
+    best = best_so_far(record)
+    assert sum(gain for _, gain in gains(record).values()) == pytest.approx(1.0 - best[-1][1])
+    accepted = [trial.energy for trial in record.trials if trial.accepted]
+    assert best[-1][1] == min(accepted)
+    assert [point.plan.is_file() for point in record.front] == [True] * len(record.front)
+
+
+def test_the_report_can_be_written_again_and_elsewhere(run_folder: Path, tmp_path: Path) -> None:
+    place = write_report(run_folder, tmp_path / "again.html")
+    assert place.read_bytes() == (run_folder / "report.html").read_bytes()
+    assert page(RunRecord.load(run_folder)) == place.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("result.json", None, "holds no finished run"),
+        ("result.json", b"{", "result.json: cannot be read .not JSON"),
+        ("profile.json", None, "profile.json: cannot be read"),
+        ("profile.json", b'{"schema": 7}', "not of schema 1"),
+        ("plan.json", b"\xff\xfe", "plan.json: cannot be read .not text"),
+        ("study.journal", b"no journal", "study.journal: cannot be read"),
+        ("pareto.csv", b"a,b\n1,2\n", "pareto.csv: cannot be read"),
+    ],
+)
+def test_a_folder_that_is_no_finished_run_is_refused(
+    run_folder: Path, tmp_path: Path, name: str, content: bytes | None, said: str
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run_folder, copy, ignore=shutil.ignore_patterns("cache"))
+    (copy / name).unlink()
+    if content is not None:
+        (copy / name).write_bytes(content)
+    with pytest.raises(UsageError, match=said):
+        write_report(copy)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        RunRecord.load(tmp_path / "nope")
+
