@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import cast
 
 import numpy as np
@@ -24,9 +23,8 @@ from hwc_onnx.graph.layer_graph import FLOAT_BITS, Layer, LayerGraph
 from hwc_onnx.plan import Achieved, CompressionPlan, LayerConfig, channel_choice, check_plan, group_bits
 from hwc_onnx.pruning.base import CoarseAlgorithm, FineAlgorithm
 from hwc_onnx.pruning.table import algorithm
-from hwc_onnx.quantization.histogram import StreamingHistogram
 from hwc_onnx.quantization.quantizer import QuantizedWeight, QuantParams
-from hwc_onnx.quantization.ranges import Method, activation_params
+from hwc_onnx.quantization.ranges import Method
 from hwc_onnx.recovery.byte_cache import ByteCache
 from hwc_onnx.recovery.channels import ChannelMaps, Folds, Orders, WeightView, choose_channels
 from hwc_onnx.recovery.entries import ROWS_BYTES, Entries, Parameters
@@ -36,13 +34,10 @@ from hwc_onnx.recovery.layout import layout_of
 from hwc_onnx.recovery.on_demand import OnDemand
 from hwc_onnx.recovery.plain import rounded, white_mask
 from hwc_onnx.recovery.statistics import F64
+from hwc_onnx.recovery.stored_ranges import NOTHING_CUT, StoredRanges
 from hwc_onnx.rewrite.float_model import float_model
 
 Index = NDArray[np.int64]
-
-HISTOGRAM_BYTES = 64 << 20
-"""Histograms of tensors that lost channels are remembered up to so many bytes."""
-NOTHING_CUT: Mapping[str, Index] = MappingProxyType({})
 Codes = NDArray[np.int8] | NDArray[np.float32]
 Request = tuple[str, LayerConfig, Index | None, str]
 """The arguments of `LayerDatabase.entry`."""
@@ -110,10 +105,10 @@ class LayerDatabase:
         self.lanes, self.recovery, self.portable, self.ranges = lanes, recovery, portable, ranges
         self.maps = ChannelMaps(graph)
         self.taken = taken or {}
+        self.stored = StoredRanges(
+            graph.activation_groups, calibration.histograms, calibration.channels, self.maps, ranges, symmetric, power_of_two
+        )
         self._keep: dict[tuple[str, str, float], Index] = {}
-        self._params: dict[tuple[object, ...], QuantParams] = {}
-        self._histograms = ByteCache(HISTOGRAM_BYTES)
-        self._group = {tensor: g for g in graph.activation_groups for tensor in g.tensors}
         self._roots = {group.root: group for group in graph.channel_groups}
         self._layers = {layer.key: layer for layer in graph.layers}
         self._tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
@@ -216,42 +211,15 @@ class LayerDatabase:
         """Quantizer of the stored tensor `tensor` (all tensors of its group share it), for the channels that are left when
         groups are cut to `keep`.
         """
-        group = self._group[tensor]
-        kept = [self._kept_channels(name, keep) for name in group.tensors]
-        memo = (group.tensor, bits, *(None if places is None else places.tobytes() for places in kept))
-        if memo not in self._params:
-            histogram, *others = (self._histogram(*one) for one in zip(group.tensors, kept, strict=True))
-            for other in others:
-                histogram = histogram.merge(other)
-            self._params[memo] = activation_params(histogram, bits, self.ranges, self.symmetric, self.power_of_two)
-        return self._params[memo]
+        return self.stored.params(tensor, bits, keep)
 
-    def activation_density(self, tensor: str, bits: int, keep: Mapping[str, Index] = NOTHING_CUT) -> float:
-        """Share of the tensor's elements that are not zero once quantized at `bits`, of the channels that are left."""
-        params = self.activation_params(tensor, bits, keep)
-        return self._histogram(tensor, self._kept_channels(tensor, keep)).density(params)
-
-    def _kept_channels(self, tensor: str, keep: Mapping[str, Index]) -> Index | None:
-        """Channels of a stored tensor that are left, None where it loses none or none are told apart."""
-        values = self.calibration.channels.get(tensor) if keep else None
-        return None if values is None else self.maps.kept_at(tensor, values.axis, keep)
-
-    def _histogram(self, tensor: str, kept: Index | None) -> StreamingHistogram:
-        """The values of a stored tensor, or those of the channels `kept` (remembered)."""
-        if kept is None:
-            return self.calibration.histograms[tensor]
-        key = (tensor, kept.tobytes())
-        found: StreamingHistogram | None = self._histograms.get(key)
-        if found is None:
-            found = self.calibration.channels[tensor].histogram(kept)
-            self._histograms.put(key, found, found.counts.nbytes)
-        return found
+    def activation_density(self, tensor: str, bits: int) -> float:
+        """Share of the tensor's elements that are not zero once quantized at `bits`."""
+        return self.stored.density(tensor, bits)
 
     def noise(self, tensor: str, bits: int) -> float:
         """Mean squared rounding error of the tensor at `bits` (0 where it is left alone)."""
-        if bits >= FLOAT_BITS or tensor not in self._group:
-            return 0.0
-        return self.calibration.histograms[tensor].squared_error(self.activation_params(tensor, bits))
+        return 0.0 if bits >= FLOAT_BITS or tensor not in self.stored.group_of else self.stored.noise(tensor, bits)
 
     def stitch(self, plan: CompressionPlan) -> Stitched:
         """Put `plan` together.
@@ -281,7 +249,7 @@ class LayerDatabase:
                 continue
             for tensor in group.tensors:
                 activations[tensor] = self.activation_params(tensor, bits, keep)
-                densities[tensor] = self.activation_density(tensor, bits, keep)
+                densities[tensor] = self.stored.density(tensor, bits, keep)
         facts = {"achieved": achieved, "activation_density": densities}
         return Stitched(weights, activations, keep, plan.model_copy(update=facts))
 

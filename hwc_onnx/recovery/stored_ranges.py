@@ -1,0 +1,89 @@
+"""Quantizers of stored tensors, from what calibration saw of them; of tensors that lost channels, from the ones that are left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwc_onnx.graph.layer_graph import ActivationGroup
+from hwc_onnx.quantization.channel_values import ChannelValues
+from hwc_onnx.quantization.histogram import StreamingHistogram
+from hwc_onnx.quantization.quantizer import QuantParams
+from hwc_onnx.quantization.ranges import Method, activation_params
+from hwc_onnx.recovery.byte_cache import ByteCache
+from hwc_onnx.recovery.channels import ChannelMaps
+
+Index = NDArray[np.int64]
+
+HISTOGRAM_BYTES = 64 << 20
+"""Histograms of tensors that lost channels are remembered up to so many bytes."""
+NOTHING_CUT: Mapping[str, Index] = MappingProxyType({})
+
+
+class StoredRanges:
+    """Quantizers by tensor and width; all tensors of an activation group share one.
+
+    Args:
+        groups: the activation groups.
+        histograms: values seen, by tensor.
+        channels: values by channel, of the tensors that can lose some.
+        maps: the channels that are left of a tensor.
+        method: how ranges are chosen.
+        symmetric: signed codes with zero point 0.
+        power_of_two: only such scales.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[ActivationGroup],
+        histograms: Mapping[str, StreamingHistogram],
+        channels: Mapping[str, ChannelValues],
+        maps: ChannelMaps,
+        method: Method,
+        symmetric: bool,
+        power_of_two: bool,
+    ) -> None:
+        self.group_of = {tensor: group for group in groups for tensor in group.tensors}
+        self._seen, self._channels, self._maps = histograms, channels, maps
+        self._method, self._symmetric, self._power_of_two = method, symmetric, power_of_two
+        self._params: dict[tuple[object, ...], QuantParams] = {}
+        self._cut = ByteCache(HISTOGRAM_BYTES)
+
+    def params(self, tensor: str, bits: int, keep: Mapping[str, Index] = NOTHING_CUT) -> QuantParams:
+        """Quantizer of `tensor`, for the channels that are left when channel groups are cut to `keep`."""
+        group = self.group_of[tensor]
+        kept = [self._kept(name, keep) for name in group.tensors]
+        memo = (group.tensor, bits, *(None if places is None else places.tobytes() for places in kept))
+        if memo not in self._params:
+            histogram, *others = (self._histogram(*one) for one in zip(group.tensors, kept, strict=True))
+            for other in others:
+                histogram = histogram.merge(other)
+            self._params[memo] = activation_params(histogram, bits, self._method, self._symmetric, self._power_of_two)
+        return self._params[memo]
+
+    def density(self, tensor: str, bits: int, keep: Mapping[str, Index] = NOTHING_CUT) -> float:
+        """Share of the tensor's elements that are not zero once quantized at `bits`, of the channels that are left."""
+        return self._histogram(tensor, self._kept(tensor, keep)).density(self.params(tensor, bits, keep))
+
+    def noise(self, tensor: str, bits: int) -> float:
+        """Mean squared rounding error of the tensor at `bits`."""
+        return self._seen[tensor].squared_error(self.params(tensor, bits))
+
+    def _kept(self, tensor: str, keep: Mapping[str, Index]) -> Index | None:
+        """Channels of a tensor that are left, None where it loses none or none are told apart."""
+        values = self._channels.get(tensor) if keep else None
+        return None if values is None else self._maps.kept_at(tensor, values.axis, keep)
+
+    def _histogram(self, tensor: str, kept: Index | None) -> StreamingHistogram:
+        """The values of a tensor, or those of the channels `kept` (remembered)."""
+        if kept is None:
+            return self._seen[tensor]
+        key = (tensor, kept.tobytes())
+        found: StreamingHistogram | None = self._cut.get(key)
+        if found is None:
+            found = self._channels[tensor].histogram(kept)
+            self._cut.put(key, found, found.counts.nbytes)
+        return found
