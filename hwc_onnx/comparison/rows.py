@@ -35,7 +35,6 @@ def cut(history: History, problem: Problem, budget: int) -> Cut:
     kept = History(history.space, history.limit_points)
     spent = Spent.of(kept, problem.setup_forwards, problem.search_size)
     curve: list[list[float]] = []
-    gained: dict[str, float] = {}
     for record in history.records:
         images = record.outcome.image_forwards if record.counted else 0
         after = spent.after(record.counted, images, problem.search_size)
@@ -44,11 +43,9 @@ def cut(history: History, problem: Problem, budget: int) -> Cut:
         before, spent = kept.best, after
         kept.append(record)
         if kept.best is not before and kept.best is not None:
-            saving = max(1.0 - kept.best.outcome.energy, 0.0)
-            gained[record.origin] = gained.get(record.origin, 0.0) + saving - (curve[-1][1] if curve else 0.0)
-            curve.append([spent.equivalent, saving])
+            curve.append([spent.equivalent, max(1.0 - kept.best.outcome.energy, 0.0)])
     points = [(r.outcome.energy, r.outcome.drop_points) for r in kept.measured() if r.outcome.complete]
-    return Cut(spent, kept.best, curve, gained, points)
+    return Cut(spent, kept.best, curve, kept.gained(), points)
 
 
 @dataclass(frozen=True)

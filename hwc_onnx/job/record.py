@@ -68,6 +68,8 @@ def record(
             "seconds": found.seconds,
             "database_seconds": database_seconds,
             "stopped_by": found.stopped_by,
+            "origin": None if found.best is None else found.best.origin,
+            "gained": found.history.gained(),
         },
         "notes": list(run.job.notes),
         "goal_met": goal_met,

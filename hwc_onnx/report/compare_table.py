@@ -8,19 +8,10 @@ from typing import Any
 from rich.console import RenderableType
 
 from hwc_onnx.report.console import table, wrapped
+from hwc_onnx.report.origins import origin
 from hwc_onnx.report.quantities import duration
 
 Named = Mapping[str, Any]
-
-ORIGINS = {
-    "seed": "first plans",
-    "rollout": "solver",
-    "policy": "agents",
-    "local_search": "local",
-    "referee": "own",
-    "closing": "closing",
-}
-"""Origins of trials in a reader's words."""
 
 
 def compare_tables(payload: Named, notes: bool = True) -> list[RenderableType]:
@@ -88,7 +79,7 @@ def _quality(payload: Named) -> RenderableType:
 def _gained(summary: Named) -> RenderableType:
     """Columns: origins, as many as there are."""
     origins = sorted({name for one in summary["strategies"] for name in one["gained"]})
-    words = [ORIGINS.get(name, name) for name in origins]
+    words = [origin(name) for name in origins]
     made = table("Whose plans saved it: percentage points, mean over seeds", "sampler", "start", *words, left=2)
     for one in summary["strategies"]:
         cells = [one["gained"].get(name) for name in origins]

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hwc_onnx.cost.types import COMPONENTS
+from hwc_onnx.report.origins import origin
 from hwc_onnx.report.profile_figure import COLOURS, short_name
 from hwc_onnx.report.quantities import energy, percent, points, scale_of, size
 from hwc_onnx.report.run_record import RunRecord
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
 
 CLEAR = "rgba(0,0,0,0)"
 GREY, BEST, GOOD, BAD = "#8a8f98", "#d9480f", "#2b8a3e", "#c92a2a"
-ORIGINS = {
-    "seed": ("first plans", "#8a8f98", "circle"),
-    "rollout": ("solver", "#4269d0", "square"),
-    "policy": ("agents", "#a463f2", "diamond"),
-    "local_search": ("local search", "#3ca951", "triangle-up"),
-    "referee": ("sampler", "#4269d0", "square"),
-    "closing": ("refitted", "#d9480f", "star"),
+MARKS = {
+    "seed": ("#8a8f98", "circle"),
+    "rollout": ("#4269d0", "square"),
+    "policy": ("#a463f2", "diamond"),
+    "local_search": ("#3ca951", "triangle-up"),
+    "referee": ("#4269d0", "square"),
+    "closing": ("#d9480f", "star"),
 }
-"""Origin of a trial: its words, colour and mark."""
+"""Colour and mark of a trial by its origin."""
 
 
 def clear(figure: Figure, height: int, **layout: Any) -> Figure:
@@ -222,9 +223,9 @@ def search(record: RunRecord) -> Figure:
     from plotly.graph_objects import Figure, Scatter
 
     made = Figure()
-    for origin in dict.fromkeys(trial.origin for trial in record.trials):
-        words, colour, mark = ORIGINS.get(origin, (origin, GREY, "circle"))
-        found = [trial for trial in record.trials if trial.origin == origin and not trial.failed]
+    for name in dict.fromkeys(trial.origin for trial in record.trials):
+        words, (colour, mark) = origin(name), MARKS.get(name, (GREY, "circle"))
+        found = [trial for trial in record.trials if trial.origin == name and not trial.failed]
         made.add_trace(
             Scatter(
                 x=[trial.evaluations for trial in found],
@@ -267,26 +268,6 @@ def best_so_far(record: RunRecord) -> list[tuple[int, float]]:
     if steps:
         steps.append((record.trials[-1].evaluations, steps[-1][1]))
     return steps
-
-
-def predicted(trials: Sequence[tuple[float, float]]) -> Figure:
-    """Damage that was predicted before a trial against the damage that it measured."""
-    from plotly.graph_objects import Figure, Scatter
-
-    made = Figure()
-    made.add_trace(
-        Scatter(
-            x=[before for before, _ in trials],
-            y=[after for _, after in trials],
-            mode="markers",
-            marker={"size": 6, "color": GREY},
-            showlegend=False,
-            hovertemplate="predicted %{x:.2g}, measured %{y:.2g}<extra></extra>",
-        )
-    )
-    made.update_xaxes(type="log", title_text="damage predicted")
-    made.update_yaxes(type="log", title_text="damage measured")
-    return clear(made, 360)
 
 
 def sizes(result: Mapping[str, Any]) -> Figure:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from hwc_onnx.report import page_figures
+from hwc_onnx.report.origins import origin
 from hwc_onnx.report.page_parts import apply_command, command, figure, folded, listed, paragraph, section, table, text
 from hwc_onnx.report.quantities import change, duration, energy, latency, metric_value, percent, points, size
 from hwc_onnx.report.run_record import RunRecord
@@ -210,7 +211,7 @@ def front(record: RunRecord) -> str | None:
     rows = "\n".join(
         f'<tr id="plan-{text(point.plan.name)}" data-command="{text(apply_command(record, point.plan))}">'
         f'<th scope="row">{text(point.plan.name)}</th><td>{percent(point.energy)}</td><td>{points(point.drop)}</td>'
-        f'<td class="words">{text(page_figures.ORIGINS.get(point.origin, (point.origin,))[0])}</td>'
+        f'<td class="words">{text(origin(point.origin))}</td>'
         f'<td class="words">{"accepted" if point.accepted else "not accepted"}</td>'
         f'<td><button type="button" data-plan="{text(point.plan.name)}">command</button></td></tr>'
         for point in record.front
@@ -242,7 +243,7 @@ def searched(record: RunRecord) -> str | None:
         f"{duration(found['seconds'])}, stopped by {found['stopped_by']}. Filled marks were accepted."
     )
     gained = gains(record)
-    rows = [(page_figures.ORIGINS.get(name, (name,))[0], tried, f"{100.0 * gain:.1f}") for name, (tried, gain) in gained.items()]
+    rows = [(origin(name), tried, f"{100.0 * gain:.1f}") for name, (tried, gain) in gained.items()]
     return section(
         "search",
         "The search",

@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from hwc_onnx.report.console import table
+from hwc_onnx.report.console import table, wrapped
+from hwc_onnx.report.origins import gained_line, origin
 from hwc_onnx.report.polish_table import polish_tables
 from hwc_onnx.report.quantities import change, count, duration, energy, latency, metric_value, percent, points, size
 
@@ -110,6 +111,7 @@ def _files(payload: dict[str, Any]) -> list[RenderableType]:
     lines: list[RenderableType] = [
         f"{verdict}: {_goal(payload)}; {search['evaluations']} evaluations "
         f"with {search['sampler']} in {duration(search['seconds'])} (stopped by {search['stopped_by']})",
+        *_sources(search),
         f"written: {output['path']}, the {_KINDS[output['kind']]}",
     ]
     if payload.get("run_dir"):
@@ -117,6 +119,14 @@ def _files(payload: dict[str, Any]) -> list[RenderableType]:
     if payload["data"] == "synthetic":
         lines.append("measured on synthetic inputs: give real samples with --data for figures that you can rely on")
     return lines
+
+
+def _sources(search: dict[str, Any]) -> list[str]:
+    """Who found what; records of earlier versions do not say."""
+    if not search.get("gained") or search.get("origin") is None:
+        return []
+    said = f"best plan of the search: {origin(search['origin'])}; percentage points saved: {gained_line(search['gained'])}"
+    return [wrapped(said)]
 
 
 def _goal(payload: dict[str, Any]) -> str:

@@ -130,6 +130,17 @@ class History:
             pareto = [pareto[i] for i in picked][:count]
         return pareto[::-1]
 
+    def gained(self) -> dict[str, float]:
+        """What of the saving (a share of the INT8 baseline's energy) the plans of each origin brought, by improvements."""
+        found: dict[str, float] = {}
+        best = 1.0
+        for record in self.records:
+            energy = record.outcome.energy
+            if record.outcome.accepted(self.limit_points):
+                found[record.origin] = found.get(record.origin, 0.0) + max(best - energy, 0.0)
+                best = min(best, energy)
+        return found
+
     def curve(self) -> list[tuple[int, float]]:
         """(evaluations, least accepted energy) at each improvement."""
         points: list[tuple[int, float]] = []

@@ -70,6 +70,8 @@ def result_payload() -> dict[str, Any]:
             "seconds": 183.2,
             "database_seconds": 41.0,
             "stopped_by": "trials",
+            "origin": "local_search",
+            "gained": {"seed": 0.55, "local_search": 0.06},
         },
         "notes": [],
         "goal_met": True,
