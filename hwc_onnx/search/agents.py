@@ -33,7 +33,10 @@ CHANGES = 12
 
 
 class Agents:
-    """DDPG, Rainbow and their replays; of the same size for every problem unless told otherwise."""
+    """DDPG, Rainbow and their replays; of the same size for every problem unless told otherwise.
+
+    Without `corrects` DDPG's corrections are zero, without `names` Rainbow leaves every family to the solver.
+    """
 
     def __init__(
         self,
@@ -42,6 +45,8 @@ class Agents:
         families: int = FAMILIES,
         ddpg: DDPGConfig | None = None,
         rainbow: RainbowConfig | None = None,
+        corrects: bool = True,
+        names: bool = True,
     ) -> None:
         torch.set_num_threads(1)  # the networks are tiny, and evaluations need the cores
         generator = torch.Generator().manual_seed(seed)
@@ -52,6 +57,7 @@ class Agents:
         self.real = Replay(4_000)
         self.simulated = Replay(2_000)
         self.evidence = 0.0
+        self._corrects, self._names = corrects, names
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Networks, optimisers and replays as arrays."""
@@ -158,9 +164,11 @@ class Agents:
             here = explored[:, step]
             if rng is not None and here.any():
                 action[here] = truncated_normal(action[here], sigma, rng)
+            if not self._corrects:
+                action[:] = 0.0
             corrections[:, step] = action[:, 0]
             mask = torch.as_tensor(situation.masks[step])
-            if not bool(mask[SOLVER + 1 :].any()):
+            if not self._names or not bool(mask[SOLVER + 1 :].any()):
                 continue
             inputs = torch.cat([features, torch.as_tensor(action)], dim=1)
             self.rainbow.silence()

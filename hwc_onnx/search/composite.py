@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from hwc_onnx.search.agents import Agents
 from hwc_onnx.search.checkpoint import Checkpoint, search_of
+from hwc_onnx.search.ddpg import DDPGConfig
 from hwc_onnx.search.decode import Decoder
 from hwc_onnx.search.environment import Played, Situation
 from hwc_onnx.search.history import History, Record, recall
@@ -41,7 +42,10 @@ class CompositeConfig:
     """Switches and sizes; each switch off is an ablation."""
 
     policy: bool = True
+    corrects: bool = True
+    names: bool = True
     local: bool = True
+    imitation: float = DDPGConfig().imitation
     rollouts: int = 32
     decoded: int = 4
     explored: int = 4
@@ -188,7 +192,8 @@ class Composite:
 
     def _ready(self) -> Agents:
         if self._agents is None:
-            self._agents = Agents(self.seed)
+            ddpg = DDPGConfig(imitation=self.config.imitation)
+            self._agents = Agents(self.seed, ddpg=ddpg, corrects=self.config.corrects, names=self.config.names)
             if self._start is not None:
                 self._agents.take_up(self._start.arrays)
         return self._agents

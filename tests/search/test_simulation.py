@@ -152,3 +152,12 @@ def test_traits_tell_accelerators_apart() -> None:
 
 def test_family_of_an_algorithm_from_elsewhere_is_the_last() -> None:
     assert family_of("mine:ALGORITHM") == len(VOCABULARY) - 1 and family_of("solver") == len(VOCABULARY) - 1
+
+
+def test_each_agent_can_be_left_out(situation: Situation) -> None:
+    everywhere = np.ones((6, len(situation.features)), dtype=np.bool_)
+    for corrects, names in ((True, True), (False, True), (True, False)):
+        agents = Agents(0, corrects=corrects, names=names)
+        corrections, families, _ = agents.walk(situation, everywhere, 0.5, np.random.default_rng(4))
+        assert bool(corrections.any()) is corrects
+        assert bool((families != SOLVER).any()) is names
