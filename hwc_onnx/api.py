@@ -26,6 +26,7 @@ from hwc_onnx.errors import DataError, ModelError, UsageError
 from hwc_onnx.events import Listener
 from hwc_onnx.graph.constraints import constrained, constraints_of
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
+from hwc_onnx.graph.parse import with_densities
 from hwc_onnx.job.applying import Applied, apply_plan
 from hwc_onnx.job.compression import Compression
 from hwc_onnx.options import Options
@@ -43,7 +44,6 @@ from hwc_onnx.workspace import (
     open_float_model,
     open_model,
     plan_from,
-    with_densities,
 )
 
 Densities = Literal["dense", "measured", "recorded", "plan"]

@@ -72,8 +72,10 @@ class Polished:
 
     def note(self) -> str:
         """One sentence with the cost and the gain."""
+        if not self.layers:
+            return f"polish: no layer has at most {MOST_BITS} weight bits; nothing was done"
         return (
-            f"polish: {len(self.layers)} layers in {self.seconds:.0f} s; on {self.before.n_samples} search samples damage "
+            f"polish: {len(self.layers)} layers in {self.seconds:.0f} s; on {self.before.n_samples} search samples damage, which decides, "
             f"{self.before.damage:.4g} -> {self.after.damage:.4g}, drop {self.before.drop_points:+.2f} -> "
             f"{self.after.drop_points:+.2f} points: {'kept' if self.kept else 'not kept'}"
         )

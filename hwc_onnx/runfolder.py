@@ -21,6 +21,8 @@ from hwc_onnx.files import write_atomic
 
 EXTENDABLE = frozenset({"trials", "timeout", "jobs"})
 """Options that may change when a run is continued: more work, not other work."""
+JUDGED = frozenset({"objective", "max_drop", "max_energy", "max_latency", "max_bytes", "max_memory"})
+"""Options that finished trials can be judged by anew."""
 
 
 LOCK = ".lock"
@@ -110,10 +112,15 @@ class RunFolder:
             raise UsageError(f"{self.path}/config.resolved.yaml: not a mapping; use --fresh to start anew")
         for name in sorted((set(old) | set(self.config)) - EXTENDABLE):
             if old.get(name) != self.config.get(name):
+                judged = (
+                    f"; to judge its trials by another limit without a search, give --from-run {self.path} and another -o"
+                    if name in JUDGED
+                    else ""
+                )
                 raise UsageError(
                     f"{self.path}: holds a run with other inputs: {name} was {old.get(name)!r}, now"
                     f" {self.config.get(name)!r}; repeat the old value, use --fresh to move the old run aside, or give"
-                    " another --run-dir"
+                    f" another --run-dir{judged}"
                 )
 
 

@@ -253,12 +253,16 @@ def _costs(
     profile: AcceleratorProfile | None,
     wanted: Mapping[str, Sequence[int]] | None,
 ) -> tuple[ModelCost | None, ModelCost | None]:
-    """Energy of the file as it stands, and of the original in float, on `profile`."""
+    """Energy of the file as it stands, and of the original in float, on `profile`; both with the shares of zero activations
+    that the file records.
+    """
     if profile is None:
         return None, None
     from hwc_onnx.cost.model import CostModel
-    from hwc_onnx.graph.parse import parse
+    from hwc_onnx.graph.parse import parse, with_densities
     from hwc_onnx.normalize.pipeline import normalize
 
-    model = CostModel(profile)
-    return model.cost(parse(ours, wanted)), model.float_cost(parse(normalize(theirs, wanted), wanted))
+    model, graph = CostModel(profile), parse(ours, wanted)
+    recorded = {name: graph.tensors[name].density for group in graph.activation_groups for name in group.tensors}
+    original = with_densities(parse(normalize(theirs, wanted), wanted), recorded)
+    return model.cost(graph), model.float_cost(original)

@@ -31,7 +31,7 @@ from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
 from hwc_onnx.graph.loading import Loaded, load_model
 from hwc_onnx.graph.op_kinds import GATES, LAYER_OPS
 from hwc_onnx.graph.open_sizes import settle_open_sizes
-from hwc_onnx.graph.parse import DENSITY_KEY, PATTERN_KEY, density_of, parse
+from hwc_onnx.graph.parse import DENSITY_KEY, PATTERN_KEY, parse, with_densities
 from hwc_onnx.graph.read_qdq import BITS_KEY
 from hwc_onnx.normalize.pipeline import normalize
 from hwc_onnx.plan import REPAIRS, CompressionPlan, LayerConfig, with_plan
@@ -213,19 +213,6 @@ def float_densities(graph: LayerGraph, database: LayerDatabase) -> LayerGraph:
     """The float network with its own activation densities: the share of elements that are not exactly zero."""
     seen = {name: database.calibration.histograms[name] for group in graph.activation_groups for name in group.tensors}
     return with_densities(graph, {name: 1.0 - found.zeros / max(found.total, 1) for name, found in seen.items()})
-
-
-def with_densities(graph: LayerGraph, densities: Mapping[str, float]) -> LayerGraph:
-    """The graph with other activation densities (share of elements that are not zero, by stored tensor)."""
-    tensors = dict(graph.tensors)
-    for group in graph.activation_groups:
-        for name in group.tensors:
-            tensors[name] = replace(tensors[name], density=density_of(name, group, densities, tensors[name].density))
-    layers = tuple(
-        replace(layer, activation_density=tensors[layer.inputs[0]].density) if layer.inputs else layer
-        for layer in graph.layers
-    )
-    return replace(graph, tensors=tensors, layers=layers)
 
 
 def costs(

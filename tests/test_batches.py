@@ -163,3 +163,16 @@ def test_the_sample_that_gives_no_number_is_named_as_in_the_source(tmp_path: Pat
     np.savez(data, x=x)
     with pytest.raises((DataError, ModelError), match="sample 57 of the data, counted from 0"):
         hwc_onnx.apply_plan(path, plan=plan, data=data, metric="cosine")
+
+
+def test_labels_that_do_not_belong_to_the_samples_are_doubted(tmp_path: Path) -> None:
+    path, data = tmp_path / "m.onnx", tmp_path / "x.npz"
+    model = tiny_models.chain()
+    onnx.save(model, path)
+    x = samples_of(model, 600)["x"]
+    answers = tiny_models.run(model, {"x": x})[0].argmax(axis=1)
+    plan = hwc_onnx.uniform_plan(path, "w8a8")
+    for labels, doubted in ((answers, False), (np.random.default_rng(0).permutation(answers), True)):
+        np.savez(data, x=x, y=labels.astype(np.int64))
+        applied = hwc_onnx.apply_plan(path, plan=plan, data=data)
+        assert any("says nothing" in note for note in applied.notes) is doubted

@@ -57,6 +57,15 @@ def check_reference(reference: Reference, seed: int = 0) -> None:
         )
 
 
+def doubts(reference: Reference, seed: int = 0) -> list[str]:
+    """What `check_reference` would refuse, as a warning for callers that go on."""
+    try:
+        check_reference(reference, seed)
+    except DataError as error:
+        return [f"{error}; a drop measured on such samples says nothing"]
+    return []
+
+
 def _exceeds(score: float, guess: float, n: int) -> bool:
     """Whether `score` of `n` samples is above `guess` at 1% (normal approximation with a count's correction)."""
     from scipy.stats import binom

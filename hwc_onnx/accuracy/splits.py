@@ -47,11 +47,11 @@ def make_splits(data: Data, seed: int = 0, calibration: int | None = None, searc
     sizes = {"calibration": fitting, "search": searched, "holdout": len(data.holdout) if data.holdout else held}
     for name, size in sizes.items():
         if size < MINIMUM:
-            need = MINIMUM * 4 if calibration is None and search is None else "more"
+            plain = calibration is None and search is None
+            advice = f"give {MINIMUM * 4} samples or more" if plain else "give more samples, or ask for smaller splits"
             raise DataError(
                 f"{data.source}: {total} samples leave {max(size, 0)} for the {name} split, each split needs at least "
-                f"{MINIMUM}; give {need} samples or more (the split sizes can be set with --calibration-samples and "
-                "--search-samples)"
+                f"{MINIMUM}; {advice}"
             )
     order = stratified_order(data.pool.labels, total, np.random.default_rng([seed, 0x5B117]))
     held_part, fit_part = order[:held], order[held : held + fitting]

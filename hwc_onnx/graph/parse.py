@@ -123,6 +123,19 @@ def operand_facts(layer: Layer, tensors: Mapping[str, TensorInfo], stored: str) 
     }
 
 
+def with_densities(graph: LayerGraph, densities: Mapping[str, float]) -> LayerGraph:
+    """The graph with other activation densities (share of elements that are not zero, by stored tensor)."""
+    tensors = dict(graph.tensors)
+    for group in graph.activation_groups:
+        for name in group.tensors:
+            tensors[name] = replace(tensors[name], density=density_of(name, group, densities, tensors[name].density))
+    layers = tuple(
+        replace(layer, activation_density=tensors[layer.inputs[0]].density) if layer.inputs else layer
+        for layer in graph.layers
+    )
+    return replace(graph, tensors=tensors, layers=layers)
+
+
 def density_of(tensor: str, group: ActivationGroup | None, densities: Mapping[str, float], default: float) -> float:
     """A stored tensor's density: its own record, else its group's first tensor's, else `default`."""
     if tensor in densities:

@@ -12,6 +12,7 @@ import onnx
 from hwc_onnx.accuracy.data_shapes import shapes_from_data
 from hwc_onnx.accuracy.measure import measure
 from hwc_onnx.accuracy.reference import make_reference, with_baseline
+from hwc_onnx.accuracy.sanity import doubts
 from hwc_onnx.accuracy.splits import calibration_size, make_splits
 from hwc_onnx.accuracy.synthetic import served
 from hwc_onnx.accuracy.types import Evaluation
@@ -142,7 +143,9 @@ def apply_plan(
         raise UsageError(f"ranges: '{ranges}'; choose {', '.join(RANGES)}")
     unknown = sorted(set(repairs or ()) - set(REPAIRS))
     if unknown:
-        raise UsageError(f"repairs: '{unknown[0]}'; choose from {', '.join(REPAIRS)}")
+        raise UsageError(f"repairs: '{unknown[0]}'; choose from {', '.join(REPAIRS)}, or none of them (none)")
+    if repairs and recovery not in ("full", "sequential"):
+        raise UsageError(f"repairs: recovery {recovery} makes none; choose recovery full or sequential, or leave repairs out")
     settled = repairs is not None or chosen.calibration.samples > 0
     repairs = tuple(name for name in REPAIRS if name in (chosen.calibration.repairs if repairs is None else repairs))
     powers = chosen.calibration.power_of_two if power_of_two is None else power_of_two
@@ -224,6 +227,7 @@ def apply_plan(
     unquantized, baseline, cost = costs(cost_model, opened, calibrated, candidate.plan)
     reference = make_reference(opened.proto, splits.holdout, metric, task=task)
     notes += [reference.note] if reference.note else []
+    notes += doubts(reference, seed)
     if reference.needs_baseline:
         reference = with_baseline(reference, calibrated.candidate(calibrated.baseline).proto)
         notes.append(f"metric {reference.metric.name}: compared with the INT8 baseline, built with the same repairs")

@@ -76,9 +76,10 @@ class Earlier:
             raise UsageError(f"--from-run {self.path}: is not the folder of a search; name the folder that has the trials")
         for name in sorted((set(old) | set(config)) - FREE):
             if old.get(name) != config.get(name):
+                option = "" if name.endswith("sha256") else f" with --{name.replace('_', '-')}"
                 raise UsageError(
                     f"--from-run {self.path}: its trials are of other inputs: {name} was {old.get(name)!r}, now "
-                    f"{config.get(name)!r}; repeat the old value, or search anew"
+                    f"{config.get(name)!r}; repeat the old value{option}, or search anew"
                 )
 
     def open_holdout(self, what: str) -> int:

@@ -15,9 +15,8 @@ def applied_tables(payload: dict[str, Any]) -> list[RenderableType]:
     """Layers, then one line each for accuracy, energy and file, then what was left out and why."""
     layers = table("Layers", "layer", "pruning", "weights", "activations", "not zero", left=2)
     for layer in payload["layers"]:
-        pruning = (
-            layer["algorithm"] if layer["algorithm"] == "none" else f"{layer['algorithm']} {percent(layer['ratio'])}"
-        )
+        ratio = layer["achieved"]["ratio"] if "achieved" in layer else layer["ratio"]
+        pruning = layer["algorithm"] if layer["algorithm"] == "none" else f"{layer['algorithm']} {percent(ratio)}"
         density = layer["achieved"]["weight_density"] if "achieved" in layer else None
         layers.add_row(
             layer["key"],
@@ -32,8 +31,10 @@ def applied_tables(payload: dict[str, Any]) -> list[RenderableType]:
     if metric is not None:
         name = metric["name"]
         low, high = metric["drop_ci95"]
+        # sqnr has no value for the original itself
+        before = f"{name} of INT8" if name == "sqnr" else name
         lines.append(
-            f"{name} {metric_value(name, metric['original'])} -> {metric_value(name, metric['compressed'])}, drop "
+            f"{before} {metric_value(name, metric['original'])} -> {metric_value(name, metric['compressed'])}, drop "
             f"{points(metric['drop_points'])} points ({points(low)} .. {points(high)}, {metric['n_samples']} {payload['data']} samples)"
         )
     lines += [

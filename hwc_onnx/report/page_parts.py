@@ -58,7 +58,8 @@ def figure(name: str, drawn: Figure, said: str, least: int = 0) -> str:
     """A figure with what it says in words; one that needs `least` pixels scrolls sideways by itself on a narrow screen."""
     from plotly.io import to_html
 
-    inner = to_html(drawn, full_html=False, include_plotlyjs=False, div_id=f"figure-{name}", config=CONFIG)
+    config = {**CONFIG, "displayModeBar": False}
+    inner = to_html(drawn, full_html=False, include_plotlyjs=False, div_id=f"figure-{name}", config=config)
     box = f'<div style="min-width:{least}px">{inner}</div>' if least else inner
     return (
         f'<figure><div class="wide" role="img" aria-label="{text(said)}">{box}</div>'

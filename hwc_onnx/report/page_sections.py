@@ -12,13 +12,21 @@ from hwc_onnx.report import page_figures
 from hwc_onnx.report.origins import origin
 from hwc_onnx.report.page_parts import apply_command, command, figure, folded, listed, paragraph, section, table, text
 from hwc_onnx.report.quantities import change, duration, energy, latency, metric_value, percent, points, size
+from hwc_onnx.report.result_table import STOPPED
 from hwc_onnx.report.run_record import RunRecord
 
 KINDS = {
-    "compressed": "compressed",
-    "baseline_int8": "the INT8 baseline: no searched plan passed",
+    "compressed": "the compressed model",
+    "baseline_int8": "the INT8 baseline: no searched plan could be accepted",
     "original": "the original, unchanged: nothing passed",
 }
+
+
+ACCEPTED = (
+    "the drop on all search samples, with luck on them taken off and one standard error added, keeps the limit, and so do all "
+    "other limits"
+)
+"""What a filled mark means (docs/search.md)."""
 
 
 def heading(record: RunRecord) -> str:
@@ -47,7 +55,8 @@ def verdict(record: RunRecord) -> str:
     words = (
         f"{'Goal met' if met else 'Goal NOT met'}: {_less(saved)} energy than INT8 and {_less(result['reduction_vs_float'])} than "
         f"float, at a {metric['name']} drop of {points(metric['drop_points'])} points (95 % interval {points(low)} to {points(high)}"
-        f"{bound}) on {metric['n_holdout']:,} samples that the search never saw. Written: {KINDS[result['output']['kind']]}."
+        f"{bound}) on {metric['n_holdout']:,} samples that the search never saw. Written: {Path(result['output']['path']).name}, "
+        f"{KINDS[result['output']['kind']]}."
     )
     unit, output = result["energy_unit"], result["output"]
     cards = (
@@ -221,8 +230,11 @@ def front(record: RunRecord) -> str | None:
         '<div class="wide" tabindex="0" role="region" aria-label="Plans of the front"><table><caption>Plans of the front</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody></table></div>"
     )
-    said = f"{len(record.front)} plans that no other beats in both energy and drop on the search samples. Click one for its command."
-    first = record.front[0]
+    said = (
+        f"{len(record.front)} plans that no other beats in both energy and drop on the search samples. Click one for its command. "
+        f"Accepted: {ACCEPTED}."
+    )
+    first = next((point for point in record.front if point.accepted), record.front[0])
     return section(
         "front",
         "Other trade-offs",
@@ -240,7 +252,8 @@ def searched(record: RunRecord) -> str | None:
     found = record.result["search"]
     said = (
         f"{found['evaluations']} evaluations with {found['sampler']}, {found['image_forwards']:,} images through the network, "
-        f"{duration(found['seconds'])}, stopped by {found['stopped_by']}. Filled marks were accepted."
+        f"{duration(found['seconds'])}, {STOPPED.get(found['stopped_by'], found['stopped_by'])}. "
+        f"Filled marks were accepted: {ACCEPTED}."
     )
     gained = gains(record)
     rows = [(origin(name), tried, f"{100.0 * gain:.1f}") for name, (tried, gain) in gained.items()]

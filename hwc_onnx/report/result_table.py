@@ -13,8 +13,17 @@ from hwc_onnx.report.quantities import change, count, duration, energy, latency,
 
 _KINDS = {
     "compressed": "compressed model",
-    "baseline_int8": "INT8 baseline (no better plan passed the gate)",
+    "baseline_int8": "INT8 baseline (no searched plan could be accepted)",
     "original": "original, unchanged (nothing passed the gate, INT8 included)",
+}
+
+
+STOPPED = {
+    "trials": "stopped by trials",
+    "timeout": "stopped by --timeout",
+    "converged": "stopped because it no longer improved",
+    "interrupted": "interrupted",
+    "resolved": "trials of an earlier run, judged anew",
 }
 
 
@@ -110,7 +119,7 @@ def _files(payload: dict[str, Any]) -> list[RenderableType]:
     verdict = "goal met" if payload["goal_met"] else "goal NOT met"
     lines: list[RenderableType] = [
         f"{verdict}: {_goal(payload)}; {search['evaluations']} evaluations "
-        f"with {search['sampler']} in {duration(search['seconds'])} (stopped by {search['stopped_by']})",
+        f"with {search['sampler']} in {duration(search['seconds'])} ({STOPPED.get(search['stopped_by'], search['stopped_by'])})",
         *_sources(search),
         f"written: {output['path']}, the {_KINDS[output['kind']]}",
     ]

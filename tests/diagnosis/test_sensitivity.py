@@ -14,7 +14,10 @@ from hwc_onnx.accuracy.splits import make_splits
 from hwc_onnx.candidate import build
 from hwc_onnx.diagnosis.sensitivity import sensitivity
 from hwc_onnx.diagnosis.sensitivity_result import Sensitivity
+from hwc_onnx.diagnosis.settings import settings_of, units_of
 from hwc_onnx.errors import UsageError
+from hwc_onnx.graph.parse import parse
+from hwc_onnx.normalize.pipeline import normalize
 from hwc_onnx.plan import CompressionPlan, LayerConfig
 from hwc_onnx.workspace import calibrate, load_samples, open_float_model
 from tests import tiny_models
@@ -117,3 +120,14 @@ def test_without_data_the_result_says_so() -> None:
 def test_bad_options_are_named(options: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         sensitivity(tiny_models.chain(), data={"x": X["x"]}, **{"samples": 64, **options})
+
+
+def test_a_pattern_that_can_take_nothing_is_not_tried() -> None:
+    b = tiny_models.Builder(["batch", 1, 8, 8])
+    t = b.node("Relu", b.conv("x", 1, 8))
+    graph = parse(normalize(tiny_models.head(b, b.node("Relu", b.conv(t, 8, 8)), 8)))
+    keys = [layer.key for layer in graph.layers]
+    pattern = next(setting for setting in settings_of((8,), (8,)) if setting.algorithm == "nm24")
+    half = next(setting for setting in settings_of((8,), (8,)) if setting.algorithm == "obs")
+    assert [unit.name for unit in units_of(graph, pattern, keys)] == keys[1:]
+    assert [unit.name for unit in units_of(graph, half, keys)] == keys
