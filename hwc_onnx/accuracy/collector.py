@@ -164,7 +164,7 @@ class _LayerCollector:
 
     def see(self, batch: range, array: NDArray[np.float32], along: Along | None) -> None:
         """Take in the samples `batch` of the layer's input, which lie `along` an axis; without one they are not divided."""
-        largest = float(np.abs(array).max(initial=0.0))
+        largest = max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))
         if largest > LARGEST:
             raise DataError(
                 f"layer '{self.layer.key}': its input has values up to {largest:.3g} on the calibration samples, more than "

@@ -6,6 +6,8 @@ When they become too many, every second one is dropped and as many fewer are dra
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,12 +37,15 @@ class ChannelValues:
 
     def update(self, array: NDArray[np.float32]) -> None:
         """Take in a batch of the tensor."""
-        flat = np.moveaxis(array, self.axis, 0).reshape(array.shape[self.axis], -1)
-        if not flat.shape[1]:
+        if not array.size:
             return
-        self._low, self._top = np.minimum(self._low, flat.min(axis=1)), np.maximum(self._top, flat.max(axis=1))
-        places = np.sort(self._rng.permutation(flat.shape[1])[: self._take])
-        self._parts.append(flat[:, places])
+        others = tuple(axis for axis in range(array.ndim) if axis != self.axis)
+        self._low, self._top = np.minimum(self._low, array.min(axis=others)), np.maximum(self._top, array.max(axis=others))
+        sizes = tuple(array.shape[axis] for axis in others)
+        # drawn with replacement: among so many positions hardly any comes twice
+        places = np.unravel_index(np.sort(self._rng.integers(int(np.prod(sizes)), size=self._take)), sizes)
+        drawn: tuple[Any, ...] = (slice(None), *places)
+        self._parts.append(np.moveaxis(array, self.axis, 0)[drawn])
         if sum(part.shape[1] for part in self._parts) > self._most:
             whole = np.concatenate(self._parts, axis=1)
             self._parts, self._take = [whole[:, ::2]], max(self._take // 2, 1)
