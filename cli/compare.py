@@ -10,6 +10,9 @@ import click
 
 from .options import (
     accelerator_option,
+    activation_bits_option,
+    algorithms_option,
+    calibration_samples_option,
     data_option,
     exclude_option,
     include_option,
@@ -17,9 +20,11 @@ from .options import (
     metric_option,
     model_argument,
     preset_option,
+    search_samples_option,
     task_option,
+    weight_bits_option,
 )
-from .parameters import BitRange, Drop, names
+from .parameters import Drop
 from .settings import Settings, shared_options
 
 
@@ -65,16 +70,14 @@ from .settings import Settings, shared_options
 @metric_option
 @task_option
 @preset_option
-@click.option("--weight-bits", type=BitRange, default="2-8", show_default=True, help="Widths that weights may take.")
-@click.option(
-    "--activation-bits", type=BitRange, default="4-8", show_default=True, help="Widths that activations may take."
-)
-@click.option("--algorithms", type=names(), help="Pruning algorithms to choose from. Default: all that fit.")
+@weight_bits_option
+@activation_bits_option
+@algorithms_option
 @include_option
 @exclude_option
 @input_shape_option
-@click.option("--calibration-samples", type=click.IntRange(min=1), help="Samples for ranges and statistics.")
-@click.option("--search-samples", type=click.IntRange(min=1), help="Samples that each candidate is measured on.")
+@calibration_samples_option
+@search_samples_option
 @click.option(
     "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Seeds at a time, each in one thread if several."
 )

@@ -11,6 +11,9 @@ from click.core import ParameterSource
 
 from .options import (
     DEFAULT_ACCELERATOR,
+    activation_bits_option,
+    algorithms_option,
+    calibration_samples_option,
     data_option,
     exclude_option,
     include_option,
@@ -21,10 +24,12 @@ from .options import (
     model_argument,
     preset_option,
     ratio_bounds_option,
+    search_samples_option,
     split_seed_option,
     task_option,
+    weight_bits_option,
 )
-from .parameters import BitRange, ByteSize, Drop, Duration, Latency, Share, names
+from .parameters import ByteSize, Drop, Duration, Latency, Share, names
 from .settings import Settings, shared_options
 
 PUBLISHED = ("l1", "l2", "bernoulli", "reconstruct", "magnitude", "sensitivity", "wanda")
@@ -105,11 +110,9 @@ PUBLISHED = ("l1", "l2", "bernoulli", "reconstruct", "magnitude", "sensitivity",
     type=click.Choice(["upper", "point"]),
     help="Judge the drop's 95% upper bound or its point estimate. Default: upper where the holdout is large enough.",
 )
-@click.option("--weight-bits", type=BitRange, default="2-8", show_default=True, help="Widths that weights may take.")
-@click.option(
-    "--activation-bits", type=BitRange, default="4-8", show_default=True, help="Widths that activations may take."
-)
-@click.option("--algorithms", type=names(), help="Pruning algorithms to choose from. Default: all that fit.")
+@weight_bits_option
+@activation_bits_option
+@algorithms_option
 @click.option(
     "--granularity",
     type=names("fine", "coarse"),
@@ -142,8 +145,8 @@ PUBLISHED = ("l1", "l2", "bernoulli", "reconstruct", "magnitude", "sensitivity",
 @include_option
 @exclude_option
 @input_shape_option
-@click.option("--calibration-samples", type=click.IntRange(min=1), help="Samples for ranges and statistics.")
-@click.option("--search-samples", type=click.IntRange(min=1), help="Samples that each candidate is measured on.")
+@calibration_samples_option
+@search_samples_option
 @click.option("--run-dir", metavar="DIR", help="Run folder. Default: <stem>.hwc beside the output.")
 @click.option(
     "--from-run",

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .parameters import InputShape, MinChannels, RatioBounds
+from .parameters import BitRange, InputShape, MinChannels, RatioBounds, names
 
 DEFAULT_ACCELERATOR = "edge-flex"
 
@@ -95,3 +95,19 @@ ratio_bounds_option = click.option(
     help="Lowest and highest ratio that layers may get, such as 0-0.5 or head=0-0. May be repeated; all that match hold.",
 )
 keep_heads_option = click.option("--keep-heads", is_flag=True, help="Leave every attention head.")
+
+weight_bits_option = click.option(
+    "--weight-bits", type=BitRange, default="2-8", show_default=True, help="Widths that weights may take."
+)
+activation_bits_option = click.option(
+    "--activation-bits", type=BitRange, default="4-8", show_default=True, help="Widths that activations may take."
+)
+algorithms_option = click.option(
+    "--algorithms", type=names(), help="Pruning algorithms to choose from. Default: all that fit."
+)
+calibration_samples_option = click.option(
+    "--calibration-samples", type=click.IntRange(min=1), help="Samples for ranges and statistics."
+)
+search_samples_option = click.option(
+    "--search-samples", type=click.IntRange(min=1), help="Samples that each candidate is measured on."
+)
