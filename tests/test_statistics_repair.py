@@ -95,7 +95,7 @@ def test_a_repair_that_forgets_the_shift_is_noticed() -> None:
     assert error(made, replace(mended, weights=halfway)) > 0.2 * error(made, broken)
 
 
-@pytest.mark.parametrize("spec", ["w2a8,fine=magnitude:0.5", "w3a4,coarse=l1:0.3"])
+@pytest.mark.parametrize("spec", ["w2a8,fine=magnitude:0.5", "w3a8,coarse=l1:0.3"])
 def test_pruned_plans_are_mended_in_the_channels_that_are_left(spec: str) -> None:
     made = prepare(tiny_models.residual, images=IMAGES)
     stitched = made.database.stitch(uniform(made.graph, parse_spec(spec)))
