@@ -10,6 +10,7 @@ import yaml
 
 from hwc_onnx.report import page_figures
 from hwc_onnx.report.origins import origin
+from hwc_onnx.report.page_learning import learned
 from hwc_onnx.report.page_parts import apply_command, command, figure, folded, listed, paragraph, section, table, text
 from hwc_onnx.report.quantities import change, duration, energy, latency, metric_value, percent, points, size
 from hwc_onnx.report.result_table import STOPPED
@@ -364,6 +365,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[RunRecord], str | None]], ...] = (
     ("layers", "Layers", layers),
     ("front", "Trade-offs", front),
     ("search", "Search", searched),
+    ("learning", "Learning", learned),
     ("size", "Bytes", sizes),
     ("why", "Why", why),
     ("limits", "Limits", limits),

@@ -8,13 +8,15 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from hwc_onnx.configuration import RECORD
 from hwc_onnx.errors import UsageError
+from hwc_onnx.runfolder import CONFIG
 from hwc_onnx.search.history import CLOSING
 from hwc_onnx.search.problem import Outcome
 from hwc_onnx.search.storage import STUDY_NAME
@@ -38,6 +40,8 @@ class Trial:
     accepted: bool
     complete: bool
     failed: bool
+    learning: Mapping[str, float] = field(default_factory=dict)
+    """What its strategy expected of it and had learned before (Proposal.learning)."""
 
     @property
     def refitted(self) -> bool:
@@ -89,7 +93,7 @@ class RunRecord:
             folder,
             result,
             _json(folder / "plan.json"),
-            _config(folder / "config.resolved.yaml"),
+            _config(folder / CONFIG),
             _trials(folder / "study.journal", float(result["metric"]["limit_points"] or 0.0)),
             _front(folder),
             costs["baseline_int8"],
@@ -121,7 +125,8 @@ def _config(path: Path) -> dict[str, Any]:
         found = yaml.safe_load(_text(path))
     except yaml.YAMLError as error:
         raise _damaged(path, f"not YAML: {error}") from error
-    return found if isinstance(found, dict) else {}
+    record = found.get(RECORD) if isinstance(found, dict) else None
+    return record if isinstance(record, dict) else {}
 
 
 def _trials(path: Path, limit_points: float) -> tuple[Trial, ...]:
@@ -155,6 +160,7 @@ def _trials(path: Path, limit_points: float) -> tuple[Trial, ...]:
                 outcome.accepted(limit_points),
                 outcome.complete,
                 outcome.failure is not None,
+                {name: float(value) for name, value in trial.user_attrs.get("learning", {}).items()},
             )
         )
     return tuple(made)

@@ -28,6 +28,7 @@ BATCH = 64
 TARGETS = {"target_actor": "actor", "target_critics": "critics", "frozen": "online"}
 """Networks that follow others slowly."""
 POLICY = ("actor", "critics", "online")
+CURVES = ("credit", "critic_loss", "actor_loss", "rainbow_loss")
 CHANGES = 12
 """A trial that differs from the solver's plan in more units teaches the surrogate only."""
 
@@ -57,6 +58,8 @@ class Agents:
         self.real = Replay(4_000)
         self.simulated = Replay(2_000)
         self.evidence = 0.0
+        self.curves: dict[str, float] = {}
+        """How learning went after the last trial: the credit of its plan, and mean losses of its updates (`CURVES`)."""
         self._corrects, self._names = corrects, names
 
     def state(self) -> dict[str, NDArray[np.generic]]:
@@ -64,7 +67,7 @@ class Agents:
         arrays: dict[str, NDArray[np.generic]] = {
             "updates": np.array([self.ddpg.updates]),
             "evidence": np.array([self.evidence]),
-        }
+        } | {f"curve.{name}": np.array([value]) for name, value in self.curves.items()}
         arrays |= self._arrays(self._networks())
         for name, optimiser in self._optimisers().items():
             for index, slot in optimiser.state_dict()["state"].items():
@@ -104,6 +107,7 @@ class Agents:
         agents = cls(0, size, families)
         agents.ddpg.updates = int(arrays["updates"][0])
         agents.evidence = float(arrays["evidence"][0])
+        agents.curves = {name: float(arrays[f"curve.{name}"][0]) for name in CURVES if f"curve.{name}" in arrays}
         agents._load(agents._networks(), arrays)
         for name, optimiser in agents._optimisers().items():
             described = optimiser.state_dict()
@@ -218,17 +222,22 @@ class Agents:
 
     def store_real(self, rows: Sequence[Transition], target: float, elite: bool) -> None:
         """Remember measured decisions with their measured credit."""
+        self.curves = {"credit": target}
         for row in rows:
             self.real.add(replace(row, target=target, elite=elite))
 
     def train(self, updates: int, rng: np.random.Generator) -> None:
         """Alternate batches of real and simulated decisions."""
+        losses: dict[str, list[float]] = {}
         for step in range(updates):
             replay = self.real if step % 2 == 0 and len(self.real) >= 8 else self.simulated
             if len(replay) < 8:
                 continue
             batch = replay.sample(BATCH, rng)
             replay.reprioritise(batch.position, self.learn(batch))
+            for name, value in (*self.ddpg.losses.items(), ("rainbow_loss", self.rainbow.loss)):
+                losses.setdefault(name, []).append(value)
+        self.curves |= {name: float(np.mean(values)) for name, values in losses.items()}
 
     def learn(self, batch: Batch) -> NDArray[np.float32]:
         """One step of both agents on the same rows; returns the sum of their errors [batch]."""

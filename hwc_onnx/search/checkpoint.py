@@ -22,7 +22,7 @@ from hwc_onnx.search.policy import SCRATCH, described
 if TYPE_CHECKING:
     from hwc_onnx.search.agents import Agents
 
-VERSION = "3"
+VERSION = "4"
 
 
 class Checkpoint:

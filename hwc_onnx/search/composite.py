@@ -111,7 +111,14 @@ class Composite:
             return None
         energy = min(best.outcome.energy, 1.0) if best is not None else 1.0
         chosen = fresh[int(np.argmax(self._improvement(thought, fresh, anchor, energy)))]
-        return Proposal(chosen, origins.get(chosen.tobytes(), "rollout"))
+        return Proposal(chosen, origins.get(chosen.tobytes(), "rollout"), self._learning(model, chosen))
+
+    def _learning(self, model: Model, choices: Choices) -> dict[str, float]:
+        """What is expected of a plan before it is measured, and how the agents' learning stands."""
+        found = model.expected(choices)
+        if self._agents is not None:
+            found |= {"policy_weight": believed(self._agents.evidence), **self._agents.curves}
+        return found
 
     def _policy_plans(self, thought: Thought, anchor: Choices) -> list[Choices]:
         """The policy's own plan, its best episodes' and the solver's under the damages that the policy believes in."""

@@ -93,6 +93,8 @@ class DDPG:
         self.actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=self.config.actor_rate)
         self.critic_optimiser = torch.optim.Adam(self.critics.parameters(), lr=self.config.critic_rate)
         self.updates = 0
+        self.losses: dict[str, float] = {}
+        """Of the last update, by name; an update without an actor step has none of the actor."""
 
     def act(self, observation: NDArray[np.float32]) -> tuple[NDArray[np.float32], Tensor]:
         """Mean actions [batch, m] and features [batch, hidden] for observations [batch, n]."""
@@ -130,6 +132,7 @@ class DDPG:
         values = torch.stack([critic(observation, action, family) for critic in self.critics])
         loss = (weight * nn.functional.smooth_l1_loss(values, target.expand_as(values), reduction="none")).mean()
         _step(self.critic_optimiser, loss, self.critics, self.config.clip)
+        self.losses = {"critic_loss": loss.item()}
         self.updates += 1
         if self.updates % self.config.actor_delay == 0:
             self._improve_actor(observation, action, preferred, torch.as_tensor(batch.elite))
@@ -145,6 +148,7 @@ class DDPG:
         if self.config.imitation and bool(elite.any()):
             loss = loss + self.config.imitation * ((chosen - action) ** 2).mean(dim=1)[elite].mean()
         _step(self.actor_optimiser, loss, self.actor, self.config.clip)
+        self.losses["actor_loss"] = loss.item()
 
 
 def _step(optimiser: torch.optim.Optimizer, loss: Tensor, network: nn.Module, clip: float) -> None:

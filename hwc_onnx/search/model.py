@@ -61,6 +61,11 @@ class Model:
         drop = curve + np.where(luck < 0.0, self.guard.reliability * luck, luck)
         return Forecast(mean, doubt, drop, spread, ndtr((needed - luck) / spread))
 
+    def expected(self, choices: Choices) -> dict[str, float]:
+        """Damage and drop in points expected of one plan, as a trial's record keeps them."""
+        forecast = self.forecast(choices[None, :])
+        return {"damage": float(np.exp(forecast.log_damage[0])), "drop_points": float(forecast.drop[0])}
+
     def corrected(self, log_gain: Array) -> Model:
         """This model as if every unit's log gain were larger by `log_gain` [units] (see `Surrogate.corrected`)."""
         result = copy.copy(self)

@@ -87,6 +87,8 @@ class Rainbow:
         self.frozen = copy.deepcopy(self.online)
         self.optimiser = torch.optim.Adam(self.online.parameters(), lr=self.config.rate)
         self.support = torch.linspace(self.config.low, self.config.high, self.config.atoms)
+        self.loss = 0.0
+        """Of the last update."""
 
     def resample(self, generator: torch.Generator) -> None:
         """New exploration noise, kept for a whole episode so that it explores one consistent plan."""
@@ -163,6 +165,7 @@ class Rainbow:
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.online.parameters(), self.config.clip)
         self.optimiser.step()
+        self.loss = loss.item()
         soft_update(self.frozen, self.online, self.config.tau)
         result: NDArray[np.float32] = errors.detach().numpy()
         return result

@@ -52,7 +52,7 @@ class Knapsack:
         gain = expected_improvement(model, self.decoder, fresh, anchor, min(energy, 1.0))
         chosen = fresh[int(np.argmax(gain))]
         origin = next((origin for plan, origin in pool if np.array_equal(plan, chosen)), "local_search")
-        return Proposal(chosen, origin)
+        return Proposal(chosen, origin, model.expected(chosen))
 
 
 def make_knapsack(problem: Problem, seed: int, trials: int, folder: Path | None) -> Knapsack:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -17,10 +17,11 @@ from hwc_onnx.search.referees import OPTUNA
 
 @dataclass(frozen=True)
 class Proposal:
-    """Canonical choices to measure next, and where they came from."""
+    """Canonical choices to measure next, where they came from, and what their strategy expects and has learned, by name."""
 
     choices: Choices
     origin: str
+    learning: Mapping[str, float] = field(default_factory=dict)
 
 
 class Strategy(Protocol):

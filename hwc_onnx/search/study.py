@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -179,7 +179,7 @@ def run_search(
             if proposal is None:
                 stopped_by = "converged"
                 break
-            loop.record_in_one_go(proposal.choices, proposal.origin)
+            loop.record_in_one_go(proposal.choices, proposal.origin, proposal.learning)
         if moving is not None:
             loop.view, _ = moving.renew(loop.history)
         while len(loop.history.closing()) < kept_back and (images is None or loop.history.image_forwards <= images):
@@ -250,7 +250,7 @@ class _Loop:
         """Seconds since the search began, earlier calls included."""
         return self._before + time.monotonic() - self._began
 
-    def record_in_one_go(self, choices: Choices, origin: str) -> None:
+    def record_in_one_go(self, choices: Choices, origin: str, learning: Mapping[str, float] | None = None) -> None:
         """Measure, then write the finished trial with a single append."""
         from optuna.trial import TrialState, create_trial
 
@@ -261,7 +261,7 @@ class _Loop:
             value=None if failed else self._goal.value(outcome),
             params=self.space.params_of(choices),
             distributions=self._distributions,
-            user_attrs=self._attributes(choices, outcome, origin, counted),
+            user_attrs=self._attributes(choices, outcome, origin, counted) | ({"learning": dict(learning)} if learning else {}),
             constraints=None if failed else dict(self._goal.constraints(outcome)),
         )
         self.study.add_trial(trial)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hwc_onnx.errors import UsageError
 from hwc_onnx.report.page import page, write_report
 from hwc_onnx.report.page_figures import best_so_far, component_sums
+from hwc_onnx.report.page_learning import predicted, rank_correlation
 from hwc_onnx.report.page_sections import gains
 from hwc_onnx.report.run_record import RunRecord
 from tests.report.conftest import EVIL
@@ -55,9 +58,23 @@ def test_the_page_is_complete_and_loads_nothing(run_folder: Path) -> None:
     assert len(read.ids) == len(set(read.ids))
     assert read.headings[0] == 1 and all(b - a <= 1 for a, b in zip(read.headings, read.headings[1:], strict=False))
     assert read.images and all(image["aria-label"] for image in read.images)
-    for name in ("verdict", "accuracy", "energy", "layers", "front", "search", "size", "why", "limits", "provenance"):
+    for name in ("verdict", "accuracy", "energy", "layers", "front", "search", "learning", "size", "why", "limits", "provenance"):
         assert name in read.ids
     assert len(text) < 6e6
+
+
+def test_predictions_are_those_made_before_the_measurement(run_folder: Path) -> None:
+    record = RunRecord.load(run_folder)
+    seen = predicted(record)
+    assert 4 <= len(seen) < len(record.trials)  # seeds and closing plans are nobody's prediction
+    damages = [trial.learning["damage"] for trial in seen]
+    order = [float(np.argsort(np.argsort(values))[i]) for values in (damages, [t.damage for t in seen]) for i in range(len(seen))]
+    half = len(order) // 2
+    assert rank_correlation(seen) == pytest.approx(np.corrcoef(order[:half], order[half:])[0, 1])
+    assert rank_correlation([replace(trial, damage=-trial.learning["damage"] + 1e3) for trial in seen]) == pytest.approx(-1.0)
+    assert all(0.0 < trial.learning["policy_weight"] < 1.0 for trial in seen)
+    assert {"credit", "critic_loss", "rainbow_loss"} <= seen[-1].learning.keys()
+    assert len(set(damages)) > 1
 
 
 def test_names_of_the_model_are_escaped(run_folder: Path) -> None:
