@@ -43,10 +43,11 @@ lint: $(VENV)/.installed-dev ## Style and import rules
 types: $(VENV)/.installed-dev ## Static types
 	$(BIN)/mypy
 
-docs: $(VENV)/.installed-dev ## Rewrite the command reference, the schemas of plan and accelerator and the outputs in README.md
+docs: $(VENV)/.installed-dev ## Rewrite the command reference, the schemas of plan, accelerator and configuration, and the outputs in README.md
 	$(BIN)/python docs/cli_reference.py
 	$(BIN)/python docs/plan_schema.py
 	$(BIN)/python docs/accelerator_schema.py
+	$(BIN)/python docs/config_schema.py
 	$(BIN)/python docs/readme_outputs.py
 
 golden: $(VENV)/.installed-dev ## Rewrite the golden energy files; review the diff

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from .configuration import Configurable
 from .options import (
     accelerator_option,
     data_option,
@@ -23,7 +24,7 @@ from .options import (
 from .settings import Settings, shared_options
 
 
-@click.command(short_help="Apply a plan or one setting, without a search.")
+@click.command(cls=Configurable, short_help="Apply a plan or one setting, without a search.")
 @model_argument
 @click.option("--plan", metavar="FILE", help="A plan.json written by compress.")
 @click.option(

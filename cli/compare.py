@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from .configuration import Configurable
 from .options import (
     accelerator_option,
     activation_bits_option,
@@ -28,7 +29,7 @@ from .parameters import Drop
 from .settings import Settings, shared_options
 
 
-@click.command(short_help="Search strategies at the same budget.")
+@click.command(cls=Configurable, short_help="Search strategies at the same budget.")
 @model_argument
 @click.option(
     "--sampler",

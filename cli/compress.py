@@ -9,6 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from .configuration import Configurable
 from .options import (
     DEFAULT_ACCELERATOR,
     activation_bits_option,
@@ -36,7 +37,7 @@ PUBLISHED = ("l1", "l2", "bernoulli", "reconstruct", "magnitude", "sensitivity",
 """The algorithms of `--faithful`: four that take channels away, as published, and three that leave zeros (chosen here)."""
 
 
-@click.command(short_help="Search for the best compression and write it.")
+@click.command(cls=Configurable, short_help="Search for the best compression and write it.")
 @model_argument
 @click.option(
     "-o", "--output", metavar="FILE", help="Compressed model. Default: <stem>.hwc.onnx in the current folder."

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from .configuration import Configurable
 from .options import data_option, input_shape_option, metric_option, model_argument, preset_option, task_option
 from .settings import Settings, shared_options
 
 
-@click.command(short_help="Accuracy, or the drop between two models.")
+@click.command(cls=Configurable, short_help="Accuracy, or the drop between two models.")
 @model_argument
 @data_option
 @click.option("--against", metavar="ORIGINAL", help="Also measure this model, and the paired drop from it.")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from .configuration import Configurable
 from .options import accelerator_option, data_option, input_shape_option, model_argument
 from .settings import Settings, shared_options
 
 
-@click.command(short_help="Layers, channel groups, and what is locked.")
+@click.command(cls=Configurable, short_help="Layers, channel groups, and what is locked.")
 @model_argument
 @accelerator_option
 @click.option("--figure", metavar="FILE.svg", help="Also draw the layers with one colour for each channel group.")

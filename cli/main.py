@@ -19,6 +19,7 @@ import click
 from hwc_onnx.errors import HwcError
 from hwc_onnx.plugins import nearest
 
+from .configuration import PREFIX
 from .settings import Settings
 
 COMMANDS: Mapping[str, str] = {
@@ -108,9 +109,10 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": PREFIX})
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Print the version."
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Print the version.",
+    allow_from_autoenv=False
 )
 def cli() -> None:
     """Compress ONNX models for an energy-starved accelerator, without retraining.

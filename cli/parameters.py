@@ -179,6 +179,8 @@ Widths = _Widths()
 InputShape = _InputShape()
 MinChannels = _ByPattern("[pattern=]n", r"([0-9]{1,9})", "16")
 RatioBounds = _RatioBounds("[pattern=]low-high", rf"{_NUMBER}\s*-\s*{_NUMBER}", "0-0.5")
+LISTS = (_Widths, _Names)
+"""Kinds whose values are several, separated by commas."""
 
 
 def names(*choices: str) -> click.ParamType[Any]:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from .configuration import Configurable
 from .options import DEFAULT_ACCELERATOR, data_option, input_shape_option, model_argument
 from .settings import Settings, shared_options
 
 
-@click.command(short_help="Energy, latency and traffic of each node.")
+@click.command(cls=Configurable, short_help="Energy, latency and traffic of each node.")
 @model_argument
 @click.option(
     "--accel",

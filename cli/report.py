@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
+from .configuration import Configurable
 from .settings import Settings, shared_options
 
 
-@click.command(short_help="The page of a finished run.")
+@click.command(cls=Configurable, short_help="The page of a finished run.")
 @click.argument("run_dir", metavar="RUN_DIR")
 @click.option("-o", "--output", metavar="FILE.html", help="Where to write it. Default: report.html in the run folder.")
 @shared_options

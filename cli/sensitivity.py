@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from .configuration import Configurable
 from .options import (
     accelerator_option,
     data_option,
@@ -22,7 +23,7 @@ from .parameters import Widths
 from .settings import Settings, shared_options
 
 
-@click.command(short_help="Damage of each layer under each compression.")
+@click.command(cls=Configurable, short_help="Damage of each layer under each compression.")
 @model_argument
 @data_option
 @metric_option

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from .configuration import Configurable
 from .options import DEFAULT_ACCELERATOR, data_option, input_shape_option, preset_option
 from .settings import Settings, shared_options
 
 
-@click.command(short_help="Check a compressed file against its original.")
+@click.command(cls=Configurable, short_help="Check a compressed file against its original.")
 @click.argument("compressed", metavar="COMPRESSED")
 @click.option("--against", metavar="ORIGINAL", required=True, help="The model that the file was made from.")
 @data_option

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from .configuration import Configurable
 from .options import (
     accelerator_option,
     data_option,
@@ -20,7 +21,7 @@ from .options import (
 from .settings import Settings, shared_options
 
 
-@click.command(short_help="Which layers lose accuracy, why, and what helps.")
+@click.command(cls=Configurable, short_help="Which layers lose accuracy, why, and what helps.")
 @model_argument
 @click.option("--plan", metavar="FILE", help="A plan.json to look at.")
 @click.option(

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from hwc_onnx.configuration import RECORD, compress_call, file_text
 from hwc_onnx.errors import UsageError
 from hwc_onnx.files import write_atomic
 
@@ -25,6 +26,8 @@ JUDGED = frozenset({"objective", "max_drop", "max_energy", "max_latency", "max_b
 """Options that finished trials can be judged by anew."""
 
 
+CONFIG = "config.resolved.yaml"
+"""The options of the run, for `--config`, and under `RECORD` what it is known by."""
 LOCK = ".lock"
 """Where the owner of a run folder is written."""
 
@@ -37,6 +40,8 @@ class RunFolder:
         config: the resolved inputs and options of this run, plain YAML values; digests stand for files.
         fresh: move an existing run aside and start anew.
         resume: True demands that a run exists.
+        call: arguments of `hwc_onnx.compress` that repeat the run, its output and folder included; written beside `config`, so
+            that `hwc-onnx compress --config` takes the file.
 
     Raises:
         UsageError: the folder cannot be made, another live process owns it, there is nothing to resume, or the
@@ -44,11 +49,17 @@ class RunFolder:
     """
 
     def __init__(
-        self, path: Path, config: Mapping[str, Any], *, fresh: bool = False, resume: bool | None = None
+        self,
+        path: Path,
+        config: Mapping[str, Any],
+        *,
+        fresh: bool = False,
+        resume: bool | None = None,
+        call: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = path
         self.config = dict(config)
-        exists = (path / "config.resolved.yaml").is_file()
+        exists = (path / CONFIG).is_file()
         if resume and not exists:
             raise UsageError(f"{path}: nothing to resume there; leave --resume out to start, or give --run-dir")
         if fresh and path.exists():
@@ -68,7 +79,7 @@ class RunFolder:
             except UsageError:
                 self.release()
                 raise
-        write_atomic(path / "config.resolved.yaml", yaml.safe_dump(self.config, sort_keys=True).encode())
+        self.write(CONFIG, self._content(call))
 
     @property
     def lock_file(self) -> Path:
@@ -101,15 +112,21 @@ class RunFolder:
         owner = json.dumps({"pid": os.getpid(), "host": platform.node()})
         write_atomic(self.lock_file, owner.encode())
 
+    def _content(self, call: Mapping[str, Any] | None) -> str:
+        """The text of config.resolved.yaml."""
+        if call is None:
+            return file_text(None, {}, record=self.config)
+        keys, objects = compress_call(call, self.path / CONFIG)
+        comments = [f"hwc-onnx compress --config {CONFIG}"]
+        if objects:
+            comments.append(f"given as objects of Python, which a file cannot hold: {', '.join(objects)}")
+        return file_text("compress", keys, comments, self.config)
+
     def _same_inputs(self) -> None:
         try:
-            old = yaml.safe_load((self.path / "config.resolved.yaml").read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise UsageError(
-                f"{self.path}/config.resolved.yaml: cannot be read ({error}); use --fresh to start anew"
-            ) from error
-        if not isinstance(old, dict):
-            raise UsageError(f"{self.path}/config.resolved.yaml: not a mapping; use --fresh to start anew")
+            old = read_record(self.path)
+        except UsageError as error:
+            raise UsageError(f"{error}; use --fresh to start anew") from error
         for name in sorted((set(old) | set(self.config)) - EXTENDABLE):
             if old.get(name) != self.config.get(name):
                 judged = (
@@ -122,6 +139,23 @@ class RunFolder:
                     f" {self.config.get(name)!r}; repeat the old value, use --fresh to move the old run aside, or give"
                     f" another --run-dir{judged}"
                 )
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What the run of a folder is known by: its inputs as digests, and its options.
+
+    Raises:
+        UsageError: config.resolved.yaml cannot be read, or has no such record.
+    """
+    file = folder / CONFIG
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{file}: cannot be read ({error})") from error
+    record = found.get(RECORD) if isinstance(found, dict) else None
+    if not isinstance(record, dict):
+        raise UsageError(f"{file}: has no record of its run (field '{RECORD}')")
+    return record
 
 
 def owner_must_be_gone(folder: Path) -> None:

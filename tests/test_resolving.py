@@ -98,7 +98,7 @@ def test_trials_that_were_stopped_early_are_told(tmp_path: Path) -> None:
     [
         ({"lanes": 2}, "of other inputs: lanes was 1, now 2"),
         ({"calibration_samples": 100}, "of other inputs"),
-        ({"from_run": "nowhere"}, "config.resolved.yaml cannot be read"),
+        ({"from_run": "nowhere"}, "config.resolved.yaml: cannot be read"),
     ],
 )
 def test_a_run_of_something_else_is_refused(options: dict[str, object], words: str, searched: Path, tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ is a journal, and only the final gate writes the output.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from hwc_onnx.accuracy.data_shapes import shapes_from_data
 from hwc_onnx.cost.profile import load_profile
@@ -82,12 +83,18 @@ class Compression:
         if self.earlier is not None:
             self.earlier.check(config)
             config["from_run"] = self.earlier.digest()
-        with RunFolder(self.run_dir, config, fresh=self.fresh, resume=self.resume) as folder:
+        with RunFolder(self.run_dir, config, fresh=self.fresh, resume=self.resume, call=self._call()) as folder:
             earlier = finished(folder.path, self.output, self.options.trials, self.opened, self.profile)
             if earlier is not None:
                 self.tell(Note(f"{folder.path} holds this run, finished; its result follows (--fresh starts anew)"))
                 return earlier
             return self._finish(Running(self, folder, data, splits))
+
+    def _call(self) -> dict[str, Any]:
+        """The arguments of `hwc_onnx.compress` that repeat this run in its folder."""
+        options = {field.name: getattr(self.options, field.name) for field in fields(self.options) if field.name != "jobs"}
+        model = self.opened.loaded.path or self.opened.loaded.proto
+        return {"model": model, "output": self.output, "run_dir": self.run_dir} | options
 
     def _finish(self, run: Running) -> Result:
         """Search, judge, write, verify, record."""

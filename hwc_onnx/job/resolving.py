@@ -13,13 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from hwc_onnx.errors import UsageError
 from hwc_onnx.events import Note
 from hwc_onnx.files import write_atomic
 from hwc_onnx.result import sha256
-from hwc_onnx.runfolder import owner_must_be_gone
+from hwc_onnx.runfolder import owner_must_be_gone, read_record
 from hwc_onnx.search.budget import Spent
 from hwc_onnx.search.goal import Goal
 from hwc_onnx.search.guard import Guard
@@ -69,10 +67,10 @@ class Earlier:
         """
         owner_must_be_gone(self.path)
         try:
-            old = yaml.safe_load((self.path / "config.resolved.yaml").read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise UsageError(f"--from-run {self.path}: config.resolved.yaml cannot be read ({error})") from error
-        if not isinstance(old, dict) or "from_run" in old:
+            old = read_record(self.path)
+        except UsageError as error:
+            raise UsageError(f"--from-run {error}; name the folder of a search") from error
+        if "from_run" in old:
             raise UsageError(f"--from-run {self.path}: is not the folder of a search; name the folder that has the trials")
         for name in sorted((set(old) | set(config)) - FREE):
             if old.get(name) != config.get(name):
