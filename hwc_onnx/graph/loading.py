@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from onnx import TensorProto
 
 from hwc_onnx.errors import ModelError
 from hwc_onnx.graph import external
+from hwc_onnx.graph.quant_nodes import quant_nodes, with_qdq
 from hwc_onnx.graph.structure import all_tensors, check_structure
 
 logger = logging.getLogger(__name__)
@@ -36,19 +37,21 @@ _FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorPro
 @dataclass(frozen=True)
 class Loaded:
     """A checked model, where it came from (None for a ModelProto), the SHA-256 of its bytes and how many they are,
-    external data included.
+    external data included; how many Quant nodes of QONNX were read as QuantizeLinear, Clip and DequantizeLinear.
     """
 
     proto: onnx.ModelProto
     path: Path | None
     digest: str
     file_bytes: int
+    quant_nodes: int = 0
 
 
 def load_model(source: str | Path | onnx.ModelProto) -> Loaded:
     """Read a model with its external data and check that it can be worked on.
 
-    Node names that occur twice get numbers, and sizes declared as 0 or less count as open: exporters write both.
+    Node names that occur twice get numbers, and sizes declared as 0 or less count as open: exporters write both. Quant
+    nodes of QONNX, which no runtime here has, become the quantizers that they stand for (`graph/quant_nodes.py`).
 
     Raises:
         ModelError: missing, not ONNX, truncated, 2 GiB or larger without external data, external data outside the
@@ -60,6 +63,10 @@ def load_model(source: str | Path | onnx.ModelProto) -> Loaded:
     _check_values(loaded.proto, where)
     _open_sizes(loaded.proto.graph)
     _name_nodes(loaded.proto.graph)
+    found = len(quant_nodes(loaded.proto))
+    if found:
+        runnable = with_qdq(loaded.proto)
+        loaded = replace(loaded, proto=runnable, quant_nodes=0 if runnable is loaded.proto else found)
     logger.info("loaded %s: %d nodes", loaded.path or "a ModelProto", len(loaded.proto.graph.node))
     return loaded
 

@@ -1,7 +1,7 @@
 """Read quantizers back: a QDQ file becomes the float-like model it stands for, and the widths it was written with.
 
 Structure decides, names do not. `x -> QuantizeLinear -> [Clip] -> DequantizeLinear -> y` means that x is stored as
-integers, and y is again x; `integers -> DequantizeLinear -> w` means that w is a weight. A Clip *between* the two
+integers, and y is again x; `integers -> [Clip] -> DequantizeLinear -> w` means that w is a weight. The Clip
 limits the integers to a narrower width than their container. A width declared in the metadata (`hwc.bits`) is believed
 only where every stored integer fits it. A bias that follows its layer as a separate Add goes back into the layer.
 
@@ -114,6 +114,16 @@ class _Reader:
         codes = integer_values(stored)
         self._take_weight(node, codes, scale, zero, CONTAINER_BITS[stored.data_type])
 
+    def _clipped_constant(self, clip: NodeProto, node: NodeProto) -> None:
+        """Stored integers behind a Clip, whose bounds say how wide they are."""
+        scale, zero, stored = self._array(node, 1), self._array(node, 2), self.tensors[clip.input[0]]
+        bounds, levels = self._bounds(clip), self._levels(clip)
+        if scale is None or bounds is None or levels is None or stored.data_type not in CONTAINER_BITS:
+            return
+        container = CONTAINER_BITS[stored.data_type]
+        codes = np.clip(integer_values(stored), *bounds)
+        self._take_weight(node, codes, scale, zero, container, min(container, max(levels - 1, 1).bit_length()))
+
     def _take_weight(
         self,
         node: NodeProto,
@@ -121,6 +131,7 @@ class _Reader:
         scale: NDArray[Any],
         zero: NDArray[Any] | None,
         container: int,
+        width: int | None = None,
     ) -> None:
         name = node.output[0]
         axis, block = _attribute(node, "axis", 1), _attribute(node, "block_size", 0)
@@ -133,7 +144,7 @@ class _Reader:
         self.dropped.add(id(node))
         if container <= 8:
             self.file_bits[name] = container
-            self.weight_bits[name] = self._checked_bits(name, codes, axis if scale.ndim else None, container)
+            self.weight_bits[name] = self._checked_bits(name, codes, axis if scale.ndim else None, width or container)
             self.weight_density[name] = float(np.count_nonzero(shifted)) / max(shifted.size, 1)
             if not block:
                 self.weight_scale[name] = _spread(scale, codes.shape, axis, block)
@@ -158,6 +169,9 @@ class _Reader:
         levels = None
         quantize = clip
         if clip is not None and clip.op_type == "Clip":
+            if clip.input[0] in self.tensors:
+                self._clipped_constant(clip, node)
+                return
             levels = self._levels(clip)
             quantize = self.maker.get(clip.input[0])
             if levels is None:
@@ -204,11 +218,16 @@ class _Reader:
 
     def _levels(self, clip: NodeProto) -> int | None:
         """How many integers a Clip lets through; None when its bounds are not constants."""
+        bounds = self._bounds(clip)
+        return None if bounds is None else bounds[1] - bounds[0] + 1
+
+    def _bounds(self, clip: NodeProto) -> tuple[int, int] | None:
+        """The constant integers between which a Clip holds its input."""
         bounds = [self._array(clip, 1), self._array(clip, 2)]
         if any(bound is None or not np.issubdtype(bound.dtype, np.integer) for bound in bounds):
             return None
         low, high = (int(bound.reshape(())) for bound in bounds if bound is not None)
-        return high - low + 1
+        return low, high
 
     def _same_grid(self, quantize: NodeProto, dequantize: NodeProto) -> bool:
         """Whether both nodes use equal scales and zero points, so that together they only round."""

@@ -1,7 +1,8 @@
 """Dialects: what the runtime that will open the written file accepts.
 
 The rewrite asks the dialect which integer type holds a width and whether a narrower range needs a Clip; it never asks
-for a runtime by name. Adding a runtime is adding one constant and one row of `DIALECTS`.
+for a runtime by name. Adding a runtime is adding one constant and one row of `DIALECTS`. What each runtime was seen or
+published to accept, with sources: docs/dialects.md.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ class Dialect:
     parameters are signed; `clip` says that a narrower activation is limited by a Clip on the integers, between
     QuantizeLinear and DequantizeLinear. `zero_points` says whether an activation zero point other than 0 is allowed.
     `bias_headroom` bounds |bias| / (input scale * weight scale): beyond it the runtime's INT32 bias would overflow.
+
+    `clip_weights` says that a weight narrower than its container passes a Clip too, so that the graph alone tells its
+    width. `wide_weights` says that a weight left at 16 bits behind a quantized input can be stored as INT16.
+    `block_sizes` are the sizes of the blocks that share a scale in the 3 or 4-bit weight of a matrix product whose input
+    stays in float; without any, it is stored like other weights.
+    `quant_nodes` says that quantizers are written as QONNX Quant nodes, which ONNX Runtime does not have.
     """
 
     name: str
@@ -35,6 +42,10 @@ class Dialect:
     clip: bool
     zero_points: bool
     bias_headroom: float
+    clip_weights: bool = False
+    wide_weights: bool = True
+    block_sizes: tuple[int, ...] = ()
+    quant_nodes: bool = False
 
     @property
     def weight_bits(self) -> tuple[int, ...]:
@@ -56,7 +67,62 @@ ORT = Dialect(
     bias_headroom=float(2**30),
 )
 
-DIALECTS: Mapping[str, Dialect] = MappingProxyType({"ort": ORT})
+_BYTES = MappingProxyType({bits: _BYTE for bits in range(2, 9)})
+
+OPENVINO = Dialect(
+    name="openvino",
+    description="OpenVINO: INT8 weights of every width, so that layers run on integers; 8-bit activations, a Clip below 8 bits",
+    weight_types=_BYTES,
+    fallback_types=_BYTES,
+    activation_bits=tuple(range(2, 9)),
+    clip=True,
+    zero_points=True,
+    bias_headroom=float(2**30),
+)
+
+QCDQ = Dialect(
+    name="qcdq",
+    description="QuantizeLinear, Clip, DequantizeLinear as Brevitas exports them: 8-bit containers, a Clip on every narrow tensor",
+    weight_types=_BYTES,
+    fallback_types=_BYTES,
+    activation_bits=tuple(range(2, 9)),
+    clip=True,
+    zero_points=True,
+    bias_headroom=float(2**30),
+    clip_weights=True,
+)
+
+QONNX = Dialect(
+    name="qonnx",
+    description="QONNX: one Quant node for each quantized tensor, of any width; for FINN, hls4ml and the qonnx package",
+    weight_types=_BYTES,
+    fallback_types=_BYTES,
+    activation_bits=tuple(range(2, 9)),
+    clip=True,
+    zero_points=True,
+    bias_headroom=float(2**30),
+    quant_nodes=True,
+)
+
+TENSORRT = Dialect(
+    name="tensorrt",
+    description="TensorRT: symmetric INT8, zero point 0, 8-bit activations; 3 and 4-bit weights in INT4 blocks where activations stay in float",
+    weight_types=_BYTES,
+    fallback_types=_BYTES,
+    activation_bits=(8,),
+    clip=False,
+    zero_points=False,
+    bias_headroom=float(2**30),
+    wide_weights=False,
+    block_sizes=(128, 64),
+)
+
+DIALECTS: Mapping[str, Dialect] = MappingProxyType(
+    {dialect.name: dialect for dialect in (ORT, OPENVINO, QCDQ, QONNX, TENSORRT)}
+)
+
+DIALECT_KEY = "hwc.dialect"
+"""Metadata: the dialect that a file was written in; a file without it is in dialect `ort`."""
 
 
 def get_dialect(name: str) -> Dialect:

@@ -30,8 +30,10 @@ from hwc_onnx.graph.layer_graph import Layer, LayerGraph
 from hwc_onnx.graph.model_view import captured, subgraphs
 from hwc_onnx.graph.packing import CONTAINER_BITS
 from hwc_onnx.graph.read_qdq import BITS_KEY
-from hwc_onnx.quantization.dialects import Dialect, get_dialect
+from hwc_onnx.quantization.dialects import DIALECT_KEY, Dialect, get_dialect
 from hwc_onnx.quantization.quantizer import QuantizedWeight, QuantParams, quantize
+from hwc_onnx.rewrite.cleanup import set_metadata
+from hwc_onnx.rewrite.dialect_forms import block_weights, clip_weights
 from hwc_onnx.rewrite.layer_weights import write_layer
 from hwc_onnx.rewrite.model_builder import ModelBuilder
 from hwc_onnx.rewrite.opset import model_opset, raise_opset
@@ -99,7 +101,19 @@ def insert_qdq(
         for name in node.output:
             if name in activations:
                 renamed[name] = _write_quantizer(builder, name, activations[name], accepted)
-    return builder.build({BITS_KEY: bits} if bits else {})
+    model = builder.build({BITS_KEY: bits} if bits else {})
+    return model if purpose == "measure" else _in_form(model, accepted)
+
+
+def _in_form(model: onnx.ModelProto, dialect: Dialect) -> onnx.ModelProto:
+    """The model in the dialect's form as far as ONNX Runtime opens it; Quant nodes are left to the writing of the file."""
+    if dialect.clip_weights:
+        model = clip_weights(model)
+    if dialect.block_sizes:
+        model = block_weights(model, dialect.block_sizes)
+    if dialect.name != "ort":
+        set_metadata(model, {entry.key: entry.value for entry in model.metadata_props} | {DIALECT_KEY: dialect.name})
+    return model
 
 
 def _write_quantizer(
@@ -216,6 +230,12 @@ def _check_widths(
             raise PlanError(
                 f"layer '{key}': weight width {weight.params.bits}; dialect '{dialect.name}' writes "
                 f"{', '.join(map(str, dialect.weight_bits))} bits, or 16 to leave the weight as it is"
+            )
+        if weight.params is None and layers[key].inputs[0] in activations and not dialect.wide_weights:
+            raise PlanError(
+                f"layer '{key}': a 16-bit weight behind an input of {activations[layers[key].inputs[0]].bits} bits; "
+                f"dialect '{dialect.name}' has no 16-bit integers; give the layer a weight of at most 8 bits, or leave its "
+                "input at 16 bits too"
             )
     for name, params in activations.items():
         if params.bits not in dialect.activation_bits:
