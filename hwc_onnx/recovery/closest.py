@@ -22,6 +22,8 @@ from hwc_onnx.recovery.statistics import F64
 SHORT = 16
 """Rows of at most so many columns are searched."""
 BEAM = 32
+AT_ONCE = 1 << 16
+"""Numbers for all beginnings of the rows that are searched together."""
 
 
 def closest_codes(
@@ -45,31 +47,57 @@ def closest_codes(
     """
     groups, rows, width = target.shape
     upper = np.linalg.cholesky(matrix).transpose(0, 2, 1)
-    lows, highs = (np.broadcast_to(bound, (groups, rows))[:, :, None, None] for bound in (low, high))
-    step = scale[:, :, None]
-    errors = np.zeros((groups, rows, 1))
-    rests = np.zeros((groups, rows, 1, width))
-    codes = np.zeros((groups, rows, 1, width))
-    for done, i in enumerate(range(width - 1, -1, -1)):
-        pivot = upper[:, i, i][:, None, None]
-        pulled = np.einsum("grbd,gd->grb", rests, upper[:, i]) / pivot
-        wanted = (target[:, :, None, i] + pulled) / step
-        nearest = np.clip(np.rint(wanted), lows[..., 0], highs[..., 0])
+    lows, highs, scales = (np.broadcast_to(each, (groups, rows)).reshape(-1) for each in (low, high, scale))
+    aims, free = target.reshape(-1, width), None if keep is None else keep.reshape(-1, width)
+    result = np.empty(aims.shape)
+    # so many rows at a time that all their beginnings stay near the processor
+    at_once = max(1, AT_ONCE // (beam * width))
+    for first in range(0, len(aims), at_once):
+        at = slice(first, first + at_once)
+        owner = np.arange(first, min(first + at_once, len(aims))) // rows
+        mask = None if free is None else free[at]
+        result[at] = _search(aims[at], upper[owner], scales[at], lows[at], highs[at], mask, beam)
+    return result.reshape(target.shape)
+
+
+def _search(
+    target: F64, upper: F64, scale: F64, low: F64, high: F64, keep: NDArray[np.bool_] | None, beam: int
+) -> F64:
+    """The same for rows [rows, d], each with its matrix R [rows, d, d]."""
+    rows, width = target.shape
+    step, lows, highs = scale[:, None], low[:, None, None], high[:, None, None]
+    errors = np.zeros((rows, 1))
+    pulls = np.zeros((rows, 1, width))  # for each beginning what its codes so far add at the columns to come
+    trail: list[tuple[NDArray[np.int64], F64]] = []
+    for i in range(width - 1, -1, -1):
+        pivot = upper[:, i, i, None]
+        wanted = (target[:, i, None] + pulls[:, :, i] / pivot) / step
+        nearest = np.minimum(np.maximum(np.rint(wanted), lows[:, 0]), highs[:, 0])
         side = np.where(wanted >= nearest, 1.0, -1.0)
-        tried = np.clip(np.stack([nearest, nearest + side, nearest - side], axis=-1), lows, highs)
+        tried = np.stack([nearest, nearest + side, nearest - side], axis=-1)
+        np.minimum(np.maximum(tried, lows, out=tried), highs, out=tried)
         if keep is not None:
-            tried = tried * keep[:, :, i][:, :, None, None]
-        costs = errors[..., None] + (pivot[..., None] * step[..., None] * (wanted[..., None] - tried)) ** 2
+            tried *= keep[:, i, None, None]
+        costs = errors[..., None] + ((pivot * step)[..., None] * (wanted[..., None] - tried)) ** 2
         costs[..., 1][tried[..., 1] == tried[..., 0]] = np.inf
         costs[..., 2][(tried[..., 2] == tried[..., 0]) | (tried[..., 2] == tried[..., 1])] = np.inf
-        flat = costs.reshape(groups, rows, -1)
-        best = np.argsort(flat, axis=2, kind="stable")[:, :, : min(beam, 3 ** (done + 1))]
-        parent = best // 3
-        errors = np.take_along_axis(flat, best, axis=2)
-        codes = np.take_along_axis(codes, parent[..., None], axis=2)
-        rests = np.take_along_axis(rests, parent[..., None], axis=2)
-        chosen = np.take_along_axis(tried.reshape(groups, rows, -1), best, axis=2)
-        codes[..., i] = chosen
-        rests[..., i] = target[:, :, None, i] - chosen * step
-    return codes[:, :, 0]
+        flat = costs.reshape(rows, -1)
+        best = np.argsort(flat, axis=1, kind="stable")[:, : min(beam, flat.shape[1])]
+        place = best + flat.shape[1] * np.arange(rows)[:, None]
+        errors, chosen = flat.take(place), tried.reshape(-1).take(place)
+        trail.append((best // 3, chosen))
+        if i:
+            pulls = pulls.reshape(-1, pulls.shape[2])[:, :i].take(place // 3, axis=0)
+            rest = target[:, i, None] - chosen * step
+            pulls += rest[:, :, None] * upper[:, None, :i, i]
+    return _walked_back(trail, rows)
 
+
+def _walked_back(trail: list[tuple[NDArray[np.int64], F64]], rows: int) -> F64:
+    """The codes [rows, d] of the best end, column by column from the first to the last chosen one."""
+    row, at = np.arange(rows), np.zeros(rows, dtype=np.int64)
+    codes = []
+    for parent, chosen in reversed(trail):
+        codes.append(chosen[row, at])
+        at = parent[row, at]
+    return np.stack(codes, axis=1)
