@@ -29,6 +29,7 @@ from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
 from hwc_onnx.graph.parse import with_densities
 from hwc_onnx.job.applying import Applied, apply_plan
 from hwc_onnx.job.compression import Compression
+from hwc_onnx.job.planning import work_plan
 from hwc_onnx.options import Options
 from hwc_onnx.plan import CompressionPlan, check_plan, check_ratios, with_plan
 from hwc_onnx.result import Result
@@ -61,6 +62,7 @@ __all__ = [
     "compress",
     "evaluate",
     "inspect",
+    "plan_work",
     "profile",
     "sensitivity",
     "uniform_plan",
@@ -100,19 +102,42 @@ def compress(
     Raises:
         HwcError: the input is refused, or the runtime fails; what was finished stays in the run folder.
     """
-    try:
-        resolved = Options(**options)
-    except TypeError as error:
-        raise UsageError(f"compress: {error}; see hwc_onnx.options.Options for what can be set") from error
-    job = Compression(
-        model, resolved, output=output, run_dir=run_dir, fresh=fresh, resume=resume, on_event=on_event
-    )
+    job = _job(model, options, output=output, run_dir=run_dir, fresh=fresh, resume=resume, on_event=on_event)
     result = job.run()
     if result.figures is not None:
         from hwc_onnx.report.page import write_pages
 
         write_pages(job.run_dir, result.figures, job.profile)
     return result
+
+
+def plan_work(
+    model: Model,
+    *,
+    output: str | Path | None = None,
+    run_dir: str | Path | None = None,
+    resume: bool | None = None,
+    fresh: bool = False,
+    on_event: Listener | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """What `compress` would do with the same arguments, and how long it would take: the content of `compress --dry-run --json`.
+
+    Inputs are read and checked, the float model and the INT8 baseline are timed on some samples; nothing is written.
+
+    Raises:
+        HwcError: what `compress` would raise before its search.
+    """
+    job = _job(model, options, output=output, run_dir=run_dir, fresh=fresh, resume=resume, on_event=on_event)
+    return work_plan(job)
+
+
+def _job(model: Model, options: Mapping[str, Any], **more: Any) -> Compression:
+    try:
+        resolved = Options(**options)
+    except TypeError as error:
+        raise UsageError(f"compress: {error}; see hwc_onnx.options.Options for what can be set") from error
+    return Compression(model, resolved, **more)
 
 
 @dataclass(frozen=True)
@@ -325,7 +350,11 @@ def verify(
     preset: str | None = None,
     input_shapes: InputShapes = None,
 ) -> VerifyReport:
-    """Check a written file against its original with ONNX Runtime; failed checks are in the report."""
+    """Check a written file against its original with ONNX Runtime; failed checks are in the report.
+
+    Its `capabilities` say where the file runs: ONNX Runtime's four levels, OpenVINO and qonnx where they are installed, and
+    which of TensorRT's published rules it keeps.
+    """
     samples: Samples | None = None
     if data is not None:
         input_shapes = shapes_from_data(compressed, data, input_shapes)
@@ -334,7 +363,7 @@ def verify(
         pool = loaded.holdout if loaded.holdout is not None else loaded.pool
         samples = pool.samples(np.arange(min(len(pool), 1024)))
     profile = load_profile(accelerator) if accelerator is not None else None
-    return verify_file(compressed, against, samples, profile, input_shapes=input_shapes)
+    return verify_file(compressed, against, samples, profile, input_shapes=input_shapes, everywhere=True)
 
 
 def _int8(graph: LayerGraph, densities: Mapping[str, float]) -> CompressionPlan:

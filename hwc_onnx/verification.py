@@ -4,6 +4,10 @@ It must open at all four optimisation levels, compute (nearly) the same at each,
 foreign metadata as the original, hold integers that fit the widths it declares, and, when it names its source, name
 this original. Widths, zeros, bytes and energy are counted again from the file. A model with operators that ONNX
 Runtime does not implement is not run, and the report says so.
+
+A file with Quant nodes (dialect qonnx) is run as the QuantizeLinear, Clip and DequantizeLinear that stand for them. The
+runtime that a dialect is for is tried too where it is installed, and TensorRT's published rules are checked on a file
+that was written for it. `everywhere` tries every runtime on every file.
 """
 
 from __future__ import annotations
@@ -36,6 +40,15 @@ from hwc_onnx.level_agreement import (
     sensitivity,
 )
 from hwc_onnx.normalize.compare import random_feeds
+from hwc_onnx.runtimes.capabilities import (
+    Capability,
+    dialect_check,
+    dialect_of,
+    onnxruntime_rows,
+    openvino_rows,
+    qonnx_row,
+    tensorrt_rows,
+)
 
 if TYPE_CHECKING:
     from hwc_onnx.cost.profile import AcceleratorProfile
@@ -53,7 +66,8 @@ class VerifyReport:
 
     `agreement` is the share of samples on which the compressed and the original model have the same largest output,
     `relative_error` the root-mean-square difference of their outputs over the original's. `weight_bits` and
-    `activation_bits` count tensors by width. The costs are None without an accelerator.
+    `activation_bits` count tensors by width. The costs are None without an accelerator. `capabilities` say what the file
+    does in each runtime that was tried.
     """
 
     checks: tuple[Check, ...]
@@ -70,6 +84,8 @@ class VerifyReport:
     cost: ModelCost | None = None
     float_cost: ModelCost | None = None
     cpu_features: str = ""
+    dialect: str = "ort"
+    capabilities: tuple[Capability, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -84,6 +100,7 @@ def verify(
     profile: AcceleratorProfile | None = None,
     threads: int | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    everywhere: bool = False,
 ) -> VerifyReport:
     """Check `compressed` against `original`; failed checks are in the report, they do not raise.
 
@@ -94,6 +111,7 @@ def verify(
         profile: accelerator on which both are costed again from their files.
         threads: ONNX Runtime threads.
         input_shapes: sizes of dynamic inputs.
+        everywhere: try OpenVINO, qonnx and TensorRT's rules on the file whatever its dialect.
 
     Raises:
         ModelError: one of the two cannot be read as a model.
@@ -114,11 +132,16 @@ def verify(
     ]
     levels: tuple[LevelResult, ...] = ()
     agreement, error = 0.0, float("inf")
+    file = _as_written(compressed, ours)
+    capabilities: tuple[Capability, ...] = ()
     if used is None:
         checks.append(Check("not run", True, str(obstacle)))
     else:
-        levels, agreement, error, found = _run_checks(ours.proto, theirs.proto, used, threads)
+        levels, reference, agreement, error, found = _run_checks(ours, theirs.proto, used, threads)
         checks += found
+        capabilities = _capabilities(file, ours, levels, used, reference, threads, everywhere)
+        mine = dialect_check(file, capabilities)
+        checks += [] if mine is None else [mine]
     logical = read_qdq(ours.proto)
     cost, float_cost = _costs(ours.proto, theirs.proto, profile, input_shapes)
     return VerifyReport(
@@ -136,26 +159,61 @@ def verify(
         cost=cost,
         float_cost=float_cost,
         cpu_features=cpu_features(),
+        dialect=dialect_of(file),
+        capabilities=capabilities,
     )
 
 
+def _as_written(compressed: str | Path | onnx.ModelProto, ours: Loaded) -> onnx.ModelProto:
+    """The model as it stands in the file: with the Quant nodes that loading has replaced."""
+    if not ours.quant_nodes:
+        return ours.proto
+    return compressed if isinstance(compressed, onnx.ModelProto) else onnx.load(compressed)
+
+
+def _capabilities(
+    file: onnx.ModelProto,
+    ours: Loaded,
+    levels: tuple[LevelResult, ...],
+    samples: Samples,
+    reference: Mapping[str, np.ndarray] | None,
+    threads: int | None,
+    everywhere: bool,
+) -> tuple[Capability, ...]:
+    """ONNX Runtime's levels, and the runtime of the file's dialect, or all of them."""
+    dialect, rows = dialect_of(file), list(onnxruntime_rows(levels, ours.quant_nodes > 0))
+    if reference is not None:
+        if everywhere:
+            rows += openvino_rows(file, ours.proto, samples, reference, threads)
+        elif dialect == "openvino":
+            rows += openvino_rows(file, ours.proto, samples, reference, threads, ("float32",))
+        if everywhere or dialect == "qonnx":
+            rows.append(qonnx_row(file, ours.proto, samples, reference, threads))
+    if everywhere or dialect == "tensorrt":
+        rows += tensorrt_rows(file)
+    return tuple(rows)
+
+
 def _run_checks(
-    ours: onnx.ModelProto, theirs: onnx.ModelProto, samples: Samples, threads: int | None
-) -> tuple[tuple[LevelResult, ...], float, float, list[Check]]:
-    """The levels, agreement with the original, relative error of the outputs, and the checks that take runs."""
+    loaded: Loaded, theirs: onnx.ModelProto, samples: Samples, threads: int | None
+) -> tuple[tuple[LevelResult, ...], Mapping[str, np.ndarray] | None, float, float, list[Check]]:
+    """The levels, the outputs, agreement with the original, relative error of the outputs, and the checks that take runs."""
+    ours = loaded.proto
     levels, reference = run_levels(ours, samples, threads)
     failed = [result for result in levels if not result.opens]
     opens = "; ".join(f"{result.level}: {result.message}" for result in failed) or ", ".join(LEVELS)
+    if loaded.quant_nodes:
+        opens += f" ({loaded.quant_nodes} Quant nodes read as QuantizeLinear, Clip and DequantizeLinear)"
     checks = [
         Check("opens at all levels", not failed, opens),
         levels_agree(levels, len(samples), lambda: sensitivity(ours, samples, threads)),
     ]
     if reference is None:
-        return levels, 0.0, float("inf"), checks
+        return levels, None, 0.0, float("inf"), checks
     expected = run(open_session(theirs, threads, "all"), samples)
     finite = all(bool(np.isfinite(value).all()) for value in reference.values() if value.dtype.kind == "f")
     checks.append(Check("outputs are finite", finite, "all finite" if finite else "NaN or infinity in the outputs"))
-    return levels, same_largest(expected, reference), relative_error(expected, reference), checks
+    return levels, reference, same_largest(expected, reference), relative_error(expected, reference), checks
 
 
 def _declarations(ours: onnx.ModelProto, theirs: onnx.ModelProto, kind: str) -> Check:

@@ -199,6 +199,19 @@ def verify_payload(report: VerifyReport, compressed: str, original: str) -> dict
         "energy_pj": {"float": reference.total, "compressed": cost.total} if cost and reference else None,
         "energy_unit": cost.energy_unit if cost else None,
         "cpu_features": report.cpu_features,
+        "dialect": report.dialect,
+        "capabilities": [
+            {
+                "runtime": row.runtime,
+                "version": row.version or None,
+                "level": row.level,
+                "status": row.status,
+                "relative_error": None if row.relative_error is None else _finite(row.relative_error),
+                "agreement": row.agreement,
+                "found": row.found,
+            }
+            for row in report.capabilities
+        ],
     }
 
 

@@ -39,7 +39,25 @@ def verify_tables(payload: dict[str, Any]) -> list[RenderableType]:
         counted.add_row(
             "energy per inference", f"{energy(figures['compressed'], unit)} (float {energy(figures['float'], unit)})"
         )
+    rows = _capability_rows(payload["capabilities"])
+    runs = table(None, "runtime", "level", "", "difference", "found", left=5)
+    for row in rows:
+        runs.add_row(*row)
+    where: list[RenderableType] = [runs, ""] if rows else []
     failed = [check["name"] for check in payload["checks"] if not check["passed"]]
     verdict = "all checks passed" if payload["passed"] else f"FAILED: {', '.join(failed)}"
     hint = [] if measured else ["", UNMEASURED if payload["levels"] else NOT_RUN]
-    return [checks, "", counted, *hint, "", f"{payload['compressed']}: {verdict}"]
+    return [checks, "", *where, counted, *hint, "", f"{payload['compressed']}: {verdict}"]
+
+
+def _capability_rows(rows: list[dict[str, Any]]) -> list[tuple[str, str, str, str, str]]:
+    """Each runtime at each level, with the difference from ONNX Runtime without optimisations; rules that are met in one row."""
+    shown = []
+    for row in rows:
+        if row["status"] != "met":
+            name = row["runtime"] if row["version"] is None else f"{row['runtime']} {row['version']}"
+            apart = "" if row["relative_error"] is None else percent(row["relative_error"])
+            shown.append((name, row["level"], row["status"], apart, row["found"]))
+    met = [row["level"] for row in rows if row["status"] == "met"]
+    rules = sum(row["runtime"] == "TensorRT rules" for row in rows)
+    return [*shown, *([("TensorRT rules", f"{len(met)} of {rules}", "met", "", ", ".join(met))] if met else [])]
