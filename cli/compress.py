@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from .configuration import Configurable
+from .configuration import Configurable, with_origins
 from .options import (
     DEFAULT_ACCELERATOR,
     activation_bits_option,
@@ -156,10 +156,21 @@ PUBLISHED = ("l1", "l2", "bernoulli", "reconstruct", "magnitude", "sensitivity",
 )
 @click.option("--resume", is_flag=True, help="Demand that the run folder exists and continue it.")
 @click.option("--fresh", is_flag=True, help="Move an existing run folder aside and start again.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check the inputs, print what would be done and about how long it takes, and write nothing."
+)
 @shared_options
 @click.pass_context
 def compress(
-    ctx: click.Context, /, settings: Settings, model: str, resume: bool, fresh: bool, faithful: bool, **options: Any
+    ctx: click.Context,
+    /,
+    settings: Settings,
+    model: str,
+    resume: bool,
+    fresh: bool,
+    faithful: bool,
+    dry_run: bool,
+    **options: Any,
 ) -> None:
     """Search for the compression of MODEL that costs the accelerator least energy (or loses least accuracy), and write it.
 
@@ -175,6 +186,7 @@ def compress(
       hwc-onnx compress model.onnx --data val.npz --objective drop --max-energy 40%
       hwc-onnx compress model.onnx --data val.npz --weight-bits 4-8 --granularity fine --json
       hwc-onnx compress model.onnx --data val.npz --faithful --trials 400
+      hwc-onnx compress model.onnx --data val.npz --save-config small.yaml --dry-run
       hwc-onnx compress model.onnx --data val.npz --from-run model.hwc --max-drop 0.5 -o half.onnx
     """
     if resume and fresh:
@@ -193,6 +205,9 @@ def compress(
     from hwc_onnx.report.progress import Progress
     from hwc_onnx.report.result_table import result_tables
 
+    if dry_run:
+        _plan(ctx, settings, model, resume=True if resume else None, fresh=fresh, **options)
+        return
     with Progress(sys.stderr, quiet=settings.quiet) as progress:
         try:
             result = api.compress(model, resume=True if resume else None, fresh=fresh, on_event=progress, **options)
@@ -204,6 +219,18 @@ def compress(
     if payload["search"]["stopped_by"] == "interrupted":
         progress.interrupted(_again())
     ctx.exit(payload["exit_code"])
+
+
+def _plan(ctx: click.Context, settings: Settings, model: str, **arguments: Any) -> None:
+    """What would be done."""
+    from hwc_onnx import api
+    from hwc_onnx.report.dry_run_table import dry_run_payload, dry_run_tables
+    from hwc_onnx.report.progress import Progress
+
+    with Progress(sys.stderr, quiet=settings.quiet) as progress:
+        found = api.plan_work(model, on_event=progress, **arguments)
+    payload = dry_run_payload(found, {key: entry for key, entry in with_origins(ctx).items() if entry[0] is not None})
+    settings.show(payload, lambda: dry_run_tables(payload))
 
 
 def _again() -> str:

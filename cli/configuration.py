@@ -113,6 +113,17 @@ def origins(ctx: click.Context) -> dict[str, str]:
     return found
 
 
+def with_origins(ctx: click.Context) -> dict[str, tuple[Any, str]]:
+    """Each option's value as a file in the current folder would hold it, and where it came from."""
+    from hwc_onnx.configuration import written
+
+    here = Path("here.yaml")
+    return {
+        key: (written(param.name or "", ctx.params[param.name or ""], here), origin)
+        for (key, param), origin in zip(options_of(ctx.command).items(), origins(ctx).values(), strict=True)
+    }
+
+
 def saved(ctx: click.Context, target: Path) -> str:
     """The file of this call: what was given, and the defaults as comments."""
     from hwc_onnx.configuration import file_text, written

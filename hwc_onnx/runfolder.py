@@ -6,6 +6,7 @@ locks of dead processes are broken. Files are replaced by rename, so that a read
 
 from __future__ import annotations
 
+import enum
 import json
 import os
 import platform
@@ -30,6 +31,14 @@ CONFIG = "config.resolved.yaml"
 """The options of the run, for `--config`, and under `RECORD` what it is known by."""
 LOCK = ".lock"
 """Where the owner of a run folder is written."""
+
+
+class RunState(enum.Enum):
+    """What a run would do with its folder."""
+
+    NEW = "new"
+    CONTINUES = "continues"
+    REPLACES = "moves the old run aside"
 
 
 class RunFolder:
@@ -61,7 +70,7 @@ class RunFolder:
         self.config = dict(config)
         exists = (path / CONFIG).is_file()
         if resume and not exists:
-            raise UsageError(f"{path}: nothing to resume there; leave --resume out to start, or give --run-dir")
+            raise _nothing_there(path)
         if fresh and path.exists():
             owner_must_be_gone(self.path)
             path.rename(path.with_name(f"{path.name}.{time.strftime('%Y%m%d-%H%M%S')}"))
@@ -75,7 +84,7 @@ class RunFolder:
         self._lock()
         if exists:
             try:
-                self._same_inputs()
+                _same_inputs(path, self.config)
             except UsageError:
                 self.release()
                 raise
@@ -122,23 +131,44 @@ class RunFolder:
             comments.append(f"given as objects of Python, which a file cannot hold: {', '.join(objects)}")
         return file_text("compress", keys, comments, self.config)
 
-    def _same_inputs(self) -> None:
-        try:
-            old = read_record(self.path)
-        except UsageError as error:
-            raise UsageError(f"{error}; use --fresh to start anew") from error
-        for name in sorted((set(old) | set(self.config)) - EXTENDABLE):
-            if old.get(name) != self.config.get(name):
-                judged = (
-                    f"; to judge its trials by another limit without a search, give --from-run {self.path} and another -o"
-                    if name in JUDGED
-                    else ""
-                )
-                raise UsageError(
-                    f"{self.path}: holds a run with other inputs: {name} was {old.get(name)!r}, now"
-                    f" {self.config.get(name)!r}; repeat the old value, use --fresh to move the old run aside, or give"
-                    f" another --run-dir{judged}"
-                )
+
+def state_of(
+    path: Path, config: Mapping[str, Any], *, fresh: bool = False, resume: bool | None = None
+) -> RunState:
+    """What `RunFolder` would do with these arguments, without touching the folder (its errors)."""
+    exists = (path / CONFIG).is_file()
+    if resume and not exists:
+        raise _nothing_there(path)
+    owner_must_be_gone(path)
+    if fresh and path.exists():
+        return RunState.REPLACES
+    if exists:
+        _same_inputs(path, config)
+    return RunState.CONTINUES if exists else RunState.NEW
+
+
+def _nothing_there(path: Path) -> UsageError:
+    return UsageError(f"{path}: nothing to resume there; leave --resume out to start, or give --run-dir")
+
+
+def _same_inputs(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a folder of a run with other inputs, naming the first difference (UsageError)."""
+    try:
+        old = read_record(path)
+    except UsageError as error:
+        raise UsageError(f"{error}; use --fresh to start anew") from error
+    for name in sorted((set(old) | set(config)) - EXTENDABLE):
+        if old.get(name) != config.get(name):
+            judged = (
+                f"; to judge its trials by another limit without a search, give --from-run {path} and another -o"
+                if name in JUDGED
+                else ""
+            )
+            raise UsageError(
+                f"{path}: holds a run with other inputs: {name} was {old.get(name)!r}, now"
+                f" {config.get(name)!r}; repeat the old value, use --fresh to move the old run aside, or give"
+                f" another --run-dir{judged}"
+            )
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hwc_onnx.accuracy.data_shapes import shapes_from_data
+from hwc_onnx.accuracy.types import Splits
 from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.errors import UsageError
 from hwc_onnx.events import Event, Listener, Note, Phase
@@ -19,6 +20,7 @@ from hwc_onnx.files import write_atomic
 from hwc_onnx.job.finished import finished
 from hwc_onnx.job.record import record
 from hwc_onnx.job.resolving import Earlier, resolve
+from hwc_onnx.job.rewards import rewards
 from hwc_onnx.job.running import Running
 from hwc_onnx.job.sampling import samples_of
 from hwc_onnx.job.verdict import judge, write_output
@@ -78,17 +80,22 @@ class Compression:
     def run(self) -> Result:
         """Everything, in order (the errors of its parts)."""
         data, splits = samples_of(self.opened, self.options, self.tell)
-        config = self.options.config(self.opened.loaded.digest, splits.digest, self.profile.digest())
-        config["policy"] = self._policy
-        if self.earlier is not None:
-            self.earlier.check(config)
-            config["from_run"] = self.earlier.digest()
+        config = self.record(splits)
         with RunFolder(self.run_dir, config, fresh=self.fresh, resume=self.resume, call=self._call()) as folder:
             earlier = finished(folder.path, self.output, self.options.trials, self.opened, self.profile)
             if earlier is not None:
                 self.tell(Note(f"{folder.path} holds this run, finished; its result follows (--fresh starts anew)"))
                 return earlier
             return self._finish(Running(self, folder, data, splits))
+
+    def record(self, splits: Splits) -> dict[str, Any]:
+        """What the run is known by (UsageError where an earlier run whose trials are asked for is another's)."""
+        config = self.options.config(self.opened.loaded.digest, splits.digest, self.profile.digest())
+        config["policy"] = self._policy
+        if self.earlier is not None:
+            self.earlier.check(config)
+            config["from_run"] = self.earlier.digest()
+        return config
 
     def _call(self) -> dict[str, Any]:
         """The arguments of `hwc_onnx.compress` that repeat this run in its folder."""
@@ -100,6 +107,7 @@ class Compression:
         """Search, judge, write, verify, record."""
         if not all((run.folder.path / name).is_file() for name in ("best.onnx", "plan.json")):
             run.write_best(run.baseline)  # a continued run already has something as good
+        self._warn(run)
         self.tell(Phase("database", "what each layer becomes under each setting, and how much that matters"))
         started = time.perf_counter()
         objective = run.objective()
@@ -117,6 +125,12 @@ class Compression:
         verdict = judge(run, objective, found)
         written = write_output(run, verdict)
         return record(run, objective, verdict, written, found, database_seconds)
+
+    def _warn(self, run: Running) -> None:
+        """Say beforehand where the accelerator rewards nothing of what is searched, with the bound."""
+        text = None if self.earlier else rewards(self.opened.graph, self.options, run.cost_model).warning(self.profile.name)
+        if text is not None:
+            self.tell(Note(text, warning=True))
 
     def _search(self, run: Running, objective: Objective) -> SearchResult:
         options = self.options

@@ -1,0 +1,223 @@
+"""What a compression would do, without doing it: inputs checked, the float model and INT8 timed, the rest worked out from that.
+
+The estimate covers what is measured: running calibration samples, the evaluations of the search at the length of one with all
+search samples, and the looks at the holdout. The layer database is timed on one layer and extended to the others by
+weights x inputs of each weight, the cost of its solves; it is the roughest part, and said apart.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwc_onnx.accuracy.measure import measure
+from hwc_onnx.accuracy.reference import Reference, make_reference, with_baseline
+from hwc_onnx.accuracy.runner import usable_threads
+from hwc_onnx.accuracy.sanity import check_reference
+from hwc_onnx.accuracy.synthetic import served
+from hwc_onnx.accuracy.types import Splits
+from hwc_onnx.cost.model import CostModel
+from hwc_onnx.errors import UsageError
+from hwc_onnx.files import cache_folder
+from hwc_onnx.graph.layer_graph import Layer
+from hwc_onnx.graph.selection import selected
+from hwc_onnx.job.rewards import Rewards, rewards
+from hwc_onnx.job.sampling import samples_of
+from hwc_onnx.plan import REPAIRS
+from hwc_onnx.runfolder import RunState, state_of
+from hwc_onnx.search.gate import MOST_LOOKS
+from hwc_onnx.search.layer_table import LayerTable
+from hwc_onnx.workspace import Calibrated, calibrate
+
+if TYPE_CHECKING:
+    from hwc_onnx.job.compression import Compression
+
+TIMED_SAMPLES = 512
+"""Evaluations are timed on so many samples at most."""
+CALIBRATED_SAMPLES = (64, 192)
+"""Calibration is timed with few and with more samples, which tells what it costs once from what each sample costs."""
+LEVELS = 2
+"""Levels of graph optimisation that a plan is judged at on the holdout."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds that were measured, and what of."""
+
+    float_seconds: float
+    int8_seconds: float
+    timed_samples: int
+    calibration_seconds: tuple[float, float]
+    calibrated_samples: tuple[int, int]
+    layer: str
+    layer_seconds: float
+    layer_share: float
+
+
+def work_plan(job: Compression) -> dict[str, Any]:
+    """Check everything that a run would check before its search, and estimate its time; nothing is written.
+
+    The answer is the content of `compress --dry-run --json` (`dry-run.schema.json`), without where options come from.
+
+    Raises:
+        HwcError: what the run itself would raise: refused data, a model at chance, a run folder with other inputs.
+    """
+    options, opened = job.options, job.opened
+    data, splits = samples_of(opened, options, job.tell)
+    state = state_of(job.run_dir, job.record(splits), fresh=job.fresh, resume=job.resume)
+    reference = make_reference(opened.proto, splits.search, options.metric, task=options.task)
+    check_reference(reference, options.split_seed)
+    timing = _time(job, splits)
+    bounds = rewards(opened.graph, options, CostModel(job.profile, cache_folder()))
+    limit, relative = options.drop_limit
+    chosen = selected(opened.graph, options.include, options.exclude)
+    layers = [layer for layer in opened.graph.layers if layer.weight is not None]
+    return {
+        "schema": 1,
+        "model": {
+            "path": None if opened.loaded.path is None else str(opened.loaded.path),
+            "nodes": len(opened.graph.nodes),
+            "layers": len(layers),
+            "searched_layers": sum(layer.key in chosen for layer in layers),
+            "channel_groups": len(opened.graph.channel_groups),
+            "locked_groups": sum(group.locked_because is not None for group in opened.graph.channel_groups),
+            "macs": sum(layer.macs for layer in opened.graph.layers),
+            "weights": sum(layer.params for layer in layers),
+        },
+        "data": {
+            "source": data.source,
+            "real": splits.real,
+            "calibration": len(splits.calibration),
+            "search": len(splits.search),
+            "holdout": len(splits.holdout),
+            "preprocess": {name: _plain(value) for name, value in data.preprocess.items()},
+        },
+        "metric": {"name": reference.metric.name, "original": reference.value},
+        "accelerator": job.profile.name,
+        "rewards": {"single": dict(bounds.single), "together": bounds.together},
+        "warnings": _warnings(bounds, job.profile.name),
+        "limits": {
+            "objective": options.objective,
+            "drop": None if not np.isfinite(limit) else f"{100 * limit:g}%" if relative else limit,
+            **options.limits.given(),
+        },
+        "algorithms": list(options.pruning),
+        "output": str(job.output),
+        "run_dir": str(job.run_dir),
+        "run_state": state.value,
+        "search": {"sampler": options.sampler, "trials": options.trials, "timeout_s": options.timeout, "seed": options.seed},
+        "estimate": _estimate(job, splits, timing) if job.earlier is None and state is not RunState.CONTINUES else None,
+        "notes": list(job.notes),
+    }
+
+
+def _warnings(bounds: Rewards, accelerator: str) -> list[str]:
+    text = bounds.warning(accelerator)
+    return [] if text is None else [text]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _time(job: Compression, splits: Splits) -> Timing:
+    """Run the float model and INT8 on some samples, and make one layer's entries."""
+    options, opened = job.options, job.opened
+    some = splits.search.take(slice(0, TIMED_SAMPLES))
+    started = time.perf_counter()
+    reference = make_reference(opened.proto, some, options.metric, task=options.task)
+    float_seconds = time.perf_counter() - started
+    calibrations = [_calibrated(job, splits, most) for most in CALIBRATED_SAMPLES]
+    calibrated = calibrations[0]
+    int8_seconds = _time_int8(calibrated, reference)
+    layer = _middle(job)
+    table = LayerTable(calibrated.database, opened.graph, options.pruning, options.weight_bits)
+    started = time.perf_counter()
+    table.prepare([layer.key], [], options.activation_bits, [])
+    seconds = time.perf_counter() - started
+    share = _work(layer) / sum(_work(other) for other in _searched(job))
+    few, more = calibrations
+    return Timing(
+        float_seconds,
+        int8_seconds,
+        len(reference),
+        (few.seconds, more.seconds),
+        (few.calibration.samples, more.calibration.samples),
+        layer.key,
+        seconds,
+        share,
+    )
+
+
+def _calibrated(job: Compression, splits: Splits, samples: int) -> Calibrated:
+    options = job.options
+    return calibrate(
+        job.opened,
+        splits.calibration.take(slice(0, samples)),
+        seed=options.split_seed,
+        lanes=options.lanes,
+        portable=options.portable,
+        dialect=options.dialect,
+        repairs=served(REPAIRS, splits.real),
+    )
+
+
+def _time_int8(calibrated: Calibrated, reference: Reference) -> float:
+    """Seconds of one evaluation of the INT8 baseline as a search runs its candidates."""
+    baseline = calibrated.candidate(calibrated.baseline)
+    reference = with_baseline(reference, baseline.proto)
+    started = time.perf_counter()
+    measure(baseline.proto, reference)
+    return time.perf_counter() - started
+
+
+def _searched(job: Compression) -> list[Layer]:
+    chosen = selected(job.opened.graph, job.options.include, job.options.exclude)
+    found = [layer for layer in job.opened.graph.layers if layer.weight is not None and layer.key in chosen]
+    if not found:
+        raise UsageError("--include and --exclude leave no layer with weights to compress; loosen one of them")
+    return found
+
+
+def _middle(job: Compression) -> Layer:
+    """A layer of typical cost among those that are searched."""
+    ordered = sorted(_searched(job), key=_work)
+    return ordered[len(ordered) // 2]
+
+
+def _work(layer: Layer) -> float:
+    """Solves take time in proportion to the weights and to the inputs that each output adds up."""
+    return layer.params * float(np.prod(layer.weight_shape[1:], dtype=np.float64))
+
+
+def _estimate(job: Compression, splits: Splits, timing: Timing) -> dict[str, Any]:
+    """Seconds by step, with what they are based on."""
+    each = timing.int8_seconds / timing.timed_samples
+    trials = job.options.trials
+    search = trials * each * len(splits.search)
+    limited = search if job.options.timeout is None else min(search, job.options.timeout)
+    gate = MOST_LOOKS * LEVELS * each * len(splits.holdout)
+    (first, second), (few, more) = timing.calibration_seconds, timing.calibrated_samples
+    rate = max(second - first, 0.0) / (more - few) if more > few else 0.0
+    calibration = second + rate * (len(splits.calibration) - more)
+    database = timing.layer_seconds / timing.layer_share
+    steps: Mapping[str, float] = {"calibration": calibration, "database": database, "search": limited, "gate": gate}
+    return {
+        "seconds": dict(steps),
+        "total_s": sum(steps.values()),
+        "threads": usable_threads(),
+        "basis": {
+            "float_evaluation_s": timing.float_seconds,
+            "int8_evaluation_s": timing.int8_seconds,
+            "samples": timing.timed_samples,
+            "calibration_s": list(timing.calibration_seconds),
+            "calibration_samples": list(timing.calibrated_samples),
+            "layer": timing.layer,
+            "layer_s": timing.layer_seconds,
+            "layer_share": timing.layer_share,
+        },
+    }
