@@ -66,6 +66,12 @@ from .settings import Settings, shared_options
     help="Of the repairs across layers that full and sequential recovery make, those to keep: some of"
     " equalize,attention,absorb,statistics, or none. Default: the plan's own; all for a uniform setting.",
 )
+@click.option(
+    "--dialect",
+    metavar="NAME",
+    help="How quantization is written: ort, openvino, qcdq, qonnx or tensorrt (see docs/dialects.md). Default: the plan's own;"
+    " ort for a uniform setting.",
+)
 @include_option
 @exclude_option
 @click.option("--lanes", type=click.IntRange(min=1), help="Keep channels in multiples of this. Default: 1.")
@@ -99,6 +105,7 @@ def apply(
     power_of_two: bool | None,
     polish: bool | None,
     repairs: str | None,
+    dialect: str | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     lanes: int | None,
@@ -128,6 +135,7 @@ def apply(
       hwc-onnx apply model.onnx --uniform "w8a8,coarse=l1:0.3" --data val.npz --save-plan plan.json
       hwc-onnx apply model.onnx --uniform "w8a8,coarse=gram:0.5" --lanes 8 --min-channels 32 --exclude "re:.*head.*"
       hwc-onnx apply model.onnx --plan model.hwc/plan.json --data val.npz
+      hwc-onnx apply model.onnx --plan model.hwc/plan.json --data val.npz --dialect openvino
     """
     if (plan is None) == (uniform is None):
         raise click.UsageError("give either --plan FILE or --uniform SPEC", ctx)
@@ -161,6 +169,7 @@ def apply(
         power_of_two=power_of_two,
         polish=polish,
         repairs=None if repairs is None else [name for name in repairs.split(",") if name not in ("", "none")],
+        dialect=dialect,
         metric=metric,
         task=task,
         preset=preset,

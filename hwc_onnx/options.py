@@ -109,7 +109,16 @@ class Options:
                 raise UsageError(
                     f"algorithms: {name} is {kind}-grained, but granularity allows only {', '.join(self.granularity)}"
                 )
-        get_dialect(self.dialect)
+        written = get_dialect(self.dialect).activation_bits
+        low, high = self.activation_bits
+        common = [bits for bits in written if low <= bits <= high]
+        if not common:
+            raise UsageError(
+                f"activation_bits: {low}-{high}; dialect {self.dialect} writes {written[0]}"
+                + (f"-{written[-1]}" if len(written) > 1 else "")
+                + " bits; give a range that holds that, or another dialect"
+            )
+        object.__setattr__(self, "activation_bits", (common[0], common[-1]))
         object.__setattr__(self, "min_channels", by_pattern(self.min_channels))
         object.__setattr__(self, "ratio_bounds", by_pattern(self.ratio_bounds))
         assert self.constraints is not None

@@ -42,6 +42,7 @@ from hwc_onnx.plan import (
 )
 from hwc_onnx.polish import Polished
 from hwc_onnx.pruning.table import WEIGHTS_ALONE
+from hwc_onnx.quantization.dialects import get_dialect
 from hwc_onnx.rebuild import rebuild
 from hwc_onnx.result import versions
 from hwc_onnx.uniform import uniform
@@ -101,6 +102,7 @@ def apply_plan(
     repairs: Collection[str] | None = None,
     power_of_two: bool | None = None,
     polish: bool | None = None,
+    dialect: str | None = None,
     metric: Any = None,
     task: str | None = None,
     preset: str | None = None,
@@ -128,6 +130,7 @@ def apply_plan(
         power_of_two: whether all scales, of activations and of weights, are powers of two; default: the plan's own.
         polish: with recovery "full" or "sequential", whether layers of at most 4 weight bits are rounded up or down anew (AdaRound)
             where that measures better on samples of the search split; default: the plan's own.
+        dialect: how quantization is written, for which runtime (docs/dialects.md); default: the plan's own.
         metric, task, preset: as for `compress`; an INT8 baseline that the metric needs is built with the same repairs.
         accelerator: where the energy is computed.
         input_shapes: sizes of dynamic inputs.
@@ -135,6 +138,9 @@ def apply_plan(
         output: where the model will be saved; refused at once where nothing can be written (UsageError).
     """
     chosen = plan_from(plan)
+    if dialect is not None:
+        chosen = chosen.model_copy(update={"dialect": dialect})
+    measured = get_dialect(chosen.dialect).measured
     recovery = recovery or chosen.calibration.recovery
     if recovery not in RECOVERIES:
         raise UsageError(f"recovery: '{recovery}'; choose {', '.join(RECOVERIES)}")
@@ -156,7 +162,7 @@ def apply_plan(
     opened = open_float_model(model, input_shapes, to_run=False).under(chosen.constraints)
     if output is not None:
         check_output(Path(output), opened.loaded.path)
-    notes: list[str] = []
+    notes: list[str] = [f"dialect {chosen.dialect}: {measured}"] if measured else []
     check_plan(opened.graph, chosen)
     check_ratios(opened.graph, chosen)
     if chosen.source_digest and chosen.source_digest != opened.loaded.digest:

@@ -22,6 +22,7 @@ from hwc_onnx.job.polishing import Polishing
 from hwc_onnx.job.running import Running
 from hwc_onnx.plan import CompressionPlan, with_plan
 from hwc_onnx.polish import Polished
+from hwc_onnx.quantization.dialects import get_dialect
 from hwc_onnx.result import sha256
 from hwc_onnx.search.gate import MOST_LOOKS, Gate, Look
 from hwc_onnx.search.history import Record
@@ -182,6 +183,10 @@ def write_output(run: Running, verdict: Verdict) -> Written:
         raise VerifyError(
             f"{output}: {failed[0].name}: {failed[0].found}; the best file of the search is kept in {run.folder.path}"
         )
+    measured = get_dialect(candidate.plan.dialect).measured
+    if measured:
+        seen = [check.found for check in report.checks if check.name.startswith("dialect ")]
+        run.tell(Note(f"dialect {candidate.plan.dialect}: {'; '.join([measured, *seen])}"))
     again = run.cost_model.cost(parse(load_model(output).proto, run.options.input_shapes)).total
     if abs(again - cost.total) > ENERGY_TOLERANCE * cost.total:
         raise VerifyError(

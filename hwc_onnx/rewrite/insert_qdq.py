@@ -241,7 +241,8 @@ def _check_widths(
         if params.bits not in dialect.activation_bits:
             raise PlanError(
                 f"tensor '{name}': activation width {params.bits}; dialect '{dialect.name}' writes "
-                f"{', '.join(map(str, dialect.activation_bits))} bits"
+                f"{', '.join(map(str, dialect.activation_bits))} bits, or 16 to leave the tensor as it is; change the plan's "
+                "width, or choose another dialect"
             )
         if int(params.zero_point.reshape(())) and not dialect.zero_points:
             raise PlanError(
