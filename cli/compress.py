@@ -128,7 +128,11 @@ PUBLISHED = ("l1", "l2", "bernoulli", "reconstruct", "magnitude", "sensitivity",
 @ratio_bounds_option
 @keep_heads_option
 @click.option(
-    "--dialect", metavar="NAME", default="ort", show_default=True, help="How quantization is written in the file."
+    "--dialect",
+    metavar="NAME",
+    default="ort",
+    show_default=True,
+    help="How quantization is written: ort, openvino, qcdq, qonnx or tensorrt (see docs/dialects.md).",
 )
 @click.option("--portable", is_flag=True, help="Limit 8-bit weights to +-63, safe on x86 without VNNI.")
 @click.option(
