@@ -31,7 +31,7 @@ OWN = ("schema", "command", "extends", "run")
 ORIGINS = "hwc_onnx.origins"
 """Where the context keeps which file each option came from."""
 WORDS = {
-    ParameterSource.COMMANDLINE: "flag",
+    ParameterSource.COMMANDLINE: "command line",
     ParameterSource.ENVIRONMENT: "environment",
     ParameterSource.DEFAULT_MAP: "file",
     ParameterSource.DEFAULT: "default",
@@ -104,11 +104,11 @@ def options_of(command: click.Command) -> dict[str, click.Parameter]:
 
 
 def origins(ctx: click.Context) -> dict[str, str]:
-    """Where each option's value came from: flag, environment, the file's path, or default."""
+    """Where each option's value came from: command line, environment, the file's path, or default."""
     files: Mapping[str, Path] = ctx.meta.get(ORIGINS, {})
     found = {}
     for key, param in options_of(ctx.command).items():
-        word = WORDS.get(ctx.get_parameter_source(param.name or "") or ParameterSource.DEFAULT, "flag")
+        word = WORDS.get(ctx.get_parameter_source(param.name or "") or ParameterSource.DEFAULT, "command line")
         found[key] = str(files[key]) if word == "file" and key in files else word
     return found
 

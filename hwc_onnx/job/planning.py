@@ -49,6 +49,7 @@ class Timing:
     """Seconds that were measured, and what of."""
 
     float_seconds: float
+    building_seconds: float
     int8_seconds: float
     timed_samples: int
     calibration_seconds: tuple[float, float]
@@ -133,7 +134,7 @@ def _time(job: Compression, splits: Splits) -> Timing:
     float_seconds = time.perf_counter() - started
     calibrations = [_calibrated(job, splits, most) for most in CALIBRATED_SAMPLES]
     calibrated = calibrations[0]
-    int8_seconds = _time_int8(calibrated, reference)
+    building, int8_seconds = _time_int8(calibrated, reference)
     layer = _middle(job)
     table = LayerTable(calibrated.database, opened.graph, options.pruning, options.weight_bits)
     started = time.perf_counter()
@@ -143,6 +144,7 @@ def _time(job: Compression, splits: Splits) -> Timing:
     few, more = calibrations
     return Timing(
         float_seconds,
+        building,
         int8_seconds,
         len(reference),
         (few.seconds, more.seconds),
@@ -166,13 +168,14 @@ def _calibrated(job: Compression, splits: Splits, samples: int) -> Calibrated:
     )
 
 
-def _time_int8(calibrated: Calibrated, reference: Reference) -> float:
-    """Seconds of one evaluation of the INT8 baseline as a search runs its candidates."""
-    baseline = calibrated.candidate(calibrated.baseline)
-    reference = with_baseline(reference, baseline.proto)
+def _time_int8(calibrated: Calibrated, reference: Reference) -> tuple[float, float]:
+    """Seconds to build the INT8 baseline from the database, and to evaluate it, as a search does with its candidates."""
+    reference = with_baseline(reference, calibrated.candidate(calibrated.baseline).proto)
     started = time.perf_counter()
+    baseline = calibrated.candidate(calibrated.baseline)
+    building = time.perf_counter() - started
     measure(baseline.proto, reference)
-    return time.perf_counter() - started
+    return building, time.perf_counter() - started - building
 
 
 def _searched(job: Compression) -> list[Layer]:
@@ -184,9 +187,10 @@ def _searched(job: Compression) -> list[Layer]:
 
 
 def _middle(job: Compression) -> Layer:
-    """A layer of typical cost among those that are searched."""
+    """The searched layer below which, in order of cost, half of the whole cost lies: many small ones cost little together."""
     ordered = sorted(_searched(job), key=_work)
-    return ordered[len(ordered) // 2]
+    sums = np.cumsum([_work(layer) for layer in ordered])
+    return ordered[int(np.searchsorted(sums, sums[-1] / 2))]
 
 
 def _work(layer: Layer) -> float:
@@ -198,7 +202,7 @@ def _estimate(job: Compression, splits: Splits, timing: Timing) -> dict[str, Any
     """Seconds by step, with what they are based on."""
     each = timing.int8_seconds / timing.timed_samples
     trials = job.options.trials
-    search = trials * each * len(splits.search)
+    search = trials * (timing.building_seconds + each * len(splits.search))
     limited = search if job.options.timeout is None else min(search, job.options.timeout)
     gate = MOST_LOOKS * LEVELS * each * len(splits.holdout)
     (first, second), (few, more) = timing.calibration_seconds, timing.calibrated_samples
@@ -212,6 +216,7 @@ def _estimate(job: Compression, splits: Splits, timing: Timing) -> dict[str, Any
         "threads": usable_threads(),
         "basis": {
             "float_evaluation_s": timing.float_seconds,
+            "building_s": timing.building_seconds,
             "int8_evaluation_s": timing.int8_seconds,
             "samples": timing.timed_samples,
             "calibration_s": list(timing.calibration_seconds),

@@ -19,7 +19,7 @@ FREEDOMS = {
 STEPS = {
     "calibration": "calibration",
     "database": "layer database (rough)",
-    "search": "search, at most",
+    "search": "search",
     "gate": "final gate, at most",
 }
 
@@ -90,11 +90,11 @@ def _time(payload: Mapping[str, Any]) -> list[RenderableType]:
     few, more = basis["calibration_s"]
     text = (
         f"Measured just now: the float model on {basis['samples']} samples in {latency(basis['float_evaluation_s'])}, INT8 in "
-        f"{latency(basis['int8_evaluation_s'])}; calibration with {basis['calibration_samples'][0]} and "
+        f"{latency(basis['int8_evaluation_s'])}, built in {latency(basis['building_s'])}; calibration with {basis['calibration_samples'][0]} and "
         f"{basis['calibration_samples'][1]} samples in {latency(few)} and {latency(more)}; the settings of layer {basis['layer']}, "
-        f"about {percent(basis['layer_share'])} of all layers' work, in {latency(basis['layer_s'])}. The search takes every evaluation "
-        "at full length: most stop early, and refitted or costed plans take time of their own. Another load on this machine, or "
-        "another machine, changes all of it."
+        f"about {percent(basis['layer_share'])} of all layers' work, in {latency(basis['layer_s'])}. The search counts every evaluation "
+        "at full length, of which many stop early; on the other hand the last tenth refits whole plans, which takes longer, and "
+        "proposing plans is not counted. Half or twice the time is within reach; another load on this machine changes it too."
     )
     return [made, wrapped(text)]
 
