@@ -148,8 +148,8 @@ def _compared(
     apart = [np.abs(expected[name] - found[name]).max(initial=0.0) for name in expected if expected[name].dtype.kind == "f"]
     most = float(max(apart, default=0.0))
     text = f"{len(few)} samples, outputs equal" if error == 0 else f"{len(few)} samples, largest difference {most:.2g}"
-    if other.real_type != "f32":
-        text += f", {other.real_type} where not on integers"
+    if other.on_integers is not None:
+        text += f", {other.on_integers[0]} of {other.on_integers[1]} layers on integers, the others in {other.real_type}"
     return Capability(runtime, number, level, _status(error, agreement, len(few)), text, error, agreement)
 
 

@@ -22,6 +22,9 @@ Feeds = Mapping[str, NDArray[Any]]
 Precision = Literal["float32", "default"]
 """Type of the layers that OpenVINO does not run on integers: float32, or what it takes by itself (bfloat16 on some CPUs)."""
 
+_PRODUCTS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul", "ScaledDotProductAttention"})
+"""What OpenVINO calls its nodes that multiply and accumulate."""
+
 
 def installed(package: str) -> str:
     """The installed version of a package, empty where it is not installed."""
@@ -39,11 +42,13 @@ def _missing(_: Feeds) -> list[Any]:
 class Elsewhere(Session):
     """A session whose batches another runtime computes; inputs, outputs and batch are those of the session it is made from.
 
-    `real_type` is the type in which it computes what is not on integers.
+    `real_type` is the type in which it computes what is not on integers, `on_integers` how many of its matrix products and
+    convolutions are, and of how many; None where it does not say.
     """
 
     runtime: str = ""
     real_type: str = "f32"
+    on_integers: tuple[int, int] | None = None
     call: Callable[[Feeds], list[Any]] = field(default=_missing)
 
     def run(self, feeds: Feeds, names: Sequence[str] | None = None) -> list[Any]:
@@ -99,7 +104,14 @@ def in_openvino(proto: onnx.ModelProto, session: Session, precision: Precision =
         found = request.infer({name: np.ascontiguousarray(values) for name, values in feeds.items()})
         return [np.array(found[output]) for output in compiled.outputs]
 
-    return _like(session, "OpenVINO", call, real_type)
+    return _like(session, "OpenVINO", call, real_type, _on_integers(compiled.get_runtime_model()))
+
+
+def _on_integers(compiled: Any) -> tuple[int, int]:
+    """How many products of OpenVINO's compiled graph take 8-bit integers, and how many there are."""
+    facts = [node.get_rt_info() for node in compiled.get_ops()]
+    types = [info["runtimePrecision"].astype(str) for info in facts if info["layerType"].astype(str) in _PRODUCTS]
+    return sum(found in ("u8", "i8") for found in types), len(types)
 
 
 def in_qonnx(proto: onnx.ModelProto, session: Session) -> Elsewhere:
@@ -117,7 +129,7 @@ def in_qonnx(proto: onnx.ModelProto, session: Session) -> Elsewhere:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if shapes not in prepared:
-                prepared[shapes] = _for_qonnx(proto, feeds)
+                prepared[shapes] = for_qonnx(proto, feeds)
             found = execute_onnx(prepared[shapes], dict(feeds))
         return [np.asarray(found[name]) for name in session.outputs]
 
@@ -126,7 +138,7 @@ def in_qonnx(proto: onnx.ModelProto, session: Session) -> Elsewhere:
     return _like(session, "qonnx", call)
 
 
-def _for_qonnx(proto: onnx.ModelProto, feeds: Feeds) -> Any:
+def for_qonnx(proto: onnx.ModelProto, feeds: Feeds) -> Any:
     """qonnx's wrapper around a copy of the model with the shapes of these inputs."""
     from qonnx.core.modelwrapper import ModelWrapper
     from qonnx.transformation.infer_shapes import InferShapes
@@ -142,6 +154,12 @@ def _for_qonnx(proto: onnx.ModelProto, feeds: Feeds) -> Any:
     return ModelWrapper(model).transform(InferShapes())
 
 
-def _like(session: Session, runtime: str, call: Callable[[Feeds], list[Any]], real_type: str = "f32") -> Elsewhere:
+def _like(
+    session: Session,
+    runtime: str,
+    call: Callable[[Feeds], list[Any]],
+    real_type: str = "f32",
+    on_integers: tuple[int, int] | None = None,
+) -> Elsewhere:
     facts = {entry.name: getattr(session, entry.name) for entry in fields(Session)}
-    return Elsewhere(**{**facts, "threads": 1, "constants": {}}, runtime=runtime, real_type=real_type, call=call)
+    return Elsewhere(**{**facts, "threads": 1, "constants": {}}, runtime=runtime, real_type=real_type, on_integers=on_integers, call=call)
