@@ -97,7 +97,8 @@ class _State:
 
     def _begin(self) -> None:
         """Nothing waits; the living channels' columns, by how many a channel has."""
-        self._left, self._right, self._both = ([np.zeros((len(self.channel), 0))] for _ in range(3))
+        nothing: F64 = np.zeros((len(self.channel), 0))
+        self._left, self._right, self._both = [nothing], [nothing], [nothing]
         living = np.flatnonzero((self.channel >= 0) & self.alive)
         by_channel = living[np.argsort(self.channel[living], kind="stable")]
         names, first, counts = np.unique(self.channel[by_channel], return_index=True, return_counts=True)

@@ -232,7 +232,7 @@ class LayerRecovery:
         if setting.kept is not None:
             plain = self._problem(setting, 0.0)
             values = obs_mask(plain.target, plain.factor, setting.kept)
-            return setting.kept, solved(values, plain.target, plain.matrix, setting.kept)
+            return setting.kept, _solved(plain, values, setting.kept)
         if setting.mask is None:
             return None, self._problem(setting, 0.0).target
         key = ("mask", *self._key(setting)[1:])
@@ -246,7 +246,7 @@ class LayerRecovery:
             else:
                 keep = self._scored_mask(setting, plain.target)
                 values = obs_mask(plain.target, plain.factor, keep)
-            found = keep, solved(values, plain.target, plain.matrix, keep)
+            found = keep, _solved(plain, values, keep)
             if setting.mask.sequential or setting.mask.pattern is not None:
                 found = self._exchanged(setting, *found)
             self._remember(key, found, found[0].nbytes + found[1].nbytes)
@@ -262,7 +262,7 @@ class LayerRecovery:
         problem, unit = plain.scaled(plain.target.shape[2] >= WIDE)
         start = (values / unit).astype(problem.target.dtype)
         other, moved = exchanged(start, problem.target, problem.matrix, problem.factor, keep, runs, settling=0)
-        moved = solved(moved.astype(np.float64) * unit, plain.target, plain.matrix, other)
+        moved = _solved(plain, moved.astype(np.float64) * unit, other)
         before, after = (self._judged(Variant(rows, None), setting) for rows in (values, moved))
         better = (after.error < before.error)[:, :, None]
         return np.where(better, other, keep), np.where(better, moved, values)
@@ -329,6 +329,13 @@ class LayerRecovery:
 
     def _remember(self, key: tuple[object, ...], value: object, size: int) -> None:
         self._cache.put((self._owner, key), value, size)
+
+
+def _solved(problem: Quadratic, values: F64, keep: NDArray[np.bool_]) -> F64:
+    """`solved`; in single precision where codes are looked for in single precision too."""
+    scaled, unit = problem.scaled(values.shape[2] >= WIDE)
+    found = solved((values / unit).astype(scaled.target.dtype), scaled.target, scaled.matrix, keep)
+    return found.astype(np.float64) * unit
 
 
 def _bytes(columns: NDArray[np.int64] | None) -> bytes:

@@ -43,6 +43,8 @@ OCTAVES = 3
 """Powers of two tried below the one that covers the largest weight."""
 
 
+NEAR = 1 << 18
+"""Weights that are tried at once, so that they stay near the processor."""
 SMALLEST = {1: 0.2, 2: 0.2, 3: 0.35, 7: 0.45, 15: 0.6}
 """The smallest shrink factor tried, by the highest code; 0.75 where there are more codes."""
 
@@ -71,20 +73,24 @@ def search_scale(
     # a first guess needs no more than float32
     rows, weights = weight.astype(np.float32), np.sqrt(diagonal).astype(np.float32)[:, None]
     least, most = (bound.astype(np.float32)[:, :, None] for bound in (low, high))
-    codes = np.empty_like(rows)
-    for shrink in shrinks:
-        scale = largest * shrink
-        divisor = np.where(scale > 0, scale, 1.0).astype(np.float32)[:, :, None]
-        np.divide(rows, divisor, out=codes)
-        np.rint(codes, out=codes)
-        np.clip(codes, least, most, out=codes)
-        codes *= divisor
-        codes -= rows
-        codes *= weights
-        error = np.einsum("grd,grd->gr", codes, codes)
-        better = error < best_error
-        best = np.where(better, scale, best)
-        best_error = np.where(better, error, best_error)
+    at_once = max(1, NEAR // max(weight.shape[0] * weight.shape[2], 1))
+    for first in range(0, weight.shape[1], at_once):
+        at = np.s_[:, first : first + at_once]
+        here, lows, highs = rows[at], least[at], most[at]
+        codes = np.empty_like(here)
+        for shrink in shrinks:
+            scale = largest[at] * shrink[at]
+            divisor = np.where(scale > 0, scale, 1.0).astype(np.float32)[:, :, None]
+            np.divide(here, divisor, out=codes)
+            np.rint(codes, out=codes)
+            np.minimum(np.maximum(codes, lows, out=codes), highs, out=codes)
+            codes *= divisor
+            codes -= here
+            codes *= weights
+            error = np.einsum("grd,grd->gr", codes, codes)
+            better = error < best_error[at]
+            best[at] = np.where(better, scale, best[at])
+            best_error[at] = np.where(better, error, best_error[at])
     return best
 
 

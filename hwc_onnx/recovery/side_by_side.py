@@ -67,6 +67,8 @@ _WATCHED: set[int] = set()
 def one_blas_thread() -> AbstractContextManager[object]:
     """Products with one thread, whatever the environment says, so that their last digits are always the same."""
     if not _BLAS:
+        import scipy.linalg  # noqa: F401  brings a BLAS of its own, which must be there to be limited
+
         _BLAS.append(ThreadpoolController())
     return cast("AbstractContextManager[object]", _BLAS[0].limit(limits=1, user_api="blas"))
 
