@@ -72,7 +72,7 @@ class _State:
         cross = self.inverse[:, columns] - left @ right[columns].T
         own = self.products[:, columns] - both @ right[columns].T - right @ both[columns].T
         solved = np.linalg.solve(cross[columns], cross.T).T
-        halved = own - 0.5 * solved @ own[columns]
+        halved: F64 = own - 0.5 * solved @ own[columns]
         self.alive[columns] = False
         for blocks in self._blocks:
             blocks.follow(channel, cross, solved, halved)
