@@ -71,8 +71,8 @@ class _State:
         left, right, both = (np.hstack(parts) for parts in (self._left, self._right, self._both))
         cross = self.inverse[:, columns] - left @ right[columns].T
         own = self.products[:, columns] - both @ right[columns].T - right @ both[columns].T
-        solved = np.linalg.solve(cross[columns], cross.T).T
-        halved: F64 = own - 0.5 * solved @ own[columns]
+        solved = np.linalg.solve(cross[columns], cross.T).T.astype(np.float64, copy=False)
+        halved = own - 0.5 * solved @ own[columns]
         self.alive[columns] = False
         for blocks in self._blocks:
             blocks.follow(channel, cross, solved, halved)
