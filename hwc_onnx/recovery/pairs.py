@@ -25,7 +25,7 @@ ROWS = 256
 """Rows that are looked at together; more would not stay near the processor."""
 MOST_PAIRS = 48
 """Pairs that a row moves in one call at most."""
-AT_ONCE = 6
+AT_ONCE = 12
 """Pairs that a row moves among the same few columns before these are chosen anew."""
 LEAST_GAIN = 1e-6
 """A pair is moved where it takes at least this share of the row's error."""
