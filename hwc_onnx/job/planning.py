@@ -1,14 +1,14 @@
 """What a compression would do, without doing it: inputs checked, the float model and INT8 timed, the rest worked out from that.
 
-The estimate covers what is measured: running calibration samples, the evaluations of the search at the length of one with all
-search samples, and the looks at the holdout. The layer database is timed on one layer and extended to the others by
+The estimate covers what is timed: running calibration samples, building and evaluating one candidate, refitting one plan, and
+the looks at the holdout at the pace of the evaluation. The layer database is timed on one layer and extended to the others by
 weights x inputs of each weight, the cost of its solves; it is the roughest part, and said apart.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +22,20 @@ from hwc_onnx.accuracy.synthetic import served
 from hwc_onnx.accuracy.types import Splits
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.errors import UsageError
+from hwc_onnx.events import Phase
 from hwc_onnx.files import cache_folder
 from hwc_onnx.graph.layer_graph import Layer
 from hwc_onnx.graph.selection import selected
 from hwc_onnx.job.rewards import Rewards, rewards
 from hwc_onnx.job.sampling import samples_of
-from hwc_onnx.plan import REPAIRS
+from hwc_onnx.plan import REPAIRS, LayerConfig
+from hwc_onnx.pruning.table import PATTERNS, granularity
+from hwc_onnx.rebuild import rebuild
 from hwc_onnx.runfolder import RunState, state_of
+from hwc_onnx.search.closing import reserved
 from hwc_onnx.search.gate import MOST_LOOKS
 from hwc_onnx.search.layer_table import LayerTable
+from hwc_onnx.uniform import uniform
 from hwc_onnx.workspace import Calibrated, calibrate
 
 if TYPE_CHECKING:
@@ -50,7 +55,8 @@ class Timing:
 
     float_seconds: float
     building_seconds: float
-    int8_seconds: float
+    candidate_seconds: float
+    refit_seconds: float
     timed_samples: int
     calibration_seconds: tuple[float, float]
     calibrated_samples: tuple[int, int]
@@ -72,7 +78,7 @@ def work_plan(job: Compression) -> dict[str, Any]:
     state = state_of(job.run_dir, job.record(splits), fresh=job.fresh, resume=job.resume)
     reference = make_reference(opened.proto, splits.search, options.metric, task=options.task)
     check_reference(reference, options.split_seed)
-    timing = _time(job, splits)
+    begins = job.earlier is None and state is not RunState.CONTINUES
     bounds = rewards(opened.graph, options, CostModel(job.profile, cache_folder()))
     limit, relative = options.drop_limit
     chosen = selected(opened.graph, options.include, options.exclude)
@@ -111,7 +117,7 @@ def work_plan(job: Compression) -> dict[str, Any]:
         "run_dir": str(job.run_dir),
         "run_state": state.value,
         "search": {"sampler": options.sampler, "trials": options.trials, "timeout_s": options.timeout, "seed": options.seed},
-        "estimate": _estimate(job, splits, timing) if job.earlier is None and state is not RunState.CONTINUES else None,
+        "estimate": _estimate(job, splits, _time(job, splits)) if begins else None,
         "notes": list(job.notes),
     }
 
@@ -126,15 +132,20 @@ def _plain(value: Any) -> Any:
 
 
 def _time(job: Compression, splits: Splits) -> Timing:
-    """Run the float model and INT8 on some samples, and make one layer's entries."""
+    """Run the float model and a candidate on some samples, refit a plan, and make one layer's entries."""
+    job.tell(Phase("time", "one evaluation of the float model and of a candidate, one refit and one layer of the database"))
     options, opened = job.options, job.opened
     some = splits.search.take(slice(0, TIMED_SAMPLES))
     started = time.perf_counter()
     reference = make_reference(opened.proto, some, options.metric, task=options.task)
     float_seconds = time.perf_counter() - started
+    fitted = splits.calibration.take(slice(0, CALIBRATED_SAMPLES[0]))
     calibrations = [_calibrated(job, splits, most) for most in CALIBRATED_SAMPLES]
     calibrated = calibrations[0]
-    building, int8_seconds = _time_int8(calibrated, reference)
+    building, candidate_seconds = _time_candidate(job, calibrated, reference)
+    started = time.perf_counter()
+    rebuild(calibrated.proto, opened.graph, calibrated.baseline, calibrated.database, fitted)
+    refit_seconds = time.perf_counter() - started
     layer = _middle(job)
     table = LayerTable(calibrated.database, opened.graph, options.pruning, options.weight_bits)
     started = time.perf_counter()
@@ -145,7 +156,8 @@ def _time(job: Compression, splits: Splits) -> Timing:
     return Timing(
         float_seconds,
         building,
-        int8_seconds,
+        candidate_seconds,
+        refit_seconds,
         len(reference),
         (few.seconds, more.seconds),
         (few.calibration.samples, more.calibration.samples),
@@ -168,14 +180,33 @@ def _calibrated(job: Compression, splits: Splits, samples: int) -> Calibrated:
     )
 
 
-def _time_int8(calibrated: Calibrated, reference: Reference) -> tuple[float, float]:
-    """Seconds to build the INT8 baseline from the database, and to evaluate it, as a search does with its candidates."""
+def _time_candidate(job: Compression, calibrated: Calibrated, reference: Reference) -> tuple[float, float]:
+    """Seconds to build a plan that the database does not know yet, and to evaluate it, as a search does with its candidates."""
+    options = job.options
     reference = with_baseline(reference, calibrated.candidate(calibrated.baseline).proto)
+    plan = uniform(
+        job.opened.graph,
+        LayerConfig(
+            weight_bits=max(options.weight_bits[0], min(4, options.weight_bits[1])),
+            activation_bits=options.activation_bits[1],
+            **_pruning(options.pruning),
+        ),
+        include=options.include,
+        exclude=options.exclude,
+        lanes=options.lanes,
+        constraints=options.constraints,
+    ).model_copy(update={"dialect": options.dialect, "portable": options.portable})
     started = time.perf_counter()
-    baseline = calibrated.candidate(calibrated.baseline)
+    candidate = calibrated.candidate(plan)
     building = time.perf_counter() - started
-    measure(baseline.proto, reference)
+    measure(candidate.proto, reference)
     return building, time.perf_counter() - started - building
+
+
+def _pruning(algorithms: Sequence[str]) -> dict[str, Any]:
+    """A setting of the costliest fine-grained algorithm that may be used."""
+    fine = [name for name in algorithms if granularity(name) == "fine" and name not in PATTERNS]
+    return {"algorithm": "obs" if "obs" in fine else fine[0], "ratio": 0.5} if fine else {}
 
 
 def _searched(job: Compression) -> list[Layer]:
@@ -200,16 +231,18 @@ def _work(layer: Layer) -> float:
 
 def _estimate(job: Compression, splits: Splits, timing: Timing) -> dict[str, Any]:
     """Seconds by step, with what they are based on."""
-    each = timing.int8_seconds / timing.timed_samples
-    trials = job.options.trials
+    each = timing.candidate_seconds / timing.timed_samples
+    options = job.options
+    trials = options.trials
+    refits = reserved(trials) if options.sampler != "faithful" else 0
     search = trials * (timing.building_seconds + each * len(splits.search))
-    limited = search if job.options.timeout is None else min(search, job.options.timeout)
+    limited = search if options.timeout is None else min(search, options.timeout)
     gate = MOST_LOOKS * LEVELS * each * len(splits.holdout)
     (first, second), (few, more) = timing.calibration_seconds, timing.calibrated_samples
     rate = max(second - first, 0.0) / (more - few) if more > few else 0.0
     calibration = second + rate * (len(splits.calibration) - more)
     database = timing.layer_seconds / timing.layer_share
-    steps: Mapping[str, float] = {"calibration": calibration, "database": database, "search": limited, "gate": gate}
+    steps: Mapping[str, float] = {"calibration": calibration, "database": database, "search": limited, "refits": refits * timing.refit_seconds, "gate": gate}
     return {
         "seconds": dict(steps),
         "total_s": sum(steps.values()),
@@ -217,7 +250,9 @@ def _estimate(job: Compression, splits: Splits, timing: Timing) -> dict[str, Any
         "basis": {
             "float_evaluation_s": timing.float_seconds,
             "building_s": timing.building_seconds,
-            "int8_evaluation_s": timing.int8_seconds,
+            "candidate_evaluation_s": timing.candidate_seconds,
+            "refit_s": timing.refit_seconds,
+            "refits": refits,
             "samples": timing.timed_samples,
             "calibration_s": list(timing.calibration_seconds),
             "calibration_samples": list(timing.calibrated_samples),

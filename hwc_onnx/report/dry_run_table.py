@@ -20,6 +20,7 @@ STEPS = {
     "calibration": "calibration",
     "database": "layer database (rough)",
     "search": "search",
+    "refits": "refits at its end",
     "gate": "final gate, at most",
 }
 
@@ -89,12 +90,13 @@ def _time(payload: Mapping[str, Any]) -> list[RenderableType]:
     made.add_row("together", duration(estimate["total_s"]))
     few, more = basis["calibration_s"]
     text = (
-        f"Measured just now: the float model on {basis['samples']} samples in {latency(basis['float_evaluation_s'])}, INT8 in "
-        f"{latency(basis['int8_evaluation_s'])}, built in {latency(basis['building_s'])}; calibration with {basis['calibration_samples'][0]} and "
-        f"{basis['calibration_samples'][1]} samples in {latency(few)} and {latency(more)}; the settings of layer {basis['layer']}, "
-        f"about {percent(basis['layer_share'])} of all layers' work, in {latency(basis['layer_s'])}. The search counts every evaluation "
-        "at full length, of which many stop early; on the other hand the last tenth refits whole plans, which takes longer, and "
-        "proposing plans is not counted. Half or twice the time is within reach; another load on this machine changes it too."
+        f"Timed just now: the float model on {basis['samples']} samples, {latency(basis['float_evaluation_s'])}; a pruned 4-bit "
+        f"candidate, built in {latency(basis['building_s'])} and measured on them in {latency(basis['candidate_evaluation_s'])}; a plan "
+        f"refitted on {basis['calibration_samples'][0]} samples, {latency(basis['refit_s'])}; calibration with "
+        f"{basis['calibration_samples'][0]} and {basis['calibration_samples'][1]} samples, {latency(few)} and {latency(more)}; the "
+        f"settings of layer {basis['layer']}, {percent(basis['layer_share'])} of all layers' work, {latency(basis['layer_s'])}. Every "
+        "evaluation counts at full length, of which many stop early; proposing plans is not counted. Half or twice the time is "
+        "within reach; another load on this machine changes it too."
     )
     return [made, wrapped(text)]
 

@@ -40,7 +40,7 @@ def test_dry_run_says_where_options_come_from_and_writes_nothing(
     assert found["model"]["layers"] == 3 and found["metric"]["original"] == 1.0
     estimate = found["estimate"]
     assert estimate["total_s"] == pytest.approx(sum(estimate["seconds"].values()))
-    each = estimate["basis"]["int8_evaluation_s"] / estimate["basis"]["samples"]
+    each = estimate["basis"]["candidate_evaluation_s"] / estimate["basis"]["samples"]
     assert estimate["seconds"]["search"] == pytest.approx(7 * (estimate["basis"]["building_s"] + each * found["data"]["search"]))
     assert sorted(tmp_path.rglob("*")) == before
     shown = hwc("compress", case.model, "--data", case.data, "--dry-run")
