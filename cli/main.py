@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, str] = {
     "why": "hwc_onnx.cli.why:why",
     "verify": "hwc_onnx.cli.verify:verify",
     "report": "hwc_onnx.cli.report:report",
+    "data": "hwc_onnx.cli.data:data",
     "accel": "hwc_onnx.cli.accel:accel",
     "doctor": "hwc_onnx.cli.doctor:doctor",
 }

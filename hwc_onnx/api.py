@@ -19,6 +19,7 @@ from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.cost.types import ModelCost
+from hwc_onnx.data_check import DataCheck, check_data
 from hwc_onnx.diagnosis.sensitivity import sensitivity
 from hwc_onnx.diagnosis.sensitivity_result import Sensitivity
 from hwc_onnx.diagnosis.why import Why, why
@@ -54,10 +55,12 @@ Bounds = tuple[float, float]
 __all__ = [
     "Applied",
     "Comparison",
+    "DataCheck",
     "ProfileResult",
     "Sensitivity",
     "Why",
     "apply_plan",
+    "check_data",
     "compare",
     "compress",
     "evaluate",

@@ -103,6 +103,10 @@ PRESETS: Mapping[str, Preprocess] = {
     "imagenet": _IMAGENET,
     # TF-Slim's Inception preprocessing: central 87.5 %, values -1..1
     "inception": Preprocess((0.5,), (0.5,), crop_share=0.875),
+    # OpenAI's CLIP: shorter side scaled to the model's size
+    "clip": Preprocess(
+        (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), crop_share=1.0
+    ),
     # EfficientNet-Lite: (pixel - 127) / 128
     "efficientnet-lite": Preprocess((127.0,), (128.0,), divide=1.0, crop_share=0.875),
     # networks converted from Caffe: BGR, mean colour subtracted, no scaling
@@ -112,6 +116,8 @@ PRESETS: Mapping[str, Preprocess] = {
     "cifar100": Preprocess((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "mnist": Preprocess((0.1307,), (0.3081,)),
     "fashion-mnist": Preprocess((0.2860,), (0.3530,)),
+    # values -1..1, the whole image: Normalize(0.5, 0.5) of many examples
+    "signed": Preprocess((0.5,), (0.5,)),
     # values 0..1
     "unit": Preprocess(),
     # values 0..255

@@ -79,7 +79,7 @@ def test_examples_name_real_options(path: str) -> None:
         words = line.split()
         if not words or words[0] != "hwc-onnx" or words[1] not in COMMANDS:
             continue
-        depth = 3 if words[1] == "accel" and len(words) > 2 else 2
+        depth = 3 if words[1] in ("accel", "data") and len(words) > 2 else 2
         options = {name for parameter in live(" ".join(words[:depth])).params for name in parameter.opts}
         used = {word for word in words if word.startswith("-")} - {"--help"}
         assert used <= options, f"{line.strip()} uses {used - options}"
