@@ -172,13 +172,15 @@ def calibrate(
     ranges: str = "mse",
     repairs: Collection[str] = REPAIRS,
     power_of_two: bool = False,
+    measured: Calibration | None = None,
 ) -> Calibrated:
     """Run the calibration samples once and set up the layer database and the INT8 baseline.
 
     Without `moments` only ranges are measured: enough for plans that round and do nothing else. `ranges` is
     how those of activations are chosen (`hwc_onnx.quantization.ranges`). `repairs` (of `REPAIRS`) are made with
     recovery "full" only. `power_of_two` keeps all scales at powers of two, which leaves "statistics" out: means alone, without
-    the spreads that scales mend, do harm. A dialect without zero points gets symmetric ranges.
+    the spreads that scales mend, do harm. A dialect without zero points gets symmetric ranges. `measured` is what an earlier call
+    without repairs measured on the same samples: nothing is run again.
     """
     started = time.perf_counter()
     rng = np.random.default_rng([seed, 0xCA11])
@@ -186,7 +188,7 @@ def calibrate(
     repairs = [name for name in repairs if not (power_of_two and name == "statistics")]
     kinds = [name for name in KINDS if name in repairs]
     equalized = equalize(opened.proto, opened.graph, samples, kinds=kinds) if kinds else Equalized(opened.proto)
-    found = collect(equalized.proto, opened.graph, samples, moments=moments, rng=rng)
+    found = measured or collect(equalized.proto, opened.graph, samples, moments=moments, rng=rng)
     database = LayerDatabase(
         equalized.proto,
         opened.graph,

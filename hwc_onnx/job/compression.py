@@ -23,6 +23,7 @@ from hwc_onnx.job.resolving import Earlier, resolve
 from hwc_onnx.job.rewards import rewards
 from hwc_onnx.job.running import Running
 from hwc_onnx.job.sampling import samples_of
+from hwc_onnx.job.steps import recovery_steps
 from hwc_onnx.job.verdict import judge, write_output
 from hwc_onnx.options import Options
 from hwc_onnx.result import Result
@@ -124,7 +125,8 @@ class Compression:
         self.tell(Phase("gate", f"judge the best plans on {len(run.splits.holdout)} holdout samples"))
         verdict = judge(run, objective, found)
         written = write_output(run, verdict)
-        return record(run, objective, verdict, written, found, database_seconds)
+        steps = [] if verdict.kind != "compressed" or verdict.candidate is None else recovery_steps(run, verdict.candidate, verdict.gate.holdout)
+        return record(run, objective, verdict, written, found, database_seconds, steps)
 
     def _warn(self, run: Running) -> None:
         """Say beforehand where the accelerator rewards nothing of what is searched, with the bound."""

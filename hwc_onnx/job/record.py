@@ -28,6 +28,7 @@ def record(
     written: Written,
     found: SearchResult,
     database_seconds: float,
+    steps: list[dict[str, Any]],
 ) -> Result:
     """Write result.json and the front into the run folder and return the result."""
     main = _figures(run, run.job.profile, verdict.plan)
@@ -47,6 +48,7 @@ def record(
         "objective": run.options.objective,
         "limits": run.options.limits.given(),
         "metric": _metric(run, verdict),
+        "recovery_steps": steps,
         "polish": None if verdict.polished is None else verdict.polished.payload(),
         "holdout_openings": run.openings,
         "looks": [look.payload() for look in verdict.looks],

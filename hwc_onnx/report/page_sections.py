@@ -12,6 +12,7 @@ from hwc_onnx.report import page_figures
 from hwc_onnx.report.origins import origin
 from hwc_onnx.report.page_learning import learned
 from hwc_onnx.report.page_parts import apply_command, command, figure, folded, listed, paragraph, section, table, text
+from hwc_onnx.report.page_steps import recovery_steps
 from hwc_onnx.report.quantities import change, duration, energy, latency, metric_value, percent, points, size
 from hwc_onnx.report.result_table import STOPPED
 from hwc_onnx.report.run_record import RunRecord
@@ -134,6 +135,7 @@ def accuracy(record: RunRecord) -> str:
             f"graph optimisations it has {metric_value(name, metric['at_enable_all'])}, with none {metric_value(name, metric['at_disable_all'])}; "
             "the worse counts."
         ),
+        recovery_steps(result, limit_of(record)),
     )
 
 

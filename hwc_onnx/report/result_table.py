@@ -120,6 +120,7 @@ def _files(payload: dict[str, Any]) -> list[RenderableType]:
     lines: list[RenderableType] = [
         f"{verdict}: {_goal(payload)}; {search['evaluations']} evaluations "
         f"with {search['sampler']} in {duration(search['seconds'])} ({STOPPED.get(search['stopped_by'], search['stopped_by'])})",
+        *_recovered(payload),
         *_sources(search),
         f"written: {output['path']}, the {_KINDS[output['kind']]}",
     ]
@@ -128,6 +129,15 @@ def _files(payload: dict[str, Any]) -> list[RenderableType]:
     if payload["data"] == "synthetic":
         lines.append("measured on synthetic inputs: give real samples with --data for figures that you can rely on")
     return lines
+
+
+def _recovered(payload: dict[str, Any]) -> list[str]:
+    """What the recovery is worth, where it was measured."""
+    seen = [step for step in payload.get("recovery_steps", ()) if step["value"] is not None]
+    if len(seen) < 2 or seen[0]["step"] != "rounded":
+        return []
+    drops = [f"{points(step['drop_points'])} ({step['step']})" for step in seen]
+    return [wrapped(f"points lost by this plan with more and more of the recovery: {', '.join(drops)}")]
 
 
 def _sources(search: dict[str, Any]) -> list[str]:
