@@ -142,9 +142,10 @@ class _Reader:
         values = (shifted * _spread(scale, codes.shape, axis, block)).astype(np.float32)
         self.weights[name] = keep(name, values, self.large)
         self.dropped.add(id(node))
-        if container <= 8:
+        bits = self._checked_bits(name, codes, axis if scale.ndim else None, width or container)
+        if bits <= 8:
             self.file_bits[name] = container
-            self.weight_bits[name] = self._checked_bits(name, codes, axis if scale.ndim else None, width or container)
+            self.weight_bits[name] = bits
             self.weight_density[name] = float(np.count_nonzero(shifted)) / max(shifted.size, 1)
             if not block:
                 self.weight_scale[name] = _spread(scale, codes.shape, axis, block)

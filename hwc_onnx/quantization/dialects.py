@@ -29,6 +29,7 @@ class Dialect:
 
     `clip_weights` says that a weight narrower than its container passes a Clip too, so that the graph alone tells its
     width. `wide_weights` says that a weight left at 16 bits behind a quantized input can be stored as INT16.
+    `wide_left_weights` says that a weight on the left of a MatMul is stored as INT16 whatever its width.
     `block_sizes` are the sizes of the blocks that share a scale in the 3 or 4-bit weight of a matrix product whose input
     stays in float; without any, it is stored like other weights.
     `quant_nodes` says that quantizers are written as QONNX Quant nodes, which ONNX Runtime does not have. `measured` tells
@@ -45,6 +46,7 @@ class Dialect:
     bias_headroom: float
     clip_weights: bool = False
     wide_weights: bool = True
+    wide_left_weights: bool = False
     block_sizes: tuple[int, ...] = ()
     quant_nodes: bool = False
     measured: str = ""
@@ -80,6 +82,7 @@ OPENVINO = Dialect(
     clip=True,
     zero_points=True,
     bias_headroom=float(2**30),
+    wide_left_weights=True,
     measured="accuracy is measured with ONNX Runtime, which opens the same file",
 )
 

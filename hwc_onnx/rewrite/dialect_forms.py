@@ -1,7 +1,8 @@
-"""Forms of a weight that some runtimes expect beside `DequantizeLinear(integers)`; both leave its values as they are.
+"""Forms of a weight that some runtimes expect beside `DequantizeLinear(integers)`; all leave its values as they are.
 
-    clip_weights    w = DequantizeLinear(Clip(integers, low, high))      the width is in the graph (QCDQ)
-    block_weights   w = DequantizeLinear(integers as INT4, block_size)   one scale per block of a column (TensorRT)
+    clip_weights        w = DequantizeLinear(Clip(integers, low, high))      the width is in the graph (QCDQ)
+    block_weights       w = DequantizeLinear(integers as INT4, block_size)   one scale per block of a column (TensorRT)
+    widen_left_weights  w = DequantizeLinear(integers as INT16)              left operands of MatMul (OpenVINO)
 
 QCDQ: Pappalardo et al., "QONNX", 2022, section III, and the export of Brevitas (export/common/handler/qcdq.py), where
 an 8-bit container is clipped whenever the width is below 8. A 2-bit weight with mirrored channels (-2 .. 1 and -1 .. 2)
@@ -9,6 +10,10 @@ is clipped to -2 .. 2; its width stays declared in `hwc.bits`.
 
 A weight with a scale per output channel is a weight with a scale per block whose blocks happen to agree, so the second
 form needs no other numbers. Blocks run along the axis that the product sums over.
+
+OpenVINO 2026.4 does not compile a MatMul whose left operand is an 8-bit weight with a scale per row: it moves the scales
+behind the product, where it knows only scales per column ("Check 'any_of(scale.size(), OC, 1U)' failed"). Of INT16 it
+makes float weights. The width stays declared in `hwc.bits`.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ from hwc_onnx.graph.read_qdq import BITS_KEY
 from hwc_onnx.rewrite.opset import raise_opset
 
 INT4_OPSET = 21
-"""INT4 tensors and `block_size` of DequantizeLinear."""
+"""INT4 tensors, `block_size` and INT16 of DequantizeLinear."""
 
 INT4_WIDTHS = (3, 4)
 """Weights that are stored in INT4 blocks; 2-bit ones with mirrored channels would be taken for wider ones there."""
@@ -90,6 +95,37 @@ def block_weights(model: onnx.ModelProto, sizes: Collection[int]) -> onnx.ModelP
             del bits[name]
     _declare(found, bits)
     return found
+
+
+def widen_left_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which 8-bit weights that stand on the left of a MatMul are INT16, with their width declared.
+
+    The model comes back as it is where there is none, or where its opset cannot be raised to 21.
+    """
+    left = {node.input[0] for node in model.graph.node if node.op_type == "MatMul"}
+    tensors = _tensors(model)
+    names = {
+        node.output[0]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.output[0] in left and _type(tensors, node) == TensorProto.INT8
+    }
+    raised = raise_opset(model, INT4_OPSET) if names else None
+    if raised is None:
+        return model
+    found = _copy(raised)
+    bits, tensors = _declared(found), _tensors(found)
+    for node in found.graph.node:
+        if node.op_type == "DequantizeLinear" and node.output[0] in names:
+            for name in (node.input[0], node.input[2]):
+                tensors[name].CopyFrom(integer_tensor(name, integer_values(tensors[name]), TensorProto.INT16))
+            bits.setdefault(node.output[0], 8)
+    _declare(found, bits)
+    return found
+
+
+def _type(tensors: dict[str, TensorProto], node: NodeProto) -> int | None:
+    """ONNX type of the constant that a node reads first."""
+    return int(tensors[node.input[0]].data_type) if node.input[0] in tensors else None
 
 
 def _blocked(model: onnx.ModelProto, sizes: Collection[int]) -> dict[str, tuple[int, int]]:

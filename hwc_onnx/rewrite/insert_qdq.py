@@ -33,7 +33,7 @@ from hwc_onnx.graph.read_qdq import BITS_KEY
 from hwc_onnx.quantization.dialects import DIALECT_KEY, Dialect, get_dialect
 from hwc_onnx.quantization.quantizer import QuantizedWeight, QuantParams, quantize
 from hwc_onnx.rewrite.cleanup import set_metadata
-from hwc_onnx.rewrite.dialect_forms import block_weights, clip_weights
+from hwc_onnx.rewrite.dialect_forms import block_weights, clip_weights, widen_left_weights
 from hwc_onnx.rewrite.layer_weights import write_layer
 from hwc_onnx.rewrite.model_builder import ModelBuilder
 from hwc_onnx.rewrite.opset import model_opset, raise_opset
@@ -111,6 +111,8 @@ def _in_form(model: onnx.ModelProto, dialect: Dialect) -> onnx.ModelProto:
         model = clip_weights(model)
     if dialect.block_sizes:
         model = block_weights(model, dialect.block_sizes)
+    if dialect.wide_left_weights:
+        model = widen_left_weights(model)
     if dialect.name != "ort":
         set_metadata(model, {entry.key: entry.value for entry in model.metadata_props} | {DIALECT_KEY: dialect.name})
     return model
