@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, str] = {
     "report": "hwc_onnx.cli.report:report",
     "data": "hwc_onnx.cli.data:data",
     "accel": "hwc_onnx.cli.accel:accel",
+    "clean": "hwc_onnx.cli.clean:clean",
     "doctor": "hwc_onnx.cli.doctor:doctor",
 }
 INTERRUPTED = 130

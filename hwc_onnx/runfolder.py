@@ -11,7 +11,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class RunFolder:
             raise UsageError(
                 f"{path}: cannot be made ({error.strerror}); choose another place with --run-dir"
             ) from error
-        self._lock()
+        _take(self.path)
         if exists:
             try:
                 _same_inputs(path, self.config)
@@ -97,12 +98,7 @@ class RunFolder:
 
     def release(self) -> None:
         """Give the folder up; safe to call twice."""
-        try:
-            owner = json.loads(self.lock_file.read_text())
-        except (OSError, ValueError):
-            return
-        if owner.get("pid") == os.getpid() and owner.get("host") == platform.node():
-            self.lock_file.unlink(missing_ok=True)
+        _give_up(self.path)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -115,11 +111,6 @@ class RunFolder:
         path = self.path / name
         write_atomic(path, data.encode() if isinstance(data, str) else data)
         return path
-
-    def _lock(self) -> None:
-        owner_must_be_gone(self.path)
-        owner = json.dumps({"pid": os.getpid(), "host": platform.node()})
-        write_atomic(self.lock_file, owner.encode())
 
     def _content(self, call: Mapping[str, Any] | None) -> str:
         """The text of config.resolved.yaml."""
@@ -186,6 +177,31 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise UsageError(f"{file}: has no record of its run (field '{RECORD}')")
     return record
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Own an existing run folder for the length of a block (UsageError where a live process owns it)."""
+    _take(folder)
+    try:
+        yield
+    finally:
+        _give_up(folder)
+
+
+def _take(folder: Path) -> None:
+    owner_must_be_gone(folder)
+    owner = json.dumps({"pid": os.getpid(), "host": platform.node()})
+    write_atomic(folder / LOCK, owner.encode())
+
+
+def _give_up(folder: Path) -> None:
+    try:
+        owner = json.loads((folder / LOCK).read_text())
+    except (OSError, ValueError):
+        return
+    if owner.get("pid") == os.getpid() and owner.get("host") == platform.node():
+        (folder / LOCK).unlink(missing_ok=True)
 
 
 def owner_must_be_gone(folder: Path) -> None:
