@@ -1,4 +1,4 @@
-"""What the recovery is worth: each step is the plan as `apply` makes it so, measured on the same held-out samples."""
+"""What a run says of its plan: what the recovery is worth, each step as `apply` makes it, and what each decision costs."""
 
 from __future__ import annotations
 
@@ -44,3 +44,12 @@ def test_unrepaired_steps_are_what_apply_makes(
     assert step["drop_points"] == pytest.approx(applied.evaluation.drop_points)
     other = hwc_onnx.apply_plan(model, plan=plan, data=SAMPLES, recovery="full", output=tmp_path / "full.onnx")
     assert other.evaluation.damage != applied.evaluation.damage  # the twin: another recovery is another file
+
+
+def test_damage_of_decisions_is_that_of_the_written_plan_the_worst_first(result: Result) -> None:
+    rows = result.payload["damage"]
+    assert rows and [row["damage"] for row in rows] == sorted((row["damage"] for row in rows), reverse=True)
+    assert result.plan is not None
+    for row in rows:
+        if row["kind"] == "layer" and result.plan.layers[row["name"]].algorithm == row["algorithm"]:
+            assert result.plan.layers[row["name"]].weight_bits == row["bits"]

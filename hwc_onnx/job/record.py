@@ -17,6 +17,7 @@ from hwc_onnx.job.verdict import Verdict
 from hwc_onnx.plan import CompressionPlan
 from hwc_onnx.result import Figures, Result, versions
 from hwc_onnx.search.objective import Objective
+from hwc_onnx.search.problem import Choices
 from hwc_onnx.search.study import SearchResult
 from hwc_onnx.workspace import costs
 
@@ -49,6 +50,7 @@ def record(
         "limits": run.options.limits.given(),
         "metric": _metric(run, verdict),
         "recovery_steps": steps,
+        "damage": [] if verdict.choices is None else _damage(objective, verdict.choices),
         "polish": None if verdict.polished is None else verdict.polished.payload(),
         "holdout_openings": run.openings,
         "looks": [look.payload() for look in verdict.looks],
@@ -143,6 +145,17 @@ def _metric(run: Running, verdict: Verdict) -> dict[str, Any]:
         "at_disable_all": _finite(verdict.look.at_disable_all),
         "at_enable_all": _finite(verdict.look.at_enable_all),
     }
+
+
+def _damage(objective: Objective, choices: Choices) -> list[dict[str, Any]]:
+    """What each decision of the plan costs by the damage table (alone, all others at INT8), the worst first."""
+    found = []
+    for unit, damages, choice in zip(objective.units, objective.damage, choices, strict=True):
+        option, damage = unit.options[choice], max(float(damages[choice]), 0.0)
+        if damage > 0.0:
+            chosen = {"algorithm": option.algorithm, "ratio": option.ratio, "bits": option.bits}
+            found.append({"kind": unit.kind, "name": unit.name, **chosen, "damage": damage})
+    return sorted(found, key=lambda row: -float(row["damage"]))
 
 
 def _finite(value: float) -> float | None:

@@ -27,7 +27,7 @@ from hwc_onnx.result import sha256
 from hwc_onnx.search.gate import MOST_LOOKS, Gate, Look
 from hwc_onnx.search.history import Record
 from hwc_onnx.search.objective import Objective
-from hwc_onnx.search.problem import Outcome
+from hwc_onnx.search.problem import Choices, Outcome
 from hwc_onnx.search.study import SearchResult
 from hwc_onnx.verification import verify
 from hwc_onnx.workspace import metadata_of
@@ -42,7 +42,8 @@ Kind = Literal["compressed", "baseline_int8", "original"]
 class Verdict:
     """What is to be written and why: its look at the holdout, all looks in order, and the INT8 baseline's look.
 
-    `candidate` is None when the original is returned unchanged; `polished` says what its polish gained, None without one.
+    `candidate` is None when the original is returned unchanged; `polished` says what its polish gained, None without one;
+    `choices` are those of a compressed plan in the search's units.
     """
 
     kind: Kind
@@ -53,6 +54,7 @@ class Verdict:
     gate: Gate
     search_drop: float
     polished: Polished | None = None
+    choices: Choices | None = None
 
     @property
     def plan(self) -> CompressionPlan | None:
@@ -83,8 +85,10 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
     chosen, looks = gate.walk([candidate.proto for candidate in candidates])
     baseline = gate.look(run.baseline.proto)
     if chosen is not None:
-        drop = finalists[chosen].outcome.drop_points
-        return Verdict("compressed", candidates[chosen], looks[chosen], tuple(looks), baseline, gate, drop, polished[chosen])
+        drop, choices = finalists[chosen].outcome.drop_points, finalists[chosen].choices
+        return Verdict(
+            "compressed", candidates[chosen], looks[chosen], tuple(looks), baseline, gate, drop, polished[chosen], choices
+        )
     why = "no searched plan passed on the holdout" if finalists else "the search accepted no other plan"
     if looks:
         why += f" (the safest one {_beyond(looks[0], gate)})"

@@ -10,6 +10,7 @@ import yaml
 
 from hwc_onnx.report import page_figures
 from hwc_onnx.report.origins import origin
+from hwc_onnx.report.page_damage import damages
 from hwc_onnx.report.page_learning import learned
 from hwc_onnx.report.page_parts import apply_command, command, figure, folded, listed, paragraph, section, table, text
 from hwc_onnx.report.page_steps import recovery_steps
@@ -302,11 +303,12 @@ def sizes(record: RunRecord) -> str:
 
 
 def why(record: RunRecord) -> str:
-    """Where to look further."""
+    """Which decisions cost most, and where to look further."""
     model = record.result["model"]["path"] or "MODEL.onnx"
     return section(
         "why",
         "Why accuracy is lost",
+        damages(record),
         paragraph("Which layers lose most under this plan, the cause of each with its numbers, and which remedy helps:"),
         command(f"hwc-onnx why {model} --plan {record.folder / 'plan.json'} --data SOURCE"),
         paragraph("Each layer alone, under every kind of compression, beside its share of the energy:"),
