@@ -250,6 +250,8 @@ def _check_widths(
             raise PlanError(
                 f"tensor '{name}': zero point {int(params.zero_point)}; dialect '{dialect.name}' allows only 0"
             )
+        if not params.signed and not dialect.zero_points:
+            raise PlanError(f"tensor '{name}': unsigned integers; dialect '{dialect.name}' allows only signed ones")
 
 
 def _check_tensors(builder: ModelBuilder, activations: Mapping[str, QuantParams]) -> None:

@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from hwc_onnx.quantization.quantizer import QuantParams
+from hwc_onnx.quantization.ranges import range_params
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
 from tests.rewrite.integer_reference import run_reference
 from tests.rewrite.quantized_case import QuantizedCase
@@ -20,21 +22,29 @@ def written(quantized: QuantizedCase, dialect: str, weight_bits: int, activation
         quantized.case.model,
         quantized.graph,
         quantized.weights(weight_bits),
-        quantized.activations(activation_bits, dialect == "tensorrt"),
+        activations(quantized, dialect, activation_bits),
         dialect,
     )
 
 
+def activations(quantized: QuantizedCase, dialect: str, bits: int) -> dict[str, QuantParams]:
+    """Quantizers of the stored tensors, signed ones with zero point 0 for TensorRT."""
+    if dialect != "tensorrt":
+        return quantized.activations(bits)
+    signed = {name: range_params(0.0, 1.0, bits, symmetric=True) for name in quantized.case.probabilities}
+    return {**quantized.activations(bits, True), **signed}
+
+
 def expected(quantized: QuantizedCase, dialect: str, weight_bits: int, activation_bits: int) -> NDArray[np.float64]:
-    activations = quantized.activations(activation_bits, dialect == "tensorrt")
+    made = activations(quantized, dialect, activation_bits)
     return run_reference(
-        quantized.case.model, quantized.graph, quantized.weights(weight_bits), activations, quantized.case.feeds
+        quantized.case.model, quantized.graph, quantized.weights(weight_bits), made, quantized.case.feeds
     )["y"]
 
 
 def step(quantized: QuantizedCase, dialect: str, activation_bits: int) -> float:
     """What the last quantizer's integers are worth."""
-    return float(quantized.activations(activation_bits, dialect == "tensorrt")["z"].scale)
+    return float(activations(quantized, dialect, activation_bits)["z"].scale)
 
 
 def within_a_step(found: NDArray, wanted: NDArray, size: float) -> bool:
