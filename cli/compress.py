@@ -154,6 +154,11 @@ PUBLISHED = ("l1", "l2", "bernoulli", "reconstruct", "magnitude", "sensitivity",
 @search_samples_option
 @click.option("--run-dir", metavar="DIR", help="Run folder. Default: <stem>.hwc beside the output.")
 @click.option(
+    "--run-dir-limit",
+    type=ByteSize,
+    help="Room for the run folder, such as 500MB: its cache gives way, used longest ago first.",
+)
+@click.option(
     "--from-run",
     metavar="DIR",
     help="Judge the trials of this finished run by other limits instead of searching; needs -o. The run folder is named after it.",

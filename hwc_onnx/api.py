@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +25,9 @@ from hwc_onnx.diagnosis.sensitivity_result import Sensitivity
 from hwc_onnx.diagnosis.why import Why, why
 from hwc_onnx.errors import DataError, ModelError, UsageError
 from hwc_onnx.events import Listener
+from hwc_onnx.graph.before import float_graph, unpruned_graph
 from hwc_onnx.graph.constraints import constrained, constraints_of
-from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
+from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.graph.parse import with_densities
 from hwc_onnx.job.applying import Applied, apply_plan
 from hwc_onnx.job.compression import Compression
@@ -81,6 +82,7 @@ def compress(
     run_dir: str | Path | None = None,
     resume: bool | None = None,
     fresh: bool = False,
+    run_dir_limit: int | None = None,
     on_event: Listener | None = None,
     **options: Any,
 ) -> Result:
@@ -92,6 +94,7 @@ def compress(
         run_dir: run folder; default `<stem>.hwc` beside the output.
         resume: True demands an existing run folder.
         fresh: move an existing run folder aside.
+        run_dir_limit: bytes that the run folder may take; its cache gives way, used longest ago first.
         on_event: hears the records of `hwc_onnx.events`.
         **options: fields of `hwc_onnx.options.Options`: `data`, `accelerator`, `max_drop` (points or "1%"),
             `objective` ("energy", or "drop": the least within `max_energy`), `max_energy` (share of the INT8 baseline),
@@ -105,7 +108,9 @@ def compress(
     Raises:
         HwcError: the input is refused, or the runtime fails; what was finished stays in the run folder.
     """
-    job = _job(model, options, output=output, run_dir=run_dir, fresh=fresh, resume=resume, on_event=on_event)
+    job = _job(
+        model, options, output=output, run_dir=run_dir, fresh=fresh, resume=resume, run_dir_limit=run_dir_limit, on_event=on_event
+    )
     result = job.run()
     if result.figures is not None:
         from hwc_onnx.report.page import write_pages
@@ -121,6 +126,7 @@ def plan_work(
     run_dir: str | Path | None = None,
     resume: bool | None = None,
     fresh: bool = False,
+    run_dir_limit: int | None = None,
     on_event: Listener | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -131,7 +137,9 @@ def plan_work(
     Raises:
         HwcError: what `compress` would raise before its search.
     """
-    job = _job(model, options, output=output, run_dir=run_dir, fresh=fresh, resume=resume, on_event=on_event)
+    job = _job(
+        model, options, output=output, run_dir=run_dir, fresh=fresh, resume=resume, run_dir_limit=run_dir_limit, on_event=on_event
+    )
     return work_plan(job)
 
 
@@ -213,7 +221,7 @@ def profile(
     """
     input_shapes = shapes_from_data(model, data, input_shapes)
     opened = open_model(model, input_shapes)
-    unpruned = _unpruned(opened.graph) if opened.quantized else opened.graph
+    unpruned = unpruned_graph(opened.graph) if opened.quantized else opened.graph
     started = time.perf_counter()
     loaded_profile = load_profile(accelerator)
     cost_model = CostModel(loaded_profile, cache_dir)
@@ -222,7 +230,7 @@ def profile(
     recorded = {name: graph.tensors[name].density for name in sorted(stored) if graph.tensors[name].density < 1.0}
     densities = dict(recorded)
     origin: Densities = "recorded" if recorded else "dense"
-    unquantized = _as_float(unpruned) if opened.quantized else graph
+    unquantized = float_graph(unpruned) if opened.quantized else graph
     if data is not None and not opened.quantized:
         loaded = load_samples(data, opened.proto, None, input_shapes)
         calibrated = calibrate(opened, make_splits(loaded).calibration, seed=0)
@@ -374,34 +382,3 @@ def _int8(graph: LayerGraph, densities: Mapping[str, float]) -> CompressionPlan:
     if not graph.layers:
         return CompressionPlan(source_digest=graph.source_digest, layers={}, activation_density=dict(densities))
     return uniform(graph, parse_spec("w8a8")).model_copy(update={"activation_density": densities})
-
-
-def _unpruned(graph: LayerGraph) -> LayerGraph:
-    """The same network with no weight known to be zero."""
-    weights = {name for layer in graph.layers for name in (layer.weight, layer.state_weight) if name is not None}
-    tensors = {name: replace(info, density=1.0) if name in weights else info for name, info in graph.tensors.items()}
-    layers = tuple(
-        layer
-        if layer.weight is None
-        else replace(layer, weight_density=1.0, nm_pattern=None, algorithm="none")
-        for layer in graph.layers
-    )
-    return replace(graph, tensors=tensors, layers=layers)
-
-
-def _as_float(graph: LayerGraph) -> LayerGraph:
-    """The same network with every operand at 16 bits."""
-    tensors = {name: replace(info, bits=FLOAT_BITS) for name, info in graph.tensors.items()}
-    layers = tuple(
-        replace(
-            layer,
-            weight_bits=FLOAT_BITS,
-            activation_bits=FLOAT_BITS,
-            output_bits=FLOAT_BITS,
-            weight_density=1.0,
-            nm_pattern=None,
-            algorithm="none",
-        )
-        for layer in graph.layers
-    )
-    return replace(graph, tensors=tensors, layers=layers)

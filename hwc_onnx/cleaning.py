@@ -96,9 +96,10 @@ def clean(folder: Path, *, limit: int | None = None, dry_run: bool = False) -> C
         return shrink(folder, limit=limit, dry_run=dry_run)
 
 
-def shrink(folder: Path, *, limit: int | None = None, dry_run: bool = False) -> Cleaned:
-    """As `clean`, for a caller that owns the folder."""
+def shrink(folder: Path, *, limit: int | None = None, dry_run: bool = False, unfinished: bool = True) -> Cleaned:
+    """As `clean`, for a caller that owns the folder; `unfinished` False leaves files that are being written."""
     found = [item for run in (folder, *run_folders(folder)) for item in removable(run)]
+    found = [item for item in found if unfinished or not item.path.name.endswith(UNFINISHED)]
     left = folder_bytes(folder)
     files: dict[Kind, int] = {"cache": 0, "temporary": 0}
     freed: dict[Kind, int] = {"cache": 0, "temporary": 0}

@@ -13,9 +13,10 @@ from typing import Any
 
 from hwc_onnx.accuracy.data_shapes import shapes_from_data
 from hwc_onnx.accuracy.types import Splits
+from hwc_onnx.cleaning import shrink
 from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.errors import UsageError
-from hwc_onnx.events import Event, Listener, Note, Phase
+from hwc_onnx.events import Event, Listener, Note, Phase, TrialDone
 from hwc_onnx.files import write_atomic
 from hwc_onnx.job.finished import finished
 from hwc_onnx.job.record import record
@@ -46,12 +47,17 @@ class Compression:
         run_dir: str | Path | None = None,
         fresh: bool = False,
         resume: bool | None = None,
+        run_dir_limit: int | None = None,
         on_event: Listener | None = None,
     ) -> None:
         shapes = shapes_from_data(model, options.data, options.input_shapes)
         self.options = options = replace(options, input_shapes=shapes)
         self.notes: list[str] = []
         self._listener = on_event
+        if run_dir_limit is not None and run_dir_limit < 1:
+            raise UsageError(f"run_dir_limit: {run_dir_limit} bytes; a folder takes some, or leave the limit out")
+        self._room = run_dir_limit
+        self._owns_folder = False
         self.tell(Phase("load", "load, normalize and parse the model"))
         check_sampler(options.sampler)
         policy = check_policy(options.sampler, options.policy)
@@ -72,7 +78,9 @@ class Compression:
         self.fresh, self.resume = fresh, resume
 
     def tell(self, event: Event) -> None:
-        """Pass an event on; notes are kept for the result."""
+        """Pass an event on; notes are kept for the result, and what was evaluated must find room."""
+        if isinstance(event, TrialDone | Phase):
+            self._make_room()
         if isinstance(event, Note):
             self.notes.append(event.text)
         if self._listener is not None:
@@ -83,11 +91,19 @@ class Compression:
         data, splits = samples_of(self.opened, self.options, self.tell)
         config = self.record(splits)
         with RunFolder(self.run_dir, config, fresh=self.fresh, resume=self.resume, call=self._call()) as folder:
+            self._owns_folder = True
             earlier = finished(folder.path, self.output, self.options.trials, self.opened, self.profile)
             if earlier is not None:
                 self.tell(Note(f"{folder.path} holds this run, finished; its result follows (--fresh starts anew)"))
                 return earlier
-            return self._finish(Running(self, folder, data, splits))
+            result = self._finish(Running(self, folder, data, splits))
+            self._make_room()
+            return result
+
+    def _make_room(self) -> None:
+        """Keep the run folder below its limit, as far as its cache can give way."""
+        if self._room is not None and self._owns_folder:
+            shrink(self.run_dir, limit=self._room, unfinished=False)
 
     def record(self, splits: Splits) -> dict[str, Any]:
         """What the run is known by (UsageError where an earlier run whose trials are asked for is another's)."""
@@ -102,7 +118,12 @@ class Compression:
         """The arguments of `hwc_onnx.compress` that repeat this run in its folder."""
         options = {field.name: getattr(self.options, field.name) for field in fields(self.options) if field.name != "jobs"}
         model = self.opened.loaded.path or self.opened.loaded.proto
-        return {"model": model, "output": self.output, "run_dir": self.run_dir} | options
+        return {
+            "model": model,
+            "output": self.output,
+            "run_dir": self.run_dir,
+            "run_dir_limit": self._room,
+        } | options
 
     def _finish(self, run: Running) -> Result:
         """Search, judge, write, verify, record."""

@@ -15,10 +15,10 @@ import pytest
 from hwc_onnx.cleaning import clean, folder_bytes
 from hwc_onnx.errors import UsageError
 from hwc_onnx.runfolder import RunFolder
-from tests.cli.running import hwc
+from tests.cli.running import Case, Run, compress_arguments, hwc
 
 KEPT = {"best.onnx": 100, "plan.json": 10, "result.json": 20, "study.journal": 30, "report.html": 40}
-SCHEMA = Path(__file__).parents[1] / "hwc_onnx" / "clean.schema.json"
+SCHEMA = Path(__file__).parents[2] / "hwc_onnx" / "clean.schema.json"
 
 
 def run_folder(path: Path) -> Path:
@@ -113,3 +113,13 @@ def test_command_cleans_the_folders_here_and_prints_the_bytes(tmp_path: Path, mo
     assert payload["freed_bytes"] == 4024 and [one["folder"] for one in payload["folders"]] == ["a.hwc", "b.hwc"]
     shown = hwc("clean", "a.hwc").stdout
     assert "0 bytes freed" in shown and "a.hwc" in shown
+
+
+def test_a_run_keeps_within_its_room_and_finds_the_same(case: Case, compressed: Run, tmp_path: Path) -> None:
+    arguments = compress_arguments(case, tmp_path)
+    result = hwc(*arguments, "--run-dir-limit", "1KB")
+    assert result.exit_code == 0, result.stderr
+    assert not [path for path in (tmp_path / "tiny.hwc" / "cache").rglob("*") if path.is_file()]
+    assert [path for path in (compressed.run_dir / "cache").rglob("*") if path.is_file()]
+    assert (tmp_path / "tiny.hwc.onnx").read_bytes() == compressed.output.read_bytes()
+    assert "run-dir-limit: 1000" in (tmp_path / "tiny.hwc" / "config.resolved.yaml").read_text()
