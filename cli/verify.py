@@ -1,4 +1,4 @@
-"""`hwc-onnx verify`: check a compressed file against its original, with ONNX Runtime alone."""
+"""`hwc-onnx verify`: check a compressed file against its original, and see where it runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def verify(
     """Check that COMPRESSED opens, computes and declares what it should.
 
     It must open at all four graph-optimisation levels, give the same answers at each, and keep the original's
-    inputs and outputs; its bytes and energy are counted from the file. Exit code 5 when a check fails.
+    inputs and outputs; its bytes and energy are counted from the file. A table says where it runs: ONNX Runtime at
+    each level, OpenVINO and qonnx where they are installed, and which of TensorRT's published rules it keeps. Exit
+    code 5 when a check fails; the runtime that the file is written for is one.
 
     \b
     Examples:
