@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .parameters import ACCELERATOR
 from .settings import Settings, shared_options
 
 
@@ -38,7 +39,7 @@ def list_command(settings: Settings) -> None:
 
 
 @accel.command("show")
-@click.argument("name", metavar="NAME|FILE")
+@click.argument("name", metavar="NAME|FILE", type=ACCELERATOR)
 @shared_options
 def show_command(settings: Settings, name: str) -> None:
     """The memories of a profile, the energy of one MAC from each, and every constant with its source.
@@ -59,7 +60,7 @@ def show_command(settings: Settings, name: str) -> None:
 
 
 @accel.command("check")
-@click.argument("name", metavar="FILE")
+@click.argument("name", metavar="FILE", type=ACCELERATOR)
 @shared_options
 @click.pass_context
 def check_command(ctx: click.Context, /, settings: Settings, name: str) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from .parameters import ByteSize
+from .parameters import PATH, ByteSize
 from .settings import Settings, shared_options
 
 
 @click.command(short_help="Make room in run folders.")
-@click.argument("folders", metavar="[RUN_DIR]...", nargs=-1)
+@click.argument("folders", metavar="[RUN_DIR]...", type=PATH, nargs=-1)
 @click.option(
     "--limit", type=ByteSize, help="Remove only until each folder takes at most this, such as 500MB: used longest ago first."
 )

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from hwc_onnx.configuration import ACCELERATORS, PATHS
 from hwc_onnx.errors import UsageError
 from hwc_onnx.plugins import nearest
 
-from .parameters import LISTS
+from .parameters import ACCELERATOR, LISTS, PATH
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
 PREFIX = "HWC_ONNX"
 ONCE = frozenset({"json", "quiet", "debug", "log_level", "config", "save_config", "dry_run", "resume", "fresh", "help"})
 """Options about one call and how it is shown: no part of a configuration."""
+FILES = PATHS | {"data", "policy"}
+"""Options whose values may be files."""
 OWN = ("schema", "command", "extends", "run")
 """Keys of a file that are no options."""
+TEXTS = (click.STRING, PATH, ACCELERATOR)
+"""Types of options that take any text."""
 ORIGINS = "hwc_onnx.origins"
 """Where the context keeps which file each option came from."""
 WORDS = {
@@ -43,10 +48,15 @@ class Configurable(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        for param in self.params:
+            if param.type is click.STRING and param.name is not None:
+                # the same text, which a shell completes
+                param.type = ACCELERATOR if param.name in ACCELERATORS else PATH if param.name in FILES else param.type
         self.params += [
             click.Option(
                 ["--config"],
                 metavar="FILE.yaml",
+                type=PATH,
                 is_eager=True,
                 expose_value=False,
                 callback=_load,
@@ -55,6 +65,7 @@ class Configurable(click.Command):
             click.Option(
                 ["--save-config"],
                 metavar="FILE.yaml",
+                type=PATH,
                 expose_value=False,
                 callback=_remember,
                 help="Write the options of this call into a file for --config, then go on.",
@@ -191,7 +202,7 @@ def _annotation(param: click.Parameter) -> Any:
         kind = Annotated[StrictInt, Field(ge=param.type.min, le=param.type.max)]
     elif param.type is click.INT:
         kind = StrictInt
-    elif param.type is click.STRING:
+    elif param.type in TEXTS:
         kind = StrictStr
     else:
         kind = StrictInt | StrictFloat | StrictStr
@@ -277,7 +288,7 @@ def _allowed(param: click.Parameter) -> str:
         return f"a whole number from {param.type.min}{upper or ' up'}{after}"
     if param.type is click.INT:
         return f"a whole number{after}"
-    return f"{'text' if param.type is click.STRING else 'what the flag takes'}{after}"
+    return f"{'text' if param.type in TEXTS else 'what the flag takes'}{after}"
 
 
 def _remember(ctx: click.Context, _: click.Parameter, value: str | None) -> None:

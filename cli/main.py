@@ -37,7 +37,11 @@ COMMANDS: Mapping[str, str] = {
     "accel": "hwc_onnx.cli.accel:accel",
     "clean": "hwc_onnx.cli.clean:clean",
     "doctor": "hwc_onnx.cli.doctor:doctor",
+    "completion": "hwc_onnx.cli.completion:completion",
+    "man": "hwc_onnx.cli.manual:man",
 }
+FACTS = ("onnx", "onnxruntime", "torch", "optuna", "numpy")
+"""Packages that `--version` names besides this one: results can depend on them."""
 INTERRUPTED = 130
 CLOSED_PIPE = 141
 
@@ -63,7 +67,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, with the nearest command named in the error."""
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+        if args and not ctx.resilient_parsing and not args[0].startswith("-") and args[0] not in COMMANDS:
             known = list(COMMANDS)
             raise click.UsageError(
                 f"no command '{args[0]}'{nearest(args[0], known)}; choose from {', '.join(known)}", ctx
@@ -105,15 +109,18 @@ def _message(error: Exception) -> str:
 
 def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
-        import hwc_onnx
+        import platform
+        from importlib.metadata import version
 
-        click.echo(f"hwc-onnx {hwc_onnx.__version__}")
+        click.echo(f"hwc-onnx {version('hwc-onnx')}")
+        click.echo(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
+        click.echo(", ".join(f"{name} {version(name)}" for name in FACTS))
         ctx.exit()
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": PREFIX})
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Print the version.",
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Print versions and platform.",
     allow_from_autoenv=False
 )
 def cli() -> None:

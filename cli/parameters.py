@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)"
 
@@ -165,6 +166,18 @@ class _Names(click.ParamType[Any]):
         return names
 
 
+class _Accelerator(click.Path):
+    """A name of `accel list`, or a file; a shell completes both."""
+
+    name = "text"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from hwc_onnx.cost.profile import list_profiles
+
+        names = [CompletionItem(name) for name in list_profiles() if name.startswith(incomplete)]
+        return names or super().shell_complete(ctx, param, incomplete)
+
+
 SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 LATENCY = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 BYTES = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1024.0, "MiB": 1048576.0, "GiB": 1073741824.0}
@@ -177,6 +190,8 @@ Drop = _Drop()
 BitRange = _BitRange()
 Widths = _Widths()
 InputShape = _InputShape()
+PATH = click.Path()
+ACCELERATOR = _Accelerator()
 MinChannels = _ByPattern("[pattern=]n", r"([0-9]{1,9})", "16")
 RatioBounds = _RatioBounds("[pattern=]low-high", rf"{_NUMBER}\s*-\s*{_NUMBER}", "0-0.5")
 LISTS = (_Widths, _Names)
