@@ -8,8 +8,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -58,17 +60,20 @@ def test_files_are_completed_by_the_shell(words: str) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_scripts_ask_the_program(shell: str) -> None:
+def test_scripts_ask_the_program(shell: str, schema: Callable[[str, Any], None]) -> None:
     result = hwc("completion", shell)
     assert result.exit_code == 0 and f"_HWC_ONNX_COMPLETE={shell}_complete" in result.stdout
-    assert json.loads(hwc("completion", shell, "--json").stdout)["script"] == result.stdout.rstrip("\n")
+    found = json.loads(hwc("completion", shell, "--json").stdout)
+    schema("completion", found)
+    assert found["script"] == result.stdout.rstrip("\n")
 
 
 def test_completion_of_another_shell_is_refused() -> None:
     assert hwc("completion", "tcsh").exit_code == 2
 
 
-def test_manual_page_names_every_command_and_option() -> None:
+def test_manual_page_names_every_command_and_option(schema: Callable[[str, Any], None]) -> None:
+    schema("man", json.loads(hwc("man", "--json").stdout))
     text = "\n".join(page(cli)).replace("\\-", "-")
     for path, command, context in commands(cli, click.Context(cli, info_name="hwc-onnx")):
         assert f".SS {path}\n" in text
