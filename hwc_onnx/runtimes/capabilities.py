@@ -118,8 +118,8 @@ def qonnx_row(
 def tensorrt_rows(file: onnx.ModelProto) -> Iterator[Capability]:
     """TensorRT's published rules; nothing is run."""
     for rule in check_rules(file):
-        more = f" and {len(rule.broken) - 1} more" if len(rule.broken) > 1 else ""
-        found = rule.demand if rule.met else f"{rule.demand}; not {rule.broken[0]}{more}"
+        more = f"; {len(rule.broken) - 1} more" if len(rule.broken) > 1 else ""
+        found = rule.demand if rule.met else f"{rule.broken[0]}{more}"
         yield Capability("TensorRT rules", "", rule.name, "met" if rule.met else "broken", found)
 
 
@@ -149,7 +149,8 @@ def _compared(
     most = float(max(apart, default=0.0))
     text = f"{len(few)} samples, outputs equal" if error == 0 else f"{len(few)} samples, largest difference {most:.2g}"
     if other.on_integers is not None:
-        text += f", {other.on_integers[0]} of {other.on_integers[1]} layers on integers, the others in {other.real_type}"
+        whole, all_layers = other.on_integers
+        text += f", {whole} of {all_layers} layers on integers" + (f", others in {other.real_type}" if whole < all_layers else "")
     return Capability(runtime, number, level, _status(error, agreement, len(few)), text, error, agreement)
 
 

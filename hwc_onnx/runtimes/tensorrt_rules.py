@@ -87,10 +87,10 @@ class _Facts:
         return _attribute(node, "output_dtype", int(TensorProto.UINT8))
 
     def constant(self, node: NodeProto) -> TensorProto | None:
-        """The stored tensor behind a quantizer, integers or, ahead of a QuantizeLinear, floats."""
+        """The stored tensor behind a quantizer, perhaps through a Clip: integers or, ahead of a QuantizeLinear, floats."""
         maker = self.maker.get(node.input[0])
-        if maker is not None and maker.op_type == "QuantizeLinear":
-            node = maker
+        while maker is not None and maker.op_type in ("QuantizeLinear", "Clip"):
+            node, maker = maker, self.maker.get(maker.input[0])
         found: TensorProto | None = self.tensors.get(node.input[0])
         return found
 

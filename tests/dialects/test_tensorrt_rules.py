@@ -50,6 +50,10 @@ def test_a_file_of_dialect_ort_breaks_what_it_does_not_keep() -> None:
     assert "UINT8" in found["integer types"][0] and "Clip" in found["placement"][0]
 
 
+def test_a_file_of_dialect_qcdq_keeps_the_rules_of_its_weights() -> None:
+    assert set(broken(written(QuantizedCase.of("chain"), "qcdq", 4, 8))) == {"integer types", "zero points", "placement"}
+
+
 def test_a_float_model_breaks_none() -> None:
     assert broken(QuantizedCase.of("chain").case.model) == {}
 
