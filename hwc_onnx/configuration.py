@@ -76,12 +76,14 @@ def _read(path: Path, extended_by: Path | None) -> dict[str, Any]:
 
     asked = "" if extended_by is None else f" (extended by {extended_by})"
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise UsageError(f"{path}: more than {MOST_BYTES >> 20} MiB{asked}; a configuration is a short list of options")
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not text"
         raise UsageError(f"{path}: cannot be read ({why}){asked}; write one with --save-config") from error
+    if len(data) > MOST_BYTES:
+        raise UsageError(f"{path}: more than {MOST_BYTES >> 20} MiB{asked}; a configuration is a short list of options")
     try:
         content = yaml.safe_load(text)
         twice = _twice(yaml.compose(text, Loader=yaml.SafeLoader))
