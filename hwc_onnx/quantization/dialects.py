@@ -83,7 +83,8 @@ OPENVINO = Dialect(
     zero_points=True,
     bias_headroom=float(2**30),
     wide_left_weights=True,
-    measured="accuracy is measured with ONNX Runtime, which opens the same file",
+    measured="accuracy is measured with ONNX Runtime, which opens the same file; verify runs it in OpenVINO where that is "
+    "installed",
 )
 
 QCDQ = Dialect(
@@ -109,7 +110,8 @@ QONNX = Dialect(
     bias_headroom=float(2**30),
     quant_nodes=True,
     measured="ONNX Runtime has no Quant nodes: accuracy is measured on the same integers as QuantizeLinear, Clip and "
-    "DequantizeLinear, and the Quant nodes are read back and compared with them, integer by integer",
+    "DequantizeLinear, and the Quant nodes are read back and compared with them, integer by integer; verify runs them in the "
+    "qonnx package where that is installed",
 )
 
 TENSORRT = Dialect(
@@ -123,8 +125,8 @@ TENSORRT = Dialect(
     bias_headroom=float(2**30),
     wide_weights=False,
     block_sizes=(128, 64),
-    measured="accuracy is measured with ONNX Runtime, which opens the same file; TensorRT itself is not run, its published "
-    "rules are checked on the file's structure",
+    measured="accuracy is measured with ONNX Runtime, which opens the same file; TensorRT itself is not run, verify "
+    "checks its published rules on the file's structure",
 )
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType(
