@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from hwc_onnx.graph.external import tensor_values
-from hwc_onnx.graph.model_view import opset_of, subgraphs
+from hwc_onnx.graph.model_view import opset_of, reads, subgraphs
 from hwc_onnx.graph.packing import integer_tensor
 from hwc_onnx.graph.read_qdq import BITS_KEY
 
@@ -193,8 +193,7 @@ class _Reading:
         model.CopyFrom(self.proto)
         del model.graph.node[:]
         model.graph.node.extend(self.nodes)
-        read = {name for node in self.nodes for name in node.input} | {value.name for value in self.proto.graph.output}
-        read |= {value.name for node in self.nodes for graph in subgraphs(node) for inner in graph.node for value in inner.input}
+        read = {name for node in self.nodes for name in reads(node)} | {value.name for value in self.proto.graph.output}
         kept = [tensor for tensor in self.proto.graph.initializer if tensor.name in read]
         del model.graph.initializer[:]
         model.graph.initializer.extend([*kept, *self.added])

@@ -22,6 +22,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from hwc_onnx.errors import RuntimeFailure
 from hwc_onnx.graph.external import tensor_values
+from hwc_onnx.graph.model_view import reads
 from hwc_onnx.graph.packing import CONTAINER_BITS, integer_values
 from hwc_onnx.graph.quant_nodes import QUANT_DOMAIN, quant_nodes, with_qdq
 from hwc_onnx.graph.read_qdq import BITS_KEY, read_qdq
@@ -68,20 +69,20 @@ class _Writing:
         for node in self.source.graph.node:
             if not (node.op_type == "DequantizeLinear" and not node.domain and (self._weight(node) or self._activation(node))):
                 self.nodes.append(node)
-        read = {name for node in self.nodes for name in node.input} | {value.name for value in self.source.graph.output}
+        read = {value.name for value in self.source.graph.output}
         for index in range(len(self.nodes) - 1, -1, -1):
             node = self.nodes[index]
             if node.op_type in ("QuantizeLinear", "Clip") and read.isdisjoint(node.output):
                 del self.nodes[index]
-                read = {name for node in self.nodes for name in node.input} | {v.name for v in self.source.graph.output}
+            else:
+                read.update(reads(node))
         model = onnx.ModelProto()
         model.CopyFrom(self.source)
         copies = [NodeProto.FromString(node.SerializeToString()) for node in self.nodes]
         del model.graph.node[:]
         model.graph.node.extend(copies)
         inputs = {value.name for value in self.source.graph.input}
-        inner = {name for node in self.nodes for entry in node.attribute if entry.HasField("g") for name in _names(entry.g)}
-        kept = [tensor for tensor in self.source.graph.initializer if tensor.name in read | inner | inputs]
+        kept = [tensor for tensor in self.source.graph.initializer if tensor.name in read | inputs]
         del model.graph.initializer[:]
         model.graph.initializer.extend([*kept, *self.added])
         if not any(entry.domain == QUANT_DOMAIN for entry in model.opset_import):
@@ -155,11 +156,6 @@ class _Writing:
         self.taken.add(candidate)
         self.added.append(numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), candidate))
         return candidate
-
-
-def _names(graph: onnx.GraphProto) -> set[str]:
-    """What nodes of a subgraph read."""
-    return {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
 
 
 def _compare(model: onnx.ModelProto, again: onnx.ModelProto) -> None:
