@@ -34,10 +34,6 @@ def installed(package: str) -> str:
         return ""
 
 
-def _missing(_: Feeds) -> list[Any]:
-    raise NotImplementedError("a session of another runtime is made by `in_openvino` or `in_qonnx`")
-
-
 @dataclass(frozen=True)
 class Elsewhere(Session):
     """A session whose batches another runtime computes; inputs, outputs and batch are those of the session it is made from.
@@ -49,7 +45,7 @@ class Elsewhere(Session):
     runtime: str = ""
     real_type: str = "f32"
     on_integers: tuple[int, int] | None = None
-    call: Callable[[Feeds], list[Any]] = field(default=_missing)
+    call: Callable[[Feeds], list[Any]] = field(kw_only=True)
 
     def run(self, feeds: Feeds, names: Sequence[str] | None = None) -> list[Any]:
         """All outputs of one batch.
