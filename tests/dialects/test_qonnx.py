@@ -54,7 +54,7 @@ def test_qonnx_equals_the_integer_reference(name: str) -> None:
 def test_a_quant_node_one_bit_narrower_fails_the_oracle() -> None:
     quantized = QuantizedCase.of("chain")
     file = serializable(written(quantized, "qonnx", 8, 4))
-    node = next(node for node in quant_nodes(file) if node.output[0] == "z_dq")
+    node = next(node for node in quant_nodes(file) if node.input[0] == "z")
     file.graph.initializer.append(numpy_helper.from_array(np.array(3.0, np.float32), "narrower"))
     node.input[3] = "narrower"
     found = outputs(file, quantized.case.feeds)
