@@ -28,6 +28,7 @@ from hwc_onnx.graph.external import (
 from hwc_onnx.graph.model_view import reads
 from hwc_onnx.rewrite.cleanup import cleanup, set_metadata
 from hwc_onnx.rewrite.quant_nodes import file_form
+from hwc_onnx.rewrite.short_names import shorten
 
 PREFIX = "hwc."
 """All metadata keys of this tool begin so; every other key is foreign and is kept."""
@@ -117,14 +118,15 @@ def _write_in_two(proto: onnx.ModelProto, target: Path, metadata: Mapping[str, s
 
 
 def serializable(proto: onnx.ModelProto, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
-    """`proto` as it will be written: cleaned up, in the form of its dialect (`hwc.dialect`), `metadata` merged in, our keys
-    sorted behind the foreign ones.
+    """`proto` as it will be written: cleaned up, in the form of its dialect (`hwc.dialect`), quantizers under short names,
+    `metadata` merged in, our keys sorted behind the foreign ones.
     """
     added = dict(metadata or {})
     wrong = [key for key in added if not key.startswith(PREFIX)]
     if wrong:
         raise ValueError(f"metadata keys must begin with '{PREFIX}': {wrong}")
     model = file_form(cleanup(proto))
+    shorten(model)
     present = {entry.key: entry.value for entry in model.metadata_props}
     foreign = {key: value for key, value in present.items() if not key.startswith(PREFIX)}
     ours = {key: value for key, value in {**present, **added}.items() if key.startswith(PREFIX)}

@@ -89,8 +89,8 @@ def _close(first: np.ndarray, second: np.ndarray, rtol: float) -> bool:
 
 
 def _restore_declarations(raised: onnx.ModelProto, original: onnx.ModelProto) -> None:
-    """What the converter must not change: inputs, outputs, metadata. Its new constants become initializers."""
-    for field in ("input", "output"):
+    """What the converter must not change: declared shapes, metadata. Its new constants become initializers."""
+    for field in ("input", "output", "value_info"):
         values = getattr(raised.graph, field)
         del values[:]
         values.extend(getattr(original.graph, field))
