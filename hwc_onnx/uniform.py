@@ -13,9 +13,9 @@ from hwc_onnx.errors import UsageError
 from hwc_onnx.graph.constraints import NO_CONSTRAINTS, Constraints
 from hwc_onnx.graph.layer_graph import MOST_REMOVED, ActivationGroup, Layer, LayerGraph
 from hwc_onnx.graph.selection import selected
-from hwc_onnx.plan import CompressionPlan, LayerConfig, width_fields
+from hwc_onnx.plan import CompressionPlan, LayerConfig, is_coarse, pattern_of, width_fields
 from hwc_onnx.plugins import nearest
-from hwc_onnx.pruning.table import COARSE, FINE, PATTERNS
+from hwc_onnx.pruning.table import COARSE, FINE, granularity
 
 SPEC = re.compile(
     r"w(?P<weight>\d+)a(?P<activation>\d+)(?:,(?P<kind>fine|coarse)=(?P<name>[\w.:]+?)(?::(?P<ratio>[\d.]+))?)?$"
@@ -43,14 +43,14 @@ def parse_spec(spec: str) -> LayerConfig:
         return LayerConfig(weight_bits=widths["weight"], activation_bits=widths["activation"])
     table = FINE if found["kind"] == "fine" else COARSE
     name = found["name"]
-    if name not in table:
+    if (name not in table) if ":" not in name else granularity(name) != found["kind"]:
         raise UsageError(
             f"uniform setting '{spec}': no {found['kind']} algorithm '{name}'{nearest(name, list(table))}; "
-            f"choose from {', '.join(table)}"
+            f"choose from {', '.join(table)}, or name your own as module:attribute"
         )
-    if name in PATTERNS:
-        kept, of = PATTERNS[name]
-        ratio = 1 - kept / of
+    pattern = pattern_of(name)
+    if pattern is not None:
+        ratio = 1 - pattern[0] / pattern[1]
     elif found["ratio"] is None:
         raise UsageError(f"uniform setting '{spec}': say how much to remove, such as {found['kind']}={name}:0.5")
     else:
@@ -99,7 +99,7 @@ def uniform(
     chosen = selected(graph, include, exclude)
     plain = config.model_copy(update={"algorithm": "none", "ratio": 0.0})
     layers = {layer.key: plain if layer.key in chosen else LayerConfig() for layer in graph.layers}
-    if config.algorithm in COARSE:
+    if is_coarse(config.algorithm):
         for group in graph.channel_groups:
             if not group.producers:
                 continue
@@ -130,7 +130,7 @@ def _within(config: LayerConfig, low: float, high: float, name: str, note: Calla
     if config.algorithm == "none" or low <= config.ratio <= high:
         return config
     ratio = min(max(config.ratio, low), high)
-    if ratio == 0.0 or config.algorithm in PATTERNS:
+    if ratio == 0.0 or pattern_of(config.algorithm) is not None:
         note(f"'{name}' is not pruned: ratio {config.ratio:g} is not within its bounds, {low:g} to {high:g}")
         return config.model_copy(update={"algorithm": "none", "ratio": 0.0})
     note(f"'{name}' gets ratio {ratio:g} instead of {config.ratio:g}: its bounds are {low:g} to {high:g}")

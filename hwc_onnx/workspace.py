@@ -34,8 +34,7 @@ from hwc_onnx.graph.open_sizes import settle_open_sizes
 from hwc_onnx.graph.parse import DENSITY_KEY, PATTERN_KEY, parse, with_densities
 from hwc_onnx.graph.read_qdq import BITS_KEY
 from hwc_onnx.normalize.pipeline import normalize
-from hwc_onnx.plan import REPAIRS, CompressionPlan, LayerConfig, with_plan
-from hwc_onnx.pruning.table import PATTERNS
+from hwc_onnx.plan import REPAIRS, CompressionPlan, LayerConfig, pattern_of, with_plan
 from hwc_onnx.quantization.dialects import get_dialect
 from hwc_onnx.rewrite.insert_qdq import Purpose
 from hwc_onnx.statistics_repair import StatisticsRepair
@@ -244,7 +243,8 @@ def metadata_of(
 
 
 def _patterns(plan: CompressionPlan) -> dict[str, list[int]]:
-    return {key: list(PATTERNS[c.algorithm]) for key, c in sorted(plan.layers.items()) if c.algorithm in PATTERNS}
+    found = {key: pattern_of(config.algorithm) for key, config in sorted(plan.layers.items())}
+    return {key: list(pattern) for key, pattern in found.items() if pattern is not None}
 
 
 def _plain(value: Any) -> Any:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from hwc_onnx.database import LayerDatabase, Request
 from hwc_onnx.graph.layer_graph import MOST_REMOVED, ActivationGroup, ChannelGroup, LayerGraph
-from hwc_onnx.plan import LayerConfig, kept_of, width_fields
-from hwc_onnx.pruning.table import PATTERNS, granularity
+from hwc_onnx.plan import LayerConfig, kept_of, pattern_of, width_fields
+from hwc_onnx.pruning.table import granularity
 from hwc_onnx.search.problem import Option
 
 FINE_RATIOS = (0.4, 0.6, 0.75, 0.88)
@@ -136,12 +136,13 @@ class LayerTable:
         found = [(name, ratio) for name in free[:1] for ratio in ratios]
         if ratios:
             found += [(name, read_at(ratios)) for name in free[1:]]
-        patterns = [(name, 1.0 - PATTERNS[name][0] / PATTERNS[name][1]) for name in self.fine if name in PATTERNS]
+        fixed = [(name, pattern) for name in self.fine if (pattern := pattern_of(name)) is not None]
+        patterns = [(name, 1.0 - pattern[0] / pattern[1]) for name, pattern in fixed]
         return found + [(name, ratio) for name, ratio in patterns if low <= ratio <= high]
 
     def _by_ratio(self) -> list[str]:
         """Algorithms with a free ratio, the one whose curve the others follow first."""
-        return sorted((name for name in self.fine if name not in PATTERNS), key=lambda name: name != "obs")
+        return sorted((name for name in self.fine if pattern_of(name) is None), key=lambda name: name != "obs")
 
     def _removals(self, group: ChannelGroup) -> list[tuple[str, float]]:
         """(algorithm, ratio) of channel removals that the curves are read from."""
