@@ -1,4 +1,5 @@
-"""What the recovery is worth: the plan that was written, made with less and less of it, on the same held-out samples.
+"""What the recovery is worth: the plan that was written, made with less and less of it, on the same held-out samples (the
+first `MOST_SAMPLES` of the holdout).
 
 Measured after the decision, so that nothing is chosen by it.
 """
@@ -11,7 +12,7 @@ from typing import Any
 import onnx
 
 from hwc_onnx.accuracy.measure import measure
-from hwc_onnx.accuracy.reference import Reference
+from hwc_onnx.accuracy.reference import Reference, make_reference, with_baseline
 from hwc_onnx.candidate import Candidate, assemble
 from hwc_onnx.errors import HwcError
 from hwc_onnx.events import Phase
@@ -20,6 +21,7 @@ from hwc_onnx.plan import CompressionPlan
 from hwc_onnx.pruning.table import WEIGHTS_ALONE
 from hwc_onnx.workspace import Calibrated, calibrate
 
+MOST_SAMPLES = 2000
 Step = tuple[str, Callable[[], onnx.ModelProto]]
 
 
@@ -31,6 +33,9 @@ def recovery_steps(run: Running, candidate: Candidate, holdout: Reference) -> li
         candidate: what was written.
         holdout: the original on the held-out samples.
     """
+    if len(holdout) > MOST_SAMPLES:
+        first = run.splits.holdout.take(slice(0, MOST_SAMPLES))
+        holdout = with_baseline(make_reference(run.opened.proto, first, run.reference.metric, task=run.options.task), run.baseline.proto)
     run.tell(Phase("steps", f"what the recovery of this plan is worth, on {len(holdout)} holdout samples"))
     found = []
     for name, build in _steps(run, candidate):
