@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint types docs golden samples wheel-check clean
+.PHONY: help install demo test test-all lint types docs site golden samples wheel-check clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -49,6 +49,9 @@ docs: $(VENV)/.installed-dev ## Rewrite the command reference, the schemas of pl
 	$(BIN)/python docs/accelerator_schema.py
 	$(BIN)/python docs/config_schema.py
 	$(BIN)/python docs/readme_outputs.py
+
+site: $(VENV)/.installed-dev ## Build the documentation as a site into build/site; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 golden: $(VENV)/.installed-dev ## Rewrite the golden energy files; review the diff
 	$(BIN)/pytest -q tests/golden tests/cost --update-golden

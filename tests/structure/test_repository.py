@@ -32,6 +32,7 @@ TOP_LEVEL = {
     "ruff.toml",
     "MANIFEST.in",
     "conftest.py",
+    "mkdocs.yml",
 }
 TEXT = {".py", ".md", ".cfg", ".toml", ".txt", ".yaml", ".json", ".in", ""}
 HOME_FOLDERS = re.compile(r"(?<![\w.])/(?:work|home/\w+|Users/\w+|root)/")
