@@ -29,10 +29,26 @@ PROMISES = {
 }
 
 
-def test_each_program_is_listed_and_promised() -> None:
-    programs = {path.name for path in EXAMPLES.glob("[0-9]*.py")}
-    listed = set(re.findall(r"`(\d\d_\w+\.py)`", (EXAMPLES / "README.md").read_text()))
-    assert programs == listed == set(PROMISES)
+ELSEWHERE = {
+    "mlflow_tracking.py": "test_mlflow.py",
+    "olive_pass.py": "test_olive.py",
+    "optimum_model.py": "test_optimum.py",
+    "pipelines/compress.yaml": "test_github_actions.py",
+    "pipelines/github-actions.yaml": "test_github_actions.py",
+    "pipelines/Dockerfile": "test_dockerfile.py",
+    "pipelines/Makefile.inc": "test_make.py",
+    "pipelines/pre-commit-config.yaml": "test_pre_commit.py",
+}
+"""Examples with a test of their own in tests/examples."""
+
+
+def test_each_example_is_listed_and_tested() -> None:
+    files = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    listed = set(re.findall(r"`([\w/-]+(?:\.\w+)?)`", (EXAMPLES / "README.md").read_text())) & files
+    assert files - {"README.md"} == listed
+    assert listed == {*PROMISES, *ELSEWHERE, "my_task.py"}
+    for name, test in ELSEWHERE.items():
+        assert name.split("/")[-1] in (ROOT / "tests" / "examples" / test).read_text(), name
 
 
 @pytest.mark.parametrize("name", PROMISES)
