@@ -96,7 +96,7 @@ def _read(path: Path, extended_by: Path | None) -> dict[str, Any]:
     if twice is not None:
         raise UsageError(f"{path}: field '{twice}' is written twice; keep one of them")
     if content.get("schema", SCHEMA) != SCHEMA:
-        raise UsageError(f"{path}: field 'schema' is {content['schema']!r}; this version reads schema {SCHEMA}")
+        raise UsageError(f"{path}: field 'schema' is {content['schema']!r}; this version reads schema {SCHEMA}: write that, or update hwc-onnx")
     return content
 
 

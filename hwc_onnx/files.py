@@ -65,5 +65,5 @@ def replacing(path: Path, option: str = "-o or --run-dir") -> Iterator[IO[bytes]
                 f"{path}: cannot be written ({error.strerror}); choose a writable place with {option}"
             ) from error
         raise RuntimeFailure(
-            f"{path}: writing failed ({error.strerror}); the file that was there is untouched"
+            f"{path}: writing failed ({error.strerror}); the file that was there is untouched: make room, or choose another place with {option}"
         ) from error

@@ -83,7 +83,7 @@ class Options:
             object.__setattr__(self, "max_drop", 1.0)
         for name, value in self.limits.given().items():
             if not value > 0.0:
-                raise UsageError(f"{name}: a limit of {value:g}; limits are above zero")
+                raise UsageError(f"{name}: a limit of {value:g}; give one above zero")
         for name, low, high in (("weight_bits", 2, 8), ("activation_bits", 2, 8)):
             first, last = getattr(self, name)
             if not low <= first <= last <= high:
@@ -140,7 +140,7 @@ class Options:
         except ValueError as error:
             raise UsageError(f"max_drop: '{self.max_drop}'; give points such as 1.0, or a share such as 1%") from error
         if not 0 <= value < 1e6:
-            raise UsageError(f"max_drop: {self.max_drop}; a limit is zero or more")
+            raise UsageError(f"max_drop: {self.max_drop}; give a limit of zero or more")
         return (value / 100, True) if relative else (value, False)
 
     @property

@@ -40,4 +40,4 @@ def resolve(kind: str, name: str, table: Mapping[str, str]) -> Any:
             f"{kind} '{name}': no module '{error.name}'; it must be importable from the current environment"
         ) from error
     except AttributeError as error:
-        raise UsageError(f"{kind} '{name}': module '{module}' has no '{attribute}'") from error
+        raise UsageError(f"{kind} '{name}': module '{module}' has no '{attribute}'; name an attribute that it has") from error

@@ -172,7 +172,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"{file}: cannot be read ({error})") from error
+        raise UsageError(f"{file}: cannot be read ({error}); use --fresh to start anew, or name another folder") from error
     record = found.get(RECORD) if isinstance(found, dict) else None
     if not isinstance(record, dict):
         raise UsageError(f"{file}: has no record of its run (field '{RECORD}')")

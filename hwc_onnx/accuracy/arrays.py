@@ -45,7 +45,7 @@ def pool_of_arrays(
         raise DataError(f"{where}: arrays have different numbers of samples ({counts}); each needs one row per sample")
     size = next(iter(counts.values()))
     if size == 0:
-        raise DataError(f"{where}: no samples (shape {list(used[specs[0].name].shape)}); arrays are [samples, ...]")
+        raise DataError(f"{where}: no samples (shape {list(used[specs[0].name].shape)}); give arrays [samples, ...]")
     if labels is not None and len(labels) != size:
         raise DataError(f"{where}: {len(labels)} labels for {size} samples; each sample needs one")
     check_finite(used, where)

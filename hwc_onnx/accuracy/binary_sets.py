@@ -66,7 +66,7 @@ def _cifar(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     if raw.size == 0 or raw.size % record:
         raise DataError(
             f"{path}: {raw.size} bytes, not a multiple of the {record}-byte records of a CIFAR binary file; it is truncated "
-            "or another format"
+            "or another format: download it again, or give an .npz"
         )
     records = raw.reshape(-1, record)
     return records[:, label_bytes:].reshape(-1, 3, 32, 32), records[:, label_bytes - 1].astype(np.int64)
@@ -80,7 +80,7 @@ def _idx(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
         return images[:, None], None
     found = _idx_array(labels, _IDX_LABELS, 1)
     if len(found) != len(images):
-        raise DataError(f"{labels}: {len(found)} labels for {len(images)} images; the two files do not belong together")
+        raise DataError(f"{labels}: {len(found)} labels for {len(images)} images; the two files do not belong together: put matching ones side by side")
     return images[:, None], found.astype(np.int64)
 
 
@@ -106,5 +106,5 @@ def _bytes(path: Path) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}); download it again") from error
     if len(content) > _MOST_BYTES:
-        raise DataError(f"{path}: unpacks to more than {_MOST_BYTES >> 30} GB; data sets of this format are smaller")
+        raise DataError(f"{path}: unpacks to more than {_MOST_BYTES >> 30} GB; data sets of this format are smaller: give an .npz")
     return content

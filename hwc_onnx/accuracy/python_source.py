@@ -87,7 +87,7 @@ def _gather(
         batched = 1
         for spec in specs:
             if spec.name not in by_name:
-                raise DataError(f"{where}: an item has no '{spec.name}' (it has {', '.join(map(str, by_name))})")
+                raise DataError(f"{where}: an item has no '{spec.name}' (it has {', '.join(map(str, by_name))}); name each input of the model")
             array = np.asarray(by_name[spec.name])
             single = array.ndim == len(spec.shape) - 1
             batched = 1 if single else len(array)

@@ -188,7 +188,7 @@ def read_by(proto: onnx.ModelProto, graph: LayerGraph, layer: Layer) -> str:
     if node is not None and node.op_type == "Add" and layer.op_type != "Add":
         node = producer.get(node.input[0])
     if node is None or node.op_type != layer.op_type:
-        raise RuntimeFailure(f"layer '{layer.key}' ({layer.op_type}) is not in the rewritten model; this is our bug")
+        raise RuntimeFailure(f"layer '{layer.key}' ({layer.op_type}) is not in the rewritten model; this is our bug, please report it")
     return str(node.input[position])
 
 

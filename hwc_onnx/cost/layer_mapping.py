@@ -122,7 +122,7 @@ def _unroll(spatial: Mapping[str, Mapping[str, int]], hierarchy: Hierarchy) -> I
     if unknown:
         raise MappingError(
             f"mapping, spatial: no array axis '{unknown[0]}'{nearest(unknown[0], list(axes))}; "
-            f"'{hierarchy.profile.name}' has {', '.join(axes)}"
+            f"'{hierarchy.profile.name}' has {', '.join(axes)}: choose among them"
         )
     return made
 

@@ -163,7 +163,7 @@ def tensor_values(tensor: TensorProto) -> NDArray[Any]:
     try:
         return np.memmap(source, dtype, "r", int(facts["offset"]), shape)
     except (OSError, ValueError) as error:
-        raise ModelError(f"tensor '{tensor.name}': its external data can no longer be read ({error})") from error
+        raise ModelError(f"tensor '{tensor.name}': its external data can no longer be read ({error}); leave the file in place meanwhile") from error
 
 
 def lies_in_file(values: NDArray[Any]) -> bool:

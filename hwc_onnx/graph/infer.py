@@ -59,7 +59,7 @@ def input_shapes_of(
     strange = [name for name in wanted if name not in {value.name for value in inputs}]
     if strange:
         known = ", ".join(value.name for value in inputs) or "none"
-        raise ModelError(f"--input-shape names '{strange[0]}', but the model's inputs are: {known}")
+        raise ModelError(f"--input-shape names '{strange[0]}', but the model's inputs are: {known}; choose one of these")
     return settled(inputs, wanted, batch)
 
 

@@ -86,11 +86,12 @@ def _text(value: onnx.ValueInfoProto) -> str:
 def _check(value: onnx.ValueInfoProto, asked: Sequence[int]) -> None:
     name, dims, text = value.name, _dims(value), _text(value)
     if len(asked) != len(dims):
-        raise ModelError(f"input '{name}': has {len(dims)} axes ({text}), but the shape given has {len(asked)}")
+        raise ModelError(f"input '{name}': has {len(dims)} axes ({text}), but the shape given has {len(asked)}; give one size for each")
     for axis, (dim, size) in enumerate(zip(dims, asked, strict=True)):
         if dim.HasField("dim_value") and dim.dim_value != size:
             raise ModelError(
-                f"input '{name}': axis {axis} is {dim.dim_value} in the model ({text}), but the shape given says {size}"
+                f"input '{name}': axis {axis} is {dim.dim_value} in the model ({text}), but the shape given says {size}; "
+                "leave that size as it is"
             )
         if size < 1:
             raise ModelError(f"input '{name}': axis {axis} of the shape given is {size}; sizes must be positive")

@@ -85,7 +85,8 @@ def _from_memory(source: onnx.ModelProto) -> Loaded:
         data = proto.SerializeToString(deterministic=True)
     except (EncodeError, ValueError) as error:
         raise ModelError(
-            f"model: more than 2 GiB besides its large initializers, which no message holds ({error})"
+            f"model: more than 2 GiB besides its large initializers, which no message holds ({error}); "
+            "export it with its weights as external data"
         ) from error
     digest, size = hashlib.sha256(data), len(data)
     for tensor in proto.graph.initializer:

@@ -212,7 +212,7 @@ def _check_product(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> None:
         if sizes[0] != sizes[1]:
             raise ModelError(
                 f"layer '{node.key}': Gemm sums over {sizes[0]} of its input and {sizes[1]} of its weights; "
-                "the model's shapes contradict each other"
+                "the model's shapes contradict each other: export it again"
             )
 
 

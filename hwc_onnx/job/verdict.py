@@ -185,7 +185,8 @@ def write_output(run: Running, verdict: Verdict) -> Written:
     failed = [check for check in report.checks if not check.passed]
     if failed:
         raise VerifyError(
-            f"{output}: {failed[0].name}: {failed[0].found}; the best file of the search is kept in {run.folder.path}"
+            f"{output}: {failed[0].name}: {failed[0].found}; the best file of the search is kept in {run.folder.path}; "
+            "please report this"
         )
     measured = get_dialect(candidate.plan.dialect).measured
     if measured:

@@ -147,7 +147,7 @@ def _runnable(before: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]]
         try:
             feeds = random_feeds(before, shapes)
         except (MemoryError, ValueError) as error:
-            raise ModelError(f"model: inputs of sizes {_sizes(shapes)} do not fit into memory ({error})") from error
+            raise ModelError(f"model: inputs of sizes {_sizes(shapes)} do not fit into memory ({error}); give smaller ones with --input-shape") from error
         try:
             return _Tried(before, feeds, _stand_ins(before, declared_shapes(before, shapes)))
         except NotRunnable as error:

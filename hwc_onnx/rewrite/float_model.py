@@ -47,9 +47,9 @@ def with_constants(proto: onnx.ModelProto, constants: Constants) -> onnx.ModelPr
         if tuple(tensor.dims) != values.shape:
             raise RuntimeFailure(
                 f"constant '{tensor.name}' has the shape {tuple(tensor.dims)} in the model and {values.shape} in the plan's "
-                "weights; this is our bug"
+                "weights; this is our bug, please report it"
             )
         tensor.CopyFrom(external.keep(tensor.name, values, large))
     if left:
-        raise RuntimeFailure(f"constant '{min(left)}' is not in the model; this is our bug")
+        raise RuntimeFailure(f"constant '{min(left)}' is not in the model; this is our bug, please report it")
     return model

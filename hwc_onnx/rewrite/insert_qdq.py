@@ -258,4 +258,4 @@ def _check_tensors(builder: ModelBuilder, activations: Mapping[str, QuantParams]
     made = builder.made()
     for name in activations:
         if name not in made:
-            raise PlanError(f"tensor '{name}': no node of the model makes it, so it cannot be quantized")
+            raise PlanError(f"tensor '{name}': no node of the model makes it, so it cannot be quantized; leave it out of the plan")

@@ -71,7 +71,7 @@ def _member_masks(
     if len(channels) == group.channels and np.array_equal(channels, np.arange(group.channels)):
         return
     if group.locked_because is not None:
-        raise PlanError(f"plan: group '{root}' cannot lose channels: {group.locked_because}")
+        raise PlanError(f"plan: group '{root}' cannot lose channels: {group.locked_because}; leave its ratio at 0")
     if len(channels) == 0 or channels.min() < 0 or channels.max() >= group.channels or (np.diff(channels) <= 0).any():
         raise PlanError(
             f"plan: group '{root}' is to keep channels {channels.tolist()}; they must be sorted, different, between 0 and "
