@@ -54,7 +54,7 @@ def test_dockerfile_keeps_the_rules() -> None:
         ("USER 10001:10001\n", "", "not root"),
         ("USER 10001:10001", "USER 0:0", "not root"),
         ('ENTRYPOINT ["hwc-onnx"]', "ENTRYPOINT hwc-onnx", "entry point"),
-        ("install --no-cache-dir -c constraints.txt .", "install -c constraints.txt .", "no cache"),
+        ("install --no-cache-dir -c constraints.txt", "install -c constraints.txt", "no cache"),
         ("--index-url https://download.pytorch.org/whl/cpu ", "", "torch for the CPU, first"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
 import shutil
@@ -95,6 +96,9 @@ def test_shell_steps_hold_no_expression_that_github_would_paste_into_them(workfl
 def test_install_takes_torch_for_the_cpu_and_the_package_that_the_job_names(workflow: dict[Any, Any]) -> None:
     install = next(step["run"] for step in steps(workflow) if step.get("name") == "Install")
     assert "https://download.pytorch.org/whl/cpu torch" in install and '"$HWC_ONNX"' in install
+    setup = configparser.ConfigParser()
+    setup.read(PIPELINES.parents[1] / "setup.cfg")
+    assert workflow["env"]["HWC_ONNX"].endswith(f"hwc_onnx-{setup['metadata']['version']}-py3-none-any.whl")
 
 
 def test_report_is_kept_after_a_failure_and_the_model_is_not(workflow: dict[Any, Any]) -> None:
