@@ -92,3 +92,21 @@ def test_real_export_opens_in_optimum_again(tmp_path: Path, environment: dict[st
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Optimum: ORTModelForImageClassification logits (4, 4)" in done.stdout
     assert "goal met" in done.stdout
+
+
+@pytest.mark.slow
+def test_real_export_of_a_text_model_takes_token_arrays(tmp_path: Path, environment: dict[str, str]) -> None:
+    exporters: Any = pytest.importorskip("optimum.exporters.onnx", reason="optimum-onnx and transformers are not installed (150 MB)")
+    transformers: Any = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=100, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=32, num_labels=3, initializer_range=0.3,
+    )  # fmt: skip
+    transformers.set_seed(0)
+    transformers.BertForSequenceClassification(config).eval().save_pretrained(tmp_path / "bert")
+    exporters.main_export(str(tmp_path / "bert"), output=str(tmp_path / "exported"), task="text-classification")
+    tokens = np.random.default_rng(0).integers(5, 100, (600, 16))
+    np.savez(tmp_path / "samples.npz", input_ids=tokens, attention_mask=np.ones_like(tokens), token_type_ids=np.zeros_like(tokens))
+    done = run(tmp_path, {**environment, "HF_HUB_OFFLINE": "1"}, "2", "60")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Optimum: ORTModelForSequenceClassification logits (4, 3)" in done.stdout
