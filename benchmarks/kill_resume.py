@@ -104,7 +104,8 @@ def trials(folder: Path) -> list[dict[str, Any]]:
     for one in study.get_trials(deepcopy=False):
         if "outcome" in one.user_attrs:
             outcome = {name: value for name, value in one.user_attrs["outcome"].items() if name not in CLOCK}
-            found.append({"plan": one.user_attrs["plan"], "origin": one.user_attrs["origin"], "outcome": outcome})
+            same = {name: one.user_attrs.get(name) for name in ("plan", "origin", "learning")}
+            found.append({**same, "outcome": outcome})
     return found
 
 

@@ -43,7 +43,8 @@ def trials(folder: Path) -> list[dict[str, Any]]:
     found = []
     for trial in optuna.load_study(study_name=None, storage=storage).trials:
         outcome = {name: value for name, value in trial.user_attrs["outcome"].items() if name != "seconds"}
-        found.append({"plan": trial.user_attrs["plan"], "origin": trial.user_attrs["origin"], "outcome": outcome})
+        same = {name: trial.user_attrs.get(name) for name in ("plan", "origin", "learning")}
+        found.append({**same, "outcome": outcome})
     return found
 
 
