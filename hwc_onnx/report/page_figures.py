@@ -300,10 +300,9 @@ def sizes(result: Mapping[str, Any]) -> Figure:
 
 def nodes(record: RunRecord, most: int = 40) -> Figure:
     """Energy of each node before and after, on one axis, divided into components; the cheapest share a row."""
-    from plotly.graph_objects import Bar
     from plotly.subplots import make_subplots
 
-    from hwc_onnx.report.profile_figure import hover_text, rows_of, together
+    from hwc_onnx.report.profile_figure import component_bar, rows_of, together
 
     payloads = [dict(record.before), dict(record.after)]
     rows = rows_of(payloads, most)
@@ -317,23 +316,8 @@ def nodes(record: RunRecord, most: int = 40) -> Figure:
     factor, name = scale_of(highest, unit, 1.0)
     for column, (payload, group) in enumerate(zip(payloads, grouped, strict=True), 1):
         for component in COMPONENTS:
-            values = [node["energy_pj"][component] for node in group]
-            if any(values):
-                made.add_trace(
-                    Bar(
-                        name=component,
-                        legendgroup=component,
-                        showlegend=column == 1,
-                        y=list(range(len(rows))),
-                        x=[value / factor for value in values],
-                        orientation="h",
-                        marker_color=COLOURS[component],
-                        customdata=[hover_text(node, component, payload) for node in group],
-                        hovertemplate="%{customdata}<extra></extra>",
-                    ),
-                    row=1,
-                    col=column,
-                )
+            if any(node["energy_pj"][component] for node in group):
+                made.add_trace(component_bar(component, group, payload, factor, column == 1), row=1, col=column)
         made.update_xaxes(title_text=name, range=[0.0, 1.05 * highest / factor], row=1, col=column)
     made.update_yaxes(
         tickvals=list(range(len(rows))),

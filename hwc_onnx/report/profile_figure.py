@@ -17,7 +17,7 @@ from hwc_onnx.files import write_atomic
 from hwc_onnx.report.quantities import count, energy, latency, percent, scale_of
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+    from plotly.graph_objects import Bar, Figure
 
 Payload = dict[str, Any]
 
@@ -130,7 +130,6 @@ def _shares(payloads: Sequence[Payload]) -> Figure:
 
 def _nodes(payloads: Sequence[Payload], most: int) -> Figure:
     """Stacked bars by node, one panel beside the other; names are at the left."""
-    from plotly.graph_objects import Bar
     from plotly.subplots import make_subplots
 
     rows = rows_of(payloads, most)
@@ -147,21 +146,7 @@ def _nodes(payloads: Sequence[Payload], most: int) -> Figure:
             max((node["energy_pj"]["total"] for node in nodes), default=0.0), payload["energy_unit"], 1.0
         )
         for name in _present(payloads):
-            made.add_trace(
-                Bar(
-                    name=name,
-                    legendgroup=name,
-                    showlegend=column == 1,
-                    y=list(range(len(rows))),
-                    x=[node["energy_pj"][name] / factor for node in nodes],
-                    orientation="h",
-                    marker_color=COLOURS[name],
-                    customdata=[hover_text(node, name, payload) for node in nodes],
-                    hovertemplate="%{customdata}<extra></extra>",
-                ),
-                row=1,
-                col=column,
-            )
+            made.add_trace(component_bar(name, nodes, payload, factor, column == 1), row=1, col=column)
         made.update_xaxes(title_text=f"{unit} per inference", rangemode="tozero", row=1, col=column)
     made.update_layout(_layout("Energy of each node, in the order of execution", 160 + 18 * len(rows), 24))
     made.update_yaxes(
@@ -171,6 +156,23 @@ def _nodes(payloads: Sequence[Payload], most: int) -> Figure:
         tickfont_size=11,
     )
     return made
+
+
+def component_bar(name: str, nodes: Sequence[dict[str, Any]], payload: Payload, factor: float, first: bool) -> Bar:
+    """What one component takes of each node, in units of `factor`; the first panel's are in the legend."""
+    from plotly.graph_objects import Bar
+
+    return Bar(
+        name=name,
+        legendgroup=name,
+        showlegend=first,
+        y=list(range(len(nodes))),
+        x=[node["energy_pj"][name] / factor for node in nodes],
+        orientation="h",
+        marker_color=COLOURS[name],
+        customdata=[hover_text(node, name, payload) for node in nodes],
+        hovertemplate="%{customdata}<extra></extra>",
+    )
 
 
 def rows_of(payloads: Sequence[Payload], most: int) -> list[tuple[str, list[str]]]:
