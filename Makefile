@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := demo
+JOBS ?= 2
 INPUTS := setup.cfg pyproject.toml constraints.txt .ci/install
 
 help: ## Show this list
@@ -32,10 +33,10 @@ demo: $(VENV)/.installed ## Install, then compress the sample resnet20: the main
 	    --output $(DEMO)/resnet20.hwc.onnx
 
 test: $(VENV)/.installed-dev ## Install what the tests need and run them
-	$(BIN)/pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS) --dist worksteal -m "not slow"
 
 test-all: $(VENV)/.installed-dev ## The tests, slow ones too
-	$(BIN)/pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS) --dist worksteal
 
 lint: $(VENV)/.installed-dev ## Style and import rules
 	$(BIN)/ruff check .
