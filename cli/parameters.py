@@ -167,9 +167,13 @@ class _Names(click.ParamType[Any]):
 
 
 class _Accelerator(click.Path):
-    """A name of `accel list`, or a file; a shell completes both."""
+    """A name of `accel list`, or a file; a shell completes both. Several in the environment are separated by spaces."""
 
     name = "text"
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """By spaces, as all options that may be repeated; click splits paths at colons."""
+        return rv.split()
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from hwc_onnx.cost.profile import list_profiles

@@ -84,3 +84,6 @@ else:
         first[inputs[0]] = (first[inputs[0]] / 255.0 - data["mean"][:, None, None]) / data["std"][:, None, None]
         first[inputs[0]] = first[inputs[0]].astype(np.float32)
     print("Optimum:", type(opened).__name__, "logits", opened(**first).logits.shape)
+
+if not result.goal_met:
+    raise SystemExit(3)

@@ -98,7 +98,8 @@ def clean(folder: Path, *, limit: int | None = None, dry_run: bool = False) -> C
 
 def shrink(folder: Path, *, limit: int | None = None, dry_run: bool = False, unfinished: bool = True) -> Cleaned:
     """As `clean`, for a caller that owns the folder; `unfinished` False leaves files that are being written."""
-    found = [item for run in (folder, *run_folders(folder)) for item in removable(run)]
+    runs = (folder, *run_folders(folder)) if unfinished else (folder,)  # inner runs have owners of their own
+    found = [item for run in runs for item in removable(run)]
     found = [item for item in found if unfinished or not item.path.name.endswith(UNFINISHED)]
     left = folder_bytes(folder)
     files: dict[Kind, int] = {"cache": 0, "temporary": 0}

@@ -75,6 +75,8 @@ def _read(path: Path, extended_by: Path | None) -> dict[str, Any]:
     import yaml
 
     asked = "" if extended_by is None else f" (extended by {extended_by})"
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path}: is no file{asked}; write one with --save-config")
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -83,11 +85,11 @@ def _read(path: Path, extended_by: Path | None) -> dict[str, Any]:
         why = getattr(error, "strerror", None) or "not text"
         raise UsageError(f"{path}: cannot be read ({why}){asked}; write one with --save-config") from error
     if len(data) > MOST_BYTES:
-        raise UsageError(f"{path}: more than {MOST_BYTES >> 20} MiB{asked}; a configuration is a short list of options")
+        raise UsageError(f"{path}: more than {MOST_BYTES >> 20} MiB{asked}; shorten it, a configuration is a list of options")
     try:
         content = yaml.safe_load(text)
         twice = _twice(yaml.compose(text, Loader=yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # tags of wrong content raise all kinds
         raise UsageError(f"{path}: not YAML ({error}){asked}; write `option: value`, one on a line") from error
     if content is None:
         content = {}
@@ -96,15 +98,21 @@ def _read(path: Path, extended_by: Path | None) -> dict[str, Any]:
     if twice is not None:
         raise UsageError(f"{path}: field '{twice}' is written twice; keep one of them")
     if content.get("schema", SCHEMA) != SCHEMA:
-        raise UsageError(f"{path}: field 'schema' is {content['schema']!r}; this version reads schema {SCHEMA}: write that, or update hwc-onnx")
+        found = content["schema"]
+        shown = found if isinstance(found, int) else f"a {_kind(found)}"
+        raise UsageError(f"{path}: field 'schema' is {shown}; this version reads schema {SCHEMA}: write that, or update hwc-onnx")
     return content
 
 
 def _twice(root: yaml.Node | None) -> str | None:
     """A key of the outermost mapping that is written twice."""
     pairs = root.value if root is not None and isinstance(root.value, list) else []
-    keys = [pair[0].value for pair in pairs if isinstance(pair, tuple)]
-    return next((str(key) for number, key in enumerate(keys) if key in keys[:number]), None)
+    seen: set[str] = set()
+    for key in (pair[0].value for pair in pairs if isinstance(pair, tuple) and isinstance(pair[0].value, str)):
+        if key in seen:
+            return str(key)
+        seen.add(key)
+    return None
 
 
 def _kind(value: object) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import onnx
 
-from hwc_onnx.errors import RuntimeFailure
+from hwc_onnx.errors import RuntimeFailure, UsageError
 from hwc_onnx.files import replacing, write_atomic
 from hwc_onnx.graph.external import (
     PAGE,
@@ -26,6 +26,7 @@ from hwc_onnx.graph.external import (
     without_initializers,
 )
 from hwc_onnx.graph.model_view import reads
+from hwc_onnx.quantization.dialects import DIALECT_KEY, DIALECTS
 from hwc_onnx.rewrite.cleanup import cleanup, set_metadata
 from hwc_onnx.rewrite.quant_nodes import file_form
 from hwc_onnx.rewrite.short_names import shorten
@@ -35,6 +36,9 @@ PREFIX = "hwc."
 
 LARGEST = 2**31 - 2**20
 """Protocol buffers carry no message of 2 GiB or more; what is left is room for the nodes."""
+
+FLOATS = 4
+"""Bytes of a float32 for a byte of an 8-bit container."""
 
 OUTSIDE_BYTES = 1 << 16
 """Where weights lie beside the model, tensors below this size stay in it."""
@@ -55,11 +59,18 @@ def write_model(proto: onnx.ModelProto, path: str | Path, metadata: Mapping[str,
     Weights that no message holds go to `<name>.data` beside the file; `file_bytes` counts both.
 
     Raises:
-        UsageError: the folder does not exist or is not writable.
+        UsageError: the folder does not exist or is not writable, or Quant nodes are asked for that no message holds.
         RuntimeFailure: the model fails ONNX's checker (our bug), is too large, or the disk is full.
         ValueError: a key of `metadata` does not begin with `hwc.` (our bug).
     """
     target = Path(path)
+    named = {entry.value for entry in proto.metadata_props if entry.key == DIALECT_KEY} & DIALECTS.keys()
+    wide = any(DIALECTS[name].quant_nodes for name in named)
+    if wide and (any_mapped(proto) or FLOATS * _payload(proto) > LARGEST):
+        raise UsageError(
+            f"{target}: weights of Quant nodes are stored as float32 and would take more than 2 GiB; choose another dialect, "
+            "such as --dialect qcdq"
+        )
     if any_mapped(proto) or _payload(proto) > LARGEST:
         return _write_in_two(proto, target, metadata)
     data = _checked(serializable(proto, metadata), target)

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from hwc_onnx.configuration import RECORD, compress_call, file_text
+from hwc_onnx.configuration import MOST_BYTES, RECORD, compress_call, file_text
 from hwc_onnx.errors import UsageError
 from hwc_onnx.files import write_atomic
 
@@ -170,12 +170,13 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     file = folder / CONFIG
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        with file.open("rb") as stream:
+            found = yaml.safe_load(stream.read(MOST_BYTES).decode("utf-8"))
+    except Exception as error:  # tags of wrong content raise all kinds
         raise UsageError(f"{file}: cannot be read ({error}); use --fresh to start anew, or name another folder") from error
     record = found.get(RECORD) if isinstance(found, dict) else None
     if not isinstance(record, dict):
-        raise UsageError(f"{file}: has no record of its run (field '{RECORD}')")
+        raise UsageError(f"{file}: has no record of its run (field '{RECORD}'); name a folder that `compress` made")
     return record
 
 
@@ -200,7 +201,7 @@ def _give_up(folder: Path) -> None:
         owner = json.loads((folder / LOCK).read_text())
     except (OSError, ValueError):
         return
-    if owner.get("pid") == os.getpid() and owner.get("host") == platform.node():
+    if isinstance(owner, dict) and owner.get("pid") == os.getpid() and owner.get("host") == platform.node():
         (folder / LOCK).unlink(missing_ok=True)
 
 
@@ -208,7 +209,9 @@ def owner_must_be_gone(folder: Path) -> None:
     """Refuse a folder that a live process owns, naming it (UsageError)."""
     try:
         owner = json.loads((folder / LOCK).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        return
+    if not isinstance(owner, dict):
         return
     pid = owner.get("pid")
     same_host = owner.get("host") == platform.node()
@@ -225,7 +228,7 @@ def _alive(pid: int) -> bool:
     """Whether a process with this number runs on this host."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

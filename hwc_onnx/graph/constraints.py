@@ -95,7 +95,7 @@ def constrained(graph: LayerGraph, constraints: Constraints) -> LayerGraph:
 def _weighted(graph: LayerGraph, pattern: str, what: str) -> list[Layer]:
     found = [layer for layer in matching(graph, pattern) if layer.weight is not None]
     if not found:
-        raise UsageError(f"{what} '{pattern}': matches products of two activations only, which have nothing to prune")
+        raise UsageError(f"{what} '{pattern}': matches products of two activations only, which have nothing to prune; leave it out")
     return found
 
 

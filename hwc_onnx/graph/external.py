@@ -82,7 +82,7 @@ def locate(tensor: TensorProto, model: Path) -> tuple[Path, int, int]:
     target = (folder / name.partition("\0")[0]).resolve()
     if not name or "\0" in name or Path(name).is_absolute() or not target.is_relative_to(folder):
         raise ModelError(
-            f"{what} lies outside the model's folder ({name!r}); only files beside or below the model are read"
+            f"{what} lies outside the model's folder ({name!r}); only files beside or below the model are read: move it there"
         )
     if not target.is_file():
         raise ModelError(f"{what}: file '{name}' is missing or no regular file; keep it beside the model")

@@ -118,13 +118,15 @@ class _Reading:
 
     def _parameters(self, node: NodeProto) -> Quant | None:
         attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
-        rounding = attributes.get("rounding_mode", b"ROUND").decode().upper()
-        if len(node.input) != 4 or any(name not in self.tensors for name in node.input[1:]) or rounding not in _EVEN:
+        rounding = attributes.get("rounding_mode", b"ROUND")
+        if not isinstance(rounding, bytes) or rounding.decode("utf-8", "replace").upper() not in _EVEN:
+            return None
+        if len(node.input) != 4 or any(name not in self.tensors for name in node.input[1:]):
             return None
         scale, zero, width = (np.asarray(tensor_values(self.tensors[name]), np.float32) for name in node.input[1:])
         if width.size != 1 or not 2 <= float(width.reshape(())) <= 16 or float(width.reshape(())) % 1 or (scale <= 0).any():
             return None
-        if (np.rint(zero) != zero).any():
+        if not np.isfinite(scale).all() or not np.isfinite(zero).all() or (np.rint(zero) != zero).any():
             return None
         return Quant(
             scale, zero, int(width.reshape(())), bool(attributes.get("signed", 1)), bool(attributes.get("narrow", 1))
@@ -150,6 +152,8 @@ class _Reading:
 
     def _constant(self, node: NodeProto, quant: Quant, values: NDArray[np.float32]) -> bool:
         axis = _axis(quant.scale, values.ndim)
+        if not all(_fits(part, values) for part in (quant.scale, quant.zero_point)):
+            return False
         wide = quant.bits > 8
         if axis is None or (wide and self.opset < _WIDE_OPSET):
             return False
@@ -203,11 +207,19 @@ class _Reading:
         model.opset_import.extend(imports)
         metadata = {entry.key: entry.value for entry in self.proto.metadata_props}
         if self.bits:
-            metadata[BITS_KEY] = json.dumps(self.bits, sort_keys=True)
+            metadata[BITS_KEY] = json.dumps({**json.loads(metadata.get(BITS_KEY, "{}")), **self.bits}, sort_keys=True)
         del model.metadata_props[:]
         for key, value in metadata.items():
             model.metadata_props.add(key=key, value=value)
         return model
+
+
+def _fits(part: NDArray[np.float32], values: NDArray[np.float32]) -> bool:
+    """Whether a scale or zero point applies to the values as they are."""
+    try:
+        return np.broadcast_shapes(part.shape, values.shape) == values.shape or part.size == 1
+    except ValueError:
+        return False
 
 
 def _axis(scale: NDArray[np.float32], rank: int) -> int | None:

@@ -31,7 +31,7 @@ def finished(folder: Path, output: Path, trials: int, opened: Opened, profile: A
         done = search["stopped_by"] in ("converged", "resolved") or search["evaluations"] >= trials
         if not done or written["kind"] == "original" or payload["versions"] != versions():
             return None
-        if Path(written["path"]).resolve() != output.resolve() or sha256(output.read_bytes()) != written["sha256"]:
+        if sha256(output.read_bytes()) != written["sha256"]:
             return None
         if not all((folder / name).is_file() for name in PAGES):
             return None

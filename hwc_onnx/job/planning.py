@@ -23,13 +23,12 @@ from hwc_onnx.accuracy.types import Splits
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.errors import UsageError
 from hwc_onnx.events import Phase
-from hwc_onnx.files import cache_folder
 from hwc_onnx.graph.layer_graph import Layer
 from hwc_onnx.graph.selection import selected
 from hwc_onnx.job.rewards import Rewards, rewards
 from hwc_onnx.job.sampling import samples_of
-from hwc_onnx.plan import REPAIRS, LayerConfig
-from hwc_onnx.pruning.table import PATTERNS, granularity
+from hwc_onnx.plan import REPAIRS, LayerConfig, pattern_of
+from hwc_onnx.pruning.table import granularity
 from hwc_onnx.rebuild import rebuild
 from hwc_onnx.runfolder import RunState, state_of
 from hwc_onnx.search.closing import reserved
@@ -79,7 +78,7 @@ def work_plan(job: Compression) -> dict[str, Any]:
     reference = make_reference(opened.proto, splits.search, options.metric, task=options.task)
     check_reference(reference, options.split_seed)
     begins = job.earlier is None and state is not RunState.CONTINUES
-    bounds = rewards(opened.graph, options, CostModel(job.profile, cache_folder()))
+    bounds = rewards(opened.graph, options, CostModel(job.profile))
     limit, relative = options.drop_limit
     chosen = selected(opened.graph, options.include, options.exclude)
     layers = [layer for layer in opened.graph.layers if layer.weight is not None]
@@ -205,7 +204,7 @@ def _time_candidate(job: Compression, calibrated: Calibrated, reference: Referen
 
 def _pruning(algorithms: Sequence[str]) -> dict[str, Any]:
     """A setting of the costliest fine-grained algorithm that may be used."""
-    fine = [name for name in algorithms if granularity(name) == "fine" and name not in PATTERNS]
+    fine = [name for name in algorithms if granularity(name) == "fine" and pattern_of(name) is None]
     return {"algorithm": "obs" if "obs" in fine else fine[0], "ratio": 0.5} if fine else {}
 
 

@@ -184,6 +184,7 @@ def write_output(run: Running, verdict: Verdict) -> Written:
     report = verify(output, loaded, run.splits.search.take(slice(0, VERIFIED_SAMPLES)))
     failed = [check for check in report.checks if not check.passed]
     if failed:
+        output.unlink(missing_ok=True)  # nobody is to take it for a result
         raise VerifyError(
             f"{output}: {failed[0].name}: {failed[0].found}; the best file of the search is kept in {run.folder.path}; "
             "please report this"

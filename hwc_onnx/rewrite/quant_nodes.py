@@ -96,7 +96,7 @@ class _Writing:
     def _weight(self, node: NodeProto) -> bool:
         """A DequantizeLinear of stored integers."""
         stored = self.tensors.get(node.input[0])
-        if stored is None or stored.data_type not in CONTAINER_BITS:
+        if stored is None or stored.data_type not in CONTAINER_BITS or node.input[1] not in self.tensors:
             return False
         name, codes = node.output[0], integer_values(stored)
         scale = np.asarray(tensor_values(self.tensors[node.input[1]]), np.float32)
@@ -121,7 +121,11 @@ class _Writing:
         quantize = self.maker.get(clip.input[0]) if clip is not None else maker
         if quantize is None or quantize.op_type != "QuantizeLinear" or list(quantize.input[1:]) != list(node.input[1:]):
             return False
+        if len(node.input) < 3 or any(name not in self.tensors for name in node.input[1:]):
+            return False
         zero = self.tensors[node.input[2]]
+        if zero.data_type not in (TensorProto.INT8, TensorProto.UINT8):
+            return False
         signed = zero.data_type in _SIGNED
         bits = CONTAINER_BITS[zero.data_type]
         if clip is not None:
@@ -177,7 +181,7 @@ def _quantizers(model: onnx.ModelProto) -> dict[str, dict[str, NDArray[Any]]]:
     maker = {name: node for node in model.graph.node for name in node.output}
     found: dict[str, dict[str, NDArray[Any]]] = {}
     for node in model.graph.node:
-        if node.op_type != "DequantizeLinear":
+        if node.op_type != "DequantizeLinear" or len(node.input) < 3 or any(name not in tensors for name in node.input[1:]):
             continue
         facts: dict[str, NDArray[Any]] = {"scale": np.asarray(tensor_values(tensors[node.input[1]]), np.float32).reshape(-1)}
         if node.input[0] in tensors:

@@ -186,7 +186,7 @@ def _int4(facts: _Facts) -> Iterator[str]:
         dims = list(stored.dims)
         if dims and dims[-1] % 2:
             yield f"{label(node)}: last axis of {dims} is odd"
-        ratios = [size / blocks for size, blocks in zip(dims, scale.shape, strict=False)]
+        ratios = [size / blocks if blocks else 0.0 for size, blocks in zip(dims, scale.shape, strict=False)]
         blocked = [axis for axis, ratio in enumerate(ratios) if ratio != 1]
         if scale.ndim != len(dims) or len(blocked) != 1:
             yield f"{label(node)}: scales {list(scale.shape)} for {dims}, one axis has to be divided into blocks"

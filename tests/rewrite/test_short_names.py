@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from hwc_onnx.graph.model_view import captured, subgraphs
+from hwc_onnx.rewrite.insert_qdq import insert_qdq
 from hwc_onnx.rewrite.short_names import shorten
 from tests.rewrite.quantized_case import LEVELS, QuantizedCase, run_at
 from tests.rewrite.small_models import NAMES
@@ -67,3 +68,31 @@ def test_what_a_subgraph_reads_keeps_its_name() -> None:
     assert all(restored in captured(graph) for node in after.graph.node for graph in subgraphs(node))
     assert restored in everything(after)
     assert restored not in everything(shortened(made.written(8, 5)))  # the twin: nobody else reads it
+
+
+def test_names_inside_a_subgraph_are_not_used_outside_it() -> None:
+    model = QuantizedCase.of(NAMES[0]).written(8, 5)
+    output = model.graph.output[0].name
+    inner = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", [output], ["d1"]), onnx.helper.make_node("Identity", ["d1"], ["q1"])], "then", [],
+        [onnx.helper.make_tensor_value_info("q1", onnx.TensorProto.FLOAT, None)],
+    )  # fmt: skip
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "yes"))
+    model.graph.node.append(onnx.helper.make_node("If", ["yes"], ["out"], then_branch=inner, else_branch=inner))
+    after = shortened(model)
+    onnx.checker.check_model(after)
+    assert not {"d1", "q1"} & set(everything(after))
+
+
+@pytest.mark.parametrize("dialect", ["ort", "qcdq", "openvino"])
+def test_weights_keep_their_names_in_every_dialect(dialect: str) -> None:
+    made = QuantizedCase.of(NAMES[0])
+    layers = [layer for layer in made.graph.layers if layer.weight is not None]
+    model = insert_qdq(made.case.model, made.graph, made.weights(3), made.activations(8), dialect=dialect)
+    long = {layer.weight: f"{layer.weight}_with_a_name_that_is_long" for layer in layers}
+    for node in model.graph.node:
+        node.input[:] = [long.get(name, name) for name in node.input]
+        node.output[:] = [long.get(name, name) for name in node.output]
+    after = shortened(model)
+    restored = {node.output[0] for node in after.graph.node if node.op_type == "DequantizeLinear"}
+    assert set(long.values()) <= restored
