@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwc_onnx.errors import UsageError
+from hwc_onnx.errors import DataError, UsageError
 from hwc_onnx.plugins import nearest
 
 Outputs = Mapping[str, NDArray[np.generic]]
@@ -93,9 +93,19 @@ def in_parts(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def float_outputs(outputs: Outputs) -> dict[str, F64]:
-    """Every float output flattened to [N, elements], in double precision."""
-    return {
+    """Every float output flattened to [N, elements], in double precision.
+
+    Raises:
+        DataError: there is none, as where a model ends in ArgMax.
+    """
+    found = {
         name: values.reshape(len(values), -1).astype(np.float64)
         for name, values in outputs.items()
         if values.dtype.kind == "f"
     }
+    if not found:
+        raise DataError(
+            f"outputs {', '.join(outputs)}: whole numbers only, which have no distance; give labels or a metric of your own "
+            "(--metric module:function), or export the model without its last ArgMax"
+        )
+    return found

@@ -6,6 +6,7 @@ import pytest
 from hwc_onnx.accuracy import metrics as mt
 from hwc_onnx.accuracy.metrics import METRICS, Metric, WholeMetric
 from hwc_onnx.accuracy.outputs import ClassOutput, class_output
+from hwc_onnx.errors import DataError
 
 LOGITS = np.array([[3, 1, 0], [0, 2, 1], [5, 5, 1], [0, 0, 9]], np.float32)
 LABELS = np.array([0, 2, 1, 2])
@@ -112,3 +113,12 @@ def test_metric_table_names_match():
     for name, metric in METRICS.items():
         assert isinstance(metric, Metric)
         assert metric.name == name
+
+
+@pytest.mark.parametrize("name", ["sqnr", "cosine"])
+def test_a_model_of_whole_numbers_alone_has_no_distance(name: str) -> None:
+    outputs = {"best": np.array([1, 2, 3])}
+    with pytest.raises(DataError, match=r"best: whole numbers only.*--metric"):
+        getattr(mt, name)(outputs, outputs, None, None)
+    with_one = outputs | {"scores": np.ones((3, 2), np.float32)}
+    assert getattr(mt, name)(with_one, with_one, None, None).shape == (3, 1)
