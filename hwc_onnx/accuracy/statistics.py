@@ -109,7 +109,20 @@ def bootstrap_upper(differences: F64, rng: np.random.Generator, confidence: floa
             errors > 0, shift / np.maximum(errors, 1e-300), np.where(shift == 0, 0.0, -np.inf)
         )
     quantile = float(np.quantile(ratios, 1 - confidence, method="lower"))
-    return centre - quantile * error
+    return centre - quantile * error if math.isfinite(quantile) else rare_upper(differences, confidence)
+
+
+def rare_upper(differences: F64, confidence: float = 0.95) -> float:
+    """One-sided upper bound of the mean where so few differences are not zero that many resamples have no spread: as many
+    losses as the upper bound of a Poisson count allows, each as large as the largest difference seen.
+
+    Source: Garwood, Biometrika 28 (1936), 437-442.
+    """
+    from scipy.stats import chi2
+
+    losses = differences[differences > 0]
+    largest = float(losses.max()) if len(losses) else float(np.abs(differences).max())
+    return 0.5 * float(chi2.ppf(confidence, 2 * (len(losses) + 1))) * largest / len(differences)
 
 
 def is_binary(differences: F64) -> bool:

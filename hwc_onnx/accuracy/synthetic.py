@@ -65,7 +65,8 @@ def load_synthetic(
         if None in spec.shape[1:]:
             raise DataError(
                 f"synthetic data: input '{spec.name}' {[size or '?' for size in spec.shape]} has open sizes; give "
-                f"--input-shape {spec.name}:1x3x224x224 (with the right sizes), or real data"
+                f"--input-shape {spec.name}:{'x'.join(str(size or '?') for size in (spec.shape[0] or 1, *spec.shape[1:]))} with a size for "
+                "each ?, or real data"
             )
     total, reason = (count, "") if count else sample_count(specs, model)
     rng = np.random.default_rng([seed, 0x5E7])

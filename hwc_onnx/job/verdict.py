@@ -114,6 +114,8 @@ def _beyond(look: Look, gate: Gate) -> str:
     """By how much a look failed, in words."""
     if look.failure is not None:
         return f"did not run: {look.failure}"
+    if gate.mode == "upper" and look.upper_bound_points is None:
+        return f"has a drop of {look.evaluation.drop_points:.2f} points without an upper bound"
     judged, name = look.evaluation.drop_points, "a drop"
     if gate.mode == "upper" and look.upper_bound_points is not None:
         judged, name = look.upper_bound_points, "an upper bound of the drop"

@@ -146,10 +146,9 @@ def spent(record: RunRecord) -> str:
     unit = record.before["energy_unit"]
     total, left = sum(before.values()), sum(after.values())
     largest = max(before, key=lambda name: before[name] - after[name])
-    said = (
-        f"{energy(total, unit)} become {energy(left, unit)}; most is saved in {largest} "
-        f"({energy(before[largest], unit)} to {energy(after[largest], unit)})."
-    )
+    said = f"{energy(total, unit)} with INT8, {energy(left, unit)} for the file that was written"
+    saves = before[largest] > after[largest]
+    said += f"; most is saved in {largest} ({energy(before[largest], unit)} to {energy(after[largest], unit)})." if saves else "."
     rows = [
         (name, energy(before[name], unit), energy(after[name], unit), change(1.0 - after[name] / before[name]) if before[name] else "-")
         for name in before

@@ -6,6 +6,7 @@ inside a long phase one now and then.
 
 from __future__ import annotations
 
+import math
 import time
 from types import TracebackType
 from typing import TextIO
@@ -68,19 +69,17 @@ class Progress:
         self._line(f"to continue: {command}")
 
     def _trial(self, trial: TrialDone) -> None:
-        if not self._header_shown:
-            self._line(f"{'trial':>9}  {'of INT8 energy':>14}  {'drop':>7}  {'file':>9}  {'elapsed':>12}  from")
-            self._header_shown = True
         if trial.improved:
+            if not self._header_shown:
+                self._line(f"{'trial':>9}  {'of INT8 energy':>14}  {'drop':>7}  {'file':>9}  {'elapsed':>12}  from")
+                self._header_shown = True
             written = size(trial.file_bytes) if trial.file_bytes else "-"
             self._line(
                 f"{f'{trial.evaluations}/{trial.budget}':>9}  {percent(trial.energy):>14}  {points(trial.drop_points):>7}"
                 f"  {written:>9}  {duration(trial.seconds):>12}  {trial.origin}"
             )
-        self._move(
-            f"trial {trial.evaluations} of {trial.budget}, best {percent(trial.best_energy)} of INT8's energy, "
-            f"{duration(trial.seconds)}"
-        )
+        best = f"best {percent(trial.best_energy)} of INT8's energy" if math.isfinite(trial.best_energy) else "none accepted yet"
+        self._move(f"trial {trial.evaluations} of {trial.budget}, {best}, {duration(trial.seconds)}")
 
     def _line(self, text: str) -> None:
         self._written = time.monotonic()

@@ -125,7 +125,14 @@ def _files(payload: dict[str, Any]) -> list[RenderableType]:
         f"written: {output['path']}, the {_KINDS[output['kind']]}",
     ]
     if payload.get("run_dir"):
-        lines.append(f"run folder: {payload['run_dir']} (plan.json, result.json, pareto.csv)")
+        lines.append(f"run folder: {payload['run_dir']} (report.html, plan.json, result.json, pareto.csv)")
+    if output["kind"] != "compressed":
+        lines.append(
+            wrapped(
+                "next: `hwc-onnx why MODEL --uniform w8a8` names the layers that lose most; leave them out with --exclude, allow more with "
+                "--max-drop, or give more --trials and samples"
+            )
+        )
     if payload["data"] == "synthetic":
         lines.append("measured on synthetic inputs: give real samples with --data for figures that you can rely on")
     return lines

@@ -23,7 +23,7 @@ def verify_tables(payload: dict[str, Any]) -> list[RenderableType]:
     checks.columns[0].no_wrap = True
     for check in payload["checks"]:
         checks.add_row(check["name"], "ok" if check["passed"] else "FAILED", check["found"])
-    counted = table(None, "counted from the file", "")
+    counted = table(None, "counted from the file", "", left=2)
     measured = payload["data"] == "real"
     if measured:
         counted.add_row(f"agreement with the original on {payload['n_samples']} samples", percent(payload["agreement"]))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hwc_onnx.errors import RuntimeFailure, SearchError, UsageError
-from hwc_onnx.events import Listener, TrialDone
+from hwc_onnx.events import Listener, Note, TrialDone
 from hwc_onnx.search import storage as storage_module
 from hwc_onnx.search.budget import PATIENCE, Budget, Spent
 from hwc_onnx.search.closing import closing_plan, reserved
@@ -193,6 +193,8 @@ def run_search(
             loop.record_in_one_go(plan, CLOSING)
     except KeyboardInterrupt:
         stopped_by = "interrupted"
+        if on_event is not None:
+            on_event(Note("interrupted: what was found so far is judged and written; once more stops at once", warning=True))
         storage_module.fail_unfinished(study)
         loop.history.sync(study)
     finally:

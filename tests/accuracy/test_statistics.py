@@ -121,3 +121,27 @@ def test_bootstrap_upper_same_generator_repeats():
 
 def test_bootstrap_upper_constant_differences_is_the_constant():
     assert st.bootstrap_upper(np.full(64, 0.25), np.random.default_rng(0)) == 0.25
+
+
+@pytest.mark.parametrize(("losses", "published"), [(0, 2.996), (1, 4.744), (2, 6.296), (5, 10.513)])
+def test_rare_losses_are_bounded_like_poisson_counts(losses, published):
+    differences = np.zeros(1000)
+    differences[:losses] = 1.0
+    if not losses:
+        differences[0] = -1.0  # a gain, which is not counted
+    assert 1000 * st.rare_upper(differences) == pytest.approx(published, abs=1e-3)
+
+
+def test_one_loss_among_many_has_a_finite_bound_that_holds():
+    rng = np.random.default_rng(0)
+    seen = np.zeros(613)
+    seen[7] = 2.5
+    assert 2.5 / 613 < st.bootstrap_upper(seen, rng) < 0.03
+    # losses of one size that are this rare: the mean lies below the bound in 95 % of the data sets that have any
+    truth, covered, plain = 0.006, [], []
+    for _ in range(300):
+        drawn = (rng.random(613) < truth).astype(float)
+        if 0 < drawn.sum() <= 2:
+            covered.append(st.rare_upper(drawn) >= truth)
+            plain.append(drawn.mean() + 1.645 * st.standard_error(drawn) >= truth)
+    assert np.mean(covered) >= 0.95 > np.mean(plain)  # the twin: a normal bound
