@@ -32,9 +32,18 @@ def clean(settings: Settings, folders: tuple[str, ...], limit: int | None, dry_r
     """
     from hwc_onnx.cleaning import clean as clean_folder
     from hwc_onnx.cleaning import run_folders
+    from hwc_onnx.errors import UsageError
     from hwc_onnx.report.clean_table import clean_payload, clean_tables
 
     chosen = [Path(name) for name in folders] or run_folders(Path())
-    cleaned = [clean_folder(folder, limit=limit, dry_run=dry_run) for folder in chosen]
-    payload = clean_payload(cleaned, dry_run)
-    settings.show(payload, lambda: clean_tables(payload))
+    cleaned, refused = [], []
+    for folder in chosen:
+        try:
+            cleaned.append(clean_folder(folder, limit=limit, dry_run=dry_run))
+        except UsageError as error:  # one that is in use does not keep the others full
+            refused.append(str(error))
+    if cleaned or not refused:
+        payload = clean_payload(cleaned, dry_run)
+        settings.show(payload, lambda: clean_tables(payload))
+    if refused:
+        raise UsageError("\n".join(refused))

@@ -123,3 +123,12 @@ def test_a_run_keeps_within_its_room_and_finds_the_same(case: Case, compressed: 
     assert [path for path in (compressed.run_dir / "cache").rglob("*") if path.is_file()]
     assert (tmp_path / "tiny.hwc.onnx").read_bytes() == compressed.output.read_bytes()
     assert "run-dir-limit: 1000" in (tmp_path / "tiny.hwc" / "config.resolved.yaml").read_text()
+
+
+def test_a_folder_in_use_does_not_keep_the_others_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    used, idle = run_folder(tmp_path / "a.hwc"), run_folder(tmp_path / "b.hwc")
+    (used / ".lock").write_text(json.dumps({"pid": 1, "host": platform.node()}))
+    done = hwc("clean")
+    assert done.exit_code == 2 and "in use by process 1" in done.stderr and "b.hwc" in done.stdout
+    assert list((used / "cache" / "entries").iterdir()) and not list((idle / "cache" / "entries").iterdir())
