@@ -45,5 +45,6 @@ def test_it_is_quantized_with_one_scale_and_pruned(make, tmp_path) -> None:  # t
     for spec in ("w3a8", "w8a8,coarse=l1:0.3"):
         applied = hwc_onnx.apply_plan(path, plan=hwc_onnx.uniform_plan(path, spec), data=data, metric="cosine")
         assert applied.evaluation is not None and applied.evaluation.value > 0.8
-    scales = {tensor.name: tensor for tensor in applied.proto.graph.initializer if "_scale" in tensor.name}
-    assert any(list(tensor.dims) in ([1], []) for tensor in scales.values())
+    tensors = {tensor.name: tensor for tensor in applied.proto.graph.initializer}
+    scales = [tensors[node.input[1]] for node in applied.proto.graph.node if node.input[0] in tensors]
+    assert len(scales) == 3 and any(list(tensor.dims) in ([1], []) for tensor in scales)
