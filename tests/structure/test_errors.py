@@ -43,7 +43,7 @@ def parts(message: ast.expr) -> tuple[str, set[str]]:
 
 def lacking(words: str, names: set[str]) -> str | None:
     """What a message lacks."""
-    if not words.strip(" :;,.") or (":" not in words and names == {"error"}):
+    if not words.strip(" :;,.\n") or (":" not in words and names == {"error"}):
         return None  # all of it was made elsewhere
     if not (re.search(r"[:'`]|--\w|the model", words) or names):
         return "where"
