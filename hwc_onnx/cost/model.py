@@ -7,7 +7,7 @@ flow are graphs of their own (`bodies`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil, prod
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from hwc_onnx.cost.schedule import Schedule, Step, schedule
 from hwc_onnx.cost.steps import StepEnergies
 from hwc_onnx.cost.types import COMPONENTS, ModelCost, NodeCost
 from hwc_onnx.cost.vector import effort
-from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
+from hwc_onnx.graph.before import float_graph
+from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.plan import CompressionPlan, LayerConfig, with_plan
 
 STRUCTURES = 64
@@ -126,19 +127,7 @@ class CostModel:
 
     def float_cost(self, graph: LayerGraph) -> ModelCost:
         """The unquantized network: every operand 16 bits wide, weights dense, activation densities as they are."""
-        tensors = {name: replace(info, bits=FLOAT_BITS) for name, info in graph.tensors.items()}
-        layers = tuple(
-            replace(
-                layer,
-                weight_bits=FLOAT_BITS,
-                activation_bits=FLOAT_BITS,
-                output_bits=FLOAT_BITS,
-                weight_density=1.0,
-                nm_pattern=None,
-            )
-            for layer in graph.layers
-        )
-        return self.cost(replace(graph, layers=layers, tensors=tensors))
+        return self.cost(float_graph(graph))
 
     def accelerator_bytes(self, graph: LayerGraph) -> int:
         """Bytes of all weights as the accelerator's outermost memory stores them, bias and scale and tables included."""
