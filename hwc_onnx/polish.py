@@ -111,7 +111,7 @@ def polish(
         graph: its layer graph.
         database: its layer database.
         stitched: the network to polish, as stitched or rebuilt.
-        samples: calibration inputs, of which at most 512 are run.
+        samples: calibration inputs, of which at most 1,024 are run.
         reference: the original on samples that judge the whole network.
         threads: ONNX Runtime threads.
         on_layer: hears (layers done, layers in all, layer).
@@ -145,7 +145,9 @@ def polished_layers(
     used, plan, weights = samples.take(slice(0, SAMPLES)), stitched.plan, dict(stitched.weights)
     pruned = stitched.float_model(proto, graph)
     posing = Posing(proto, graph, database, stitched, used, threads, batch, gram_rows, seed)
-    todo = [layer for layer in graph.layers if collectable(layer) and plan.layers[layer.key].weight_bits <= MOST_BITS]
+    todo = posing.shortcuts.ordered(
+        [layer for layer in graph.layers if collectable(layer) and plan.layers[layer.key].weight_bits <= MOST_BITS]
+    )
     found: list[PolishedLayer] = []
     for number, layer in enumerate(todo):
         if on_layer is not None:

@@ -2,8 +2,10 @@
 
 Database entries assume that a layer reads what it read in the original network. In order of the network, each layer's
 inputs are collected once more, through the compressed prefix x' and in the original x; its rows then minimise
-E|W x - W' x'|^2, so that later layers make up for earlier ones. A row changes only where that helps on images that were
-not used for the fit; whether the whole network is better is for the caller to measure.
+E|W x - W' x'|^2, so that later layers make up for earlier ones. Where the output is added to a shortcut s (graph/shortcut.py),
+which the compressed network computes as s', they minimise E|W x + s - s' - W' x'|^2: the sum is what is read. A row changes
+only where that helps on images that were not used for the fit; whether the whole network is better is for the caller to
+measure.
 
 Source: the asymmetric targets of He, Zhang & Sun (ICCV 2017), section 3.2, with the rounding of recovery/obs.py.
 """
@@ -24,6 +26,7 @@ from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.accuracy.walk import Walk
 from hwc_onnx.database import LayerDatabase, Stitched
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, Layer, LayerGraph
+from hwc_onnx.graph.shortcut import Shortcut, Shortcuts
 from hwc_onnx.plan import CompressionPlan
 from hwc_onnx.pruning.base import FineAlgorithm
 from hwc_onnx.pruning.table import algorithm
@@ -36,7 +39,7 @@ from hwc_onnx.recovery.rounding import Variant
 from hwc_onnx.recovery.statistics import F64, LayerStatistics, MomentsBuilder, Room
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
 
-SAMPLES = 512
+SAMPLES = 1024
 HELDOUT_SHARE = 0.25
 PAIRED_BYTES = 1 << 30
 """Moments of one layer's inputs, twice, above this lie in temporary files."""
@@ -53,7 +56,7 @@ def rebuild(
     *,
     threads: int | None = None,
     batch: int = 64,
-    gram_rows: int = 4096,
+    gram_rows: int = 12288,
     seed: int = 0,
 ) -> Stitched:
     """`plan` stitched from the database, then refitted layer after layer.
@@ -63,7 +66,7 @@ def rebuild(
         graph: its layer graph.
         plan: a setting for every layer.
         database: entries to start from; its recovery must be "full" (otherwise they are returned as they are).
-        samples: calibration inputs, of which at most 512 are run.
+        samples: calibration inputs, of which at most 1,024 are run.
         threads: ONNX Runtime threads.
         batch: images per run.
         gram_rows: patches per layer to fit on, about.
@@ -80,7 +83,9 @@ def rebuild(
     weights = dict(stitched.weights)
     pruned = stitched.float_model(proto, graph)
     posing = Posing(proto, graph, database, stitched, used, threads, batch, gram_rows, seed)
-    todo = [x for x in graph.layers if collectable(x) and plan.layers[x.key].weight_bits < FLOAT_BITS]
+    todo = posing.shortcuts.ordered(
+        [x for x in graph.layers if collectable(x) and plan.layers[x.key].weight_bits < FLOAT_BITS]
+    )
     for number, layer in enumerate(todo):
         compressed = insert_qdq(pruned, graph, weights, stitched.activations, plan.dialect, "measure")
         posed = posing.layer(layer, compressed, weights[layer.key], todo[number + 1 :])
@@ -110,7 +115,8 @@ class Posed:
     """One layer behind a compressed prefix: make the outputs of the original from what the compressed layers give it.
 
     `rows` [groups, rows, width + d] are the original rows followed by zeros, to be read with `statistics` of the original
-    inputs followed by the new ones; those are the columns `columns`. `prior` [groups, rows, d] holds the original rows on
+    inputs followed by the new ones; those are the columns `columns`. In between lie, with a shortcut, as many columns as rows:
+    what the shortcut lacks, one column for each row. `prior` [groups, rows, d] holds the original rows on
     what is kept of the inputs, `start` the codes and scales that the layer has, `bias` [outputs] its original bias.
     """
 
@@ -138,8 +144,22 @@ def _refitted(posed: Posed, database: LayerDatabase, layer: Layer, plan: Compres
     )
     setting = database.setting(layer.key, plan.layers[layer.key])
     kept = None if setting.mask is None else posed.start.codes != 0
-    rows = worker.build(replace(setting, columns=posed.columns, noise=0.0, mask=None, ratio=0.0, kept=kept), posed.start)
+    rows = worker.build(replace(setting, columns=posed.columns, noise=0.0, ratio=0.0, kept=kept), posed.start)
     return quantized(rows, posed.layout, setting.bits)
+
+
+@dataclass(frozen=True)
+class Added:
+    """The shortcut of a layer of which the channels `outputs` are left (None: all)."""
+
+    shortcut: Shortcut
+    outputs: Index | None
+
+    def missing(self, layer: Layer, original: NDArray[np.float32], compressed: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the compressed shortcut lacks of the original one, on the channels that are left."""
+        if self.outputs is not None:
+            original = np.take(original, self.outputs, axis=1 if "Conv" in layer.op_type else -1)
+        return original - compressed
 
 
 class Posing:
@@ -162,6 +182,7 @@ class Posing:
         self.fitted = max(1, len(samples) - round(len(samples) * HELDOUT_SHARE))
         self.per_image = max(1, -(-gram_rows // self.fitted))
         self.nodes = {node.key: node for node in graph.nodes}
+        self.shortcuts = Shortcuts(graph)
         self.fixed = fixed_batch(input_specs(proto))
         # both walks in the same batches, although the tensors of a pruned network are smaller
         largest = max((int(np.prod(info.shape, dtype=np.int64)) for info in graph.tensors.values()), default=1)
@@ -187,11 +208,17 @@ class Posing:
         layout, groups = cut
         if view.layout.width + layout.width > WIDEST:
             return None
-        statistics = self._paired(layer, compressed, layout, groups, ahead)
+        added = self.added(layer, layout, outputs, ahead)
+        if added is not None and view.layout.width + layout.rows + layout.width > WIDEST:
+            added = None
+        statistics = self._paired(layer, compressed, layout, groups, ahead, added)
         flat = view.rows.reshape(view.layout.outputs, -1)
         old = (flat if outputs is None else flat[outputs]).reshape(layout.groups, layout.rows, view.layout.width)
         columns = slice(None) if inputs is None else view.layout.columns(inputs)
-        both = np.concatenate([old, np.zeros((*old.shape[:2], layout.width))], axis=2)
+        own = np.eye(layout.rows)[:, : 0 if added is None else layout.rows]
+        both = np.concatenate(
+            [old, np.broadcast_to(own, (layout.groups, *own.shape)), np.zeros((*old.shape[:2], layout.width))], axis=2
+        )
         parameters = self.database.parameters[layer.key]
         bias = parameters.bias
         if bias is not None and outputs is not None:
@@ -201,17 +228,30 @@ class Posing:
             layout.to_rows(weight.codes).astype(np.int8),
             np.broadcast_to(scale, (layout.groups, layout.rows)).copy(),
         )
-        second_half = np.arange(old.shape[2], both.shape[2], dtype=np.int64)
-        return Posed(layout, both, old[:, :, columns], second_half, bias, parameters.takes_bias, statistics, start)
+        new = np.arange(both.shape[2] - layout.width, both.shape[2], dtype=np.int64)
+        return Posed(layout, both, old[:, :, columns], new, bias, parameters.takes_bias, statistics, start)
+
+    def added(self, layer: Layer, layout: RowLayout, outputs: Index | None, ahead: Sequence[Layer]) -> Added | None:
+        """What is added to the output of `layer`, where all of it is settled before the layers `ahead`."""
+        transposed = layer.op_type == "Gemm" and bool(self.nodes[layer.key].attributes.get("transA", 0))
+        flipped = transposed or (layer.op_type == "MatMul" and layer.output_axis == len(layer.weight_shape) - 2)
+        shortcut = None if flipped else self.shortcuts.of(layer, {layer.key, *(later.key for later in ahead)})
+        return None if shortcut is None else Added(shortcut, outputs)
 
     def _paired(
-        self, layer: Layer, compressed: onnx.ModelProto, layout: RowLayout, groups: Index, ahead: Sequence[Layer]
+        self,
+        layer: Layer,
+        compressed: onnx.ModelProto,
+        layout: RowLayout,
+        groups: Index,
+        ahead: Sequence[Layer],
+        added: Added | None,
     ) -> LayerStatistics:
-        """Moments of the original inputs followed by the compressed ones, at the same positions."""
-        width = self.database.views[layer.key].layout.width + layout.width
+        """Moments of the original inputs, what the shortcut lacks and the compressed inputs, at the same positions."""
+        width = self.database.views[layer.key].layout.width + layout.width + (0 if added is None else layout.rows)
         room = Room(PAIRED_BYTES)
         builders = [MomentsBuilder(layout.groups, width, room) for _ in range(2)]
-        for parts in self.pairs(layer, compressed, layout, groups, ahead):
+        for parts in self.pairs(layer, compressed, layout, groups, ahead, added):
             for builder, part in zip(builders, parts, strict=True):
                 if part.shape[1]:
                     builder.add(part)
@@ -219,24 +259,44 @@ class Posing:
         return LayerStatistics(fit, heldout if heldout.rows else fit)
 
     def pairs(
-        self, layer: Layer, compressed: onnx.ModelProto, layout: RowLayout, groups: Index, ahead: Sequence[Layer]
+        self,
+        layer: Layer,
+        compressed: onnx.ModelProto,
+        layout: RowLayout,
+        groups: Index,
+        ahead: Sequence[Layer],
+        added: Added | None = None,
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Patches [groups, n, d] of both inputs of `layer` batch by batch: those to fit to, and those to judge by."""
+        """Patches [groups, n, d] of both inputs of `layer`, what is `added` in between, batch by batch: those to fit to, and
+        those to judge by."""
         narrow = replace(layer, loop_dims=replace(layer.loop_dims, G=layout.groups))
         before, after = (
-            walk.to(model, read_by(model, self.graph, layer), [read_by(model, self.graph, later) for later in ahead])
+            walk.to(model, self._names(model, layer, added), self._ahead(model, ahead))
             for walk, model in zip(self.walks, (self.proto, compressed), strict=True)
         )
-        for (images, original), (_, new) in zip(before, after, strict=True):
+        for (images, (original, *told)), (_, (new, *found)) in zip(before, after, strict=True):
             along = self._along(layer, original, len(images))
-            pair = self._patches(layer, original, images, along)[groups], self._patches(narrow, new, images, along)
-            patches = np.concatenate(pair, axis=2)
+            parts = [self._patches(layer, original, images, along)[groups]]
+            if added is not None:
+                missing = added.missing(layer, told[0], found[0])
+                parts.append(self._patches(_pointwise(narrow), missing, images, along))
+            patches = np.concatenate([*parts, self._patches(narrow, new, images, along)], axis=2)
             fitted = min(max(self.fitted - images.start, 0), len(images))
             if along is None:
                 cut = patches.shape[1] if 2 * fitted >= len(images) else 0
             else:
                 cut = fitted * (patches.shape[1] // len(images))
             yield patches[:, :cut], patches[:, cut:]
+
+    def _names(self, proto: onnx.ModelProto, layer: Layer, added: Added | None) -> list[str]:
+        """The tensors that pose `layer` in `proto`: its input and its shortcut."""
+        return [read_by(proto, self.graph, layer), *([] if added is None else [added.shortcut.read_in(proto)])]
+
+    def _ahead(self, proto: onnx.ModelProto, ahead: Sequence[Layer]) -> list[str]:
+        """The tensors that the layers `ahead` may be posed with."""
+        names = [read_by(proto, self.graph, later) for later in ahead]
+        shortcuts = (self.shortcuts.of(later, {later.key}) for later in ahead)
+        return names + [shortcut.read_in(proto) for shortcut in shortcuts if shortcut is not None]
 
     def _along(self, layer: Layer, original: NDArray[np.float32], count: int) -> Along | None:
         """Where the samples lie in the layer's input, of which channels may be gone in the compressed network."""
@@ -249,6 +309,14 @@ class Posing:
         rng = np.random.default_rng([self.seed, images.start])
         each = self.per_image * (1 if along is not None else len(images))
         return patches_of(layer, self.nodes[layer.key].attributes, array, each, rng, along)
+
+
+def _pointwise(layer: Layer) -> Layer:
+    """A layer that reads, at each position of the output of `layer`, this position alone."""
+    if "Conv" not in layer.op_type:
+        return layer
+    dims = replace(layer.loop_dims, FX=1, FY=1, pads=(0, 0, 0, 0), stride=(1, 1), dilation=(1, 1))
+    return replace(layer, op_type="Conv", loop_dims=dims)
 
 
 def _cut(layout: RowLayout, outputs: Index | None, inputs: Index | None) -> tuple[RowLayout, Index] | None:

@@ -34,15 +34,15 @@ class Walk:
         self._kept: dict[str, Batches] = {}
 
     def to(
-        self, proto: onnx.ModelProto, name: str, ahead: Sequence[str]
-    ) -> Iterator[tuple[range, NDArray[np.float32]]]:
-        """Yield (numbers of the samples, tensor `name`) for every batch; must be exhausted before the next call.
+        self, proto: onnx.ModelProto, names: Sequence[str], ahead: Sequence[str]
+    ) -> Iterator[tuple[range, list[NDArray[np.float32]]]]:
+        """Yield (numbers of the samples, tensors `names`) for every batch; must be exhausted before the next call.
 
         A model with a fixed batch gets whole batches only.
 
         Args:
             proto: the model; all that earlier calls computed must be the same in it, names included.
-            name: the tensor.
+            names: the tensors.
             ahead: tensors that will be asked for later.
 
         Raises:
@@ -50,12 +50,12 @@ class Walk:
             RuntimeFailure: ONNX Runtime cannot run the piece.
         """
         feeds = self._feeds(proto)
-        nodes, _ = needed_nodes(proto, [name], self._kept)
+        nodes, _ = needed_nodes(proto, names, self._kept)
         made = {output for node in nodes for output in node.output}
         at_hand = made | self._kept.keys()
         _, read = needed_nodes(proto, ahead, at_hand)
         kept, fresh = sorted(read & self._kept.keys() - made), sorted(read & made)
-        outputs = sorted({name, *fresh} & made)
+        outputs = sorted({*names, *fresh} & made)
         piece = with_outputs(proto, outputs, [_value(*item) for item in self._kept.items()])
         session = open_session(piece, self._threads, "fake_quant", "operators") if outputs else None
         collected: dict[str, Batches] = {output: [] for output in fresh}
@@ -70,7 +70,7 @@ class Walk:
                 room -= values[tensor].nbytes
             if room < 0:
                 collected = {}
-            yield images, np.asarray(values[name], dtype=np.float32)
+            yield images, [np.asarray(values[name], dtype=np.float32) for name in names]
         self._kept = {tensor: self._kept[tensor] for tensor in kept} | collected if room >= 0 else {}
 
     def _feeds(self, proto: onnx.ModelProto) -> list[tuple[range, dict[str, NDArray[Any]]]]:

@@ -42,7 +42,7 @@ def solved(values: F64, target: F64, matrix: F64, keep: NDArray[np.bool_], steps
     """
     if not steps:
         return values
-    steps = max(min(steps, int(MULTIPLICATIONS / _products(keep))), min(steps, FEWEST_STEPS))
+    steps = max(min(steps, int(MULTIPLICATIONS / products(keep))), min(steps, FEWEST_STEPS))
     diagonal = np.einsum("gdd->gd", matrix)[:, None]
     values = values * keep
     residual = ((target - values) @ matrix) * keep
@@ -85,12 +85,11 @@ def exchanged(
         rounds: how often places are exchanged at most.
         settling: steps on the last mask.
     """
-    inverse = np.einsum("gkd,gkd->gd", factor, factor)
-    ratio = np.sqrt(np.einsum("gdd->gd", matrix) / inverse)[:, None]
+    ratio = ratio_of(matrix, factor)
     keep, values = keep.copy(), solved(values, target, matrix, keep, 2 * STEPS)
-    error = _error(values, target, matrix)
+    error = row_errors(values, target, matrix)
     pairs = np.full(keep.shape[:2], max(1, int(SHARE * keep.shape[2])))
-    for _ in range(min(rounds, int(MULTIPLICATIONS / ((STEPS + 2) * _products(keep))))):
+    for _ in range(min(rounds, int(MULTIPLICATIONS / ((STEPS + 2) * products(keep))))):
         rows = np.flatnonzero((pairs > 0).any(axis=0))
         if not len(rows):
             break
@@ -105,7 +104,7 @@ def exchanged(
         tried[group, row, leaving[group, row, at]] = False
         tried[group, row, coming[group, row, at]] = True
         moved = solved(now, aim, matrix, tried, STEPS)
-        reached = _error(moved, aim, matrix)
+        reached = row_errors(moved, aim, matrix)
         better = reached < error[:, rows]
         keep[:, rows] = np.where(better[:, :, None], tried, here)
         values[:, rows] = np.where(better[:, :, None], moved, now)
@@ -114,7 +113,14 @@ def exchanged(
     return keep, solved(values, target, matrix, keep, settling)
 
 
-def _products(keep: NDArray[np.bool_]) -> float:
+def ratio_of(matrix: F64, factor: F64) -> F64:
+    """sqrt(A_jj / [A^-1]_jj) [groups, 1, d]."""
+    inverse = np.einsum("gkd,gkd->gd", factor, factor)
+    ratio: F64 = np.sqrt(np.einsum("gdd->gd", matrix) / inverse)[:, None]
+    return ratio
+
+
+def products(keep: NDArray[np.bool_]) -> float:
     """Multiplications of rows [groups, rows, d] with their matrices."""
     return float(keep.size * keep.shape[2])
 
@@ -151,7 +157,8 @@ def _ranked_in_runs(cost: F64, gain: F64, runs: NDArray[np.int64]) -> tuple[NDAr
     return np.take_along_axis(leaving, order, axis=2), np.take_along_axis(coming, order, axis=2)
 
 
-def _error(values: F64, target: F64, matrix: F64) -> F64:
+def row_errors(values: F64, target: F64, matrix: F64) -> F64:
+    """(t - q) A (t - q)^T of each row [groups, rows]."""
     difference = target - values
     error: F64 = np.einsum("grd,grd->gr", difference @ matrix, difference)
     return error

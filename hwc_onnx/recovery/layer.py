@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from hwc_onnx.graph.layer_graph import FLOAT_BITS
 from hwc_onnx.pruning.base import FineAlgorithm, WeightContext
+from hwc_onnx.recovery.across_rows import across_rows
 from hwc_onnx.recovery.bias import corrected_bias
 from hwc_onnx.recovery.byte_cache import ByteCache
 from hwc_onnx.recovery.coordinate import descend_values
+from hwc_onnx.recovery.exact_masks import exact_mask, narrow
 from hwc_onnx.recovery.exchange import exchanged, runs_of, solved
 from hwc_onnx.recovery.folding import folded
 from hwc_onnx.recovery.layout import RowLayout
@@ -44,7 +46,7 @@ class Setting:
     `columns` are the kept columns of each group (None: all), `rescale` the factor on what is read where no repair
     runs, `refit` asks for the least-squares refit to kept inputs even without other repairs. `into` [d] names for each column
     the one that its weights are added to where no repair runs (None: what is not kept is lost). `kept` [groups, rows, kept] is
-    a mask that is settled: no other is chosen.
+    a mask that is settled; at most, zeros change places within rows.
     """
 
     bits: int
@@ -231,8 +233,15 @@ class LayerRecovery:
         """The mask and the rows repaired for it, for noiseless inputs."""
         if setting.kept is not None:
             plain = self._problem(setting, 0.0)
-            values = obs_mask(plain.target, plain.factor, setting.kept)
-            return setting.kept, _solved(plain, values, setting.kept)
+            key = ("kept", *self._key(setting))
+            found = self._recall(key)
+            if not isinstance(found, tuple):
+                values = obs_mask(plain.target, plain.factor, setting.kept)
+                found = setting.kept, _solved(plain, values, setting.kept)
+                if setting.mask is not None and (setting.mask.sequential or setting.mask.pattern is not None):
+                    found = self._exchanged(setting, *found)
+                self._remember(key, found, found[0].nbytes + found[1].nbytes)
+            return found
         if setting.mask is None:
             return None, self._problem(setting, 0.0).target
         key = ("mask", *self._key(setting)[1:])
@@ -255,17 +264,39 @@ class LayerRecovery:
     def _exchanged(
         self, setting: Setting, keep: NDArray[np.bool_], values: F64
     ) -> tuple[NDArray[np.bool_], F64]:
-        """Mask and rows with zeros in better places, for the rows that err less on the held-out images so."""
+        """Mask and rows with zeros in better places: within rows, for the rows that err less on the held-out images so, then
+        across rows where the whole layer does. A mask that is settled keeps the zeros of each row, N:M those of each run.
+        """
         assert setting.mask is not None
         plain, pattern = self._problem(setting, 0.0), setting.mask.pattern
         runs = None if pattern is None else runs_of(pattern, self.layout.taps, keep.shape[2])
         problem, unit = plain.scaled(plain.target.shape[2] >= WIDE)
+
+        def finished(mask: NDArray[np.bool_], start: F64) -> tuple[NDArray[np.bool_], F64, F64]:
+            rows = _solved(plain, start.astype(np.float64) * unit, mask)
+            return mask, rows, self._judged(Variant(rows, None), setting).error
+
         start = (values / unit).astype(problem.target.dtype)
-        other, moved = exchanged(start, problem.target, problem.matrix, problem.factor, keep, runs, settling=0)
-        moved = _solved(plain, moved.astype(np.float64) * unit, other)
-        before, after = (self._judged(Variant(rows, None), setting) for rows in (values, moved))
-        better = (after.error < before.error)[:, :, None]
-        return np.where(better, other, keep), np.where(better, moved, values)
+        error = self._judged(Variant(values, None), setting).error
+        other, moved, reached = finished(
+            *exchanged(start, problem.target, problem.matrix, problem.factor, keep, runs, settling=0)
+        )
+        better = (reached < error)[:, :, None]
+        keep, values = np.where(better, other, keep), np.where(better, moved, values)
+        if runs is not None or setting.kept is not None:
+            return keep, values
+        error = np.minimum(error, reached)
+        if narrow(keep.shape):
+            best = exact_mask(plain.target, plain.matrix, int((~keep).sum()))
+            other, moved, reached = finished(best, plain.target / unit * best)
+        else:
+            start = (values / unit).astype(problem.target.dtype)
+            other, moved, reached = finished(
+                *across_rows(start, problem.target, problem.matrix, problem.factor, keep)
+            )
+        if reached.sum() < error.sum():
+            return other, moved
+        return keep, values
 
     def _scored_mask(self, setting: Setting, rows: F64) -> NDArray[np.bool_]:
         """The mask by the algorithm's own scores for `rows` [groups, rows, kept], on the weights as they were given."""
