@@ -22,7 +22,8 @@ from hwc_onnx.accuracy.splits import make_splits
 from hwc_onnx.accuracy.types import Evaluation
 from hwc_onnx.candidate import assemble
 from hwc_onnx.database import Stitched
-from hwc_onnx.rebuild import Posed, Posing, rebuild
+from hwc_onnx.posing import Patches, Posed, Posing
+from hwc_onnx.rebuild import rebuild
 from hwc_onnx.recovery import rounding
 from hwc_onnx.recovery.adaround import code_bounds
 from hwc_onnx.recovery.layer import RepairedRows
@@ -101,11 +102,11 @@ class PatchPosing(Posing):
 
     seen: tuple[str, NDArray[np.float32], NDArray[np.float32]]
 
-    def pairs(self, *args: Any) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    def pairs(self, *args: Any) -> Iterator[tuple[Patches, Patches]]:
         """As of a `Posing`."""
         parts = []
         for pair in super().pairs(*args):
-            parts.append(pair)
+            parts.append([part.together() for part in pair])
             yield pair
         PatchPosing.seen = (args[0].key, *(np.concatenate(part, axis=1) for part in zip(*parts, strict=True)))
 

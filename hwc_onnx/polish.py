@@ -25,9 +25,10 @@ from hwc_onnx.accuracy.types import Evaluation, Samples
 from hwc_onnx.candidate import assemble
 from hwc_onnx.database import LayerDatabase, Stitched
 from hwc_onnx.graph.layer_graph import LayerGraph
+from hwc_onnx.posing import Posed, Posing
 from hwc_onnx.pruning.base import FineAlgorithm
 from hwc_onnx.pruning.table import algorithm
-from hwc_onnx.rebuild import SAMPLES, Posed, Posing, recorded
+from hwc_onnx.rebuild import SAMPLES, recorded
 from hwc_onnx.recovery.adaround import code_bounds, polished_rows
 from hwc_onnx.recovery.bias import corrected_bias
 from hwc_onnx.recovery.layer import RepairedRows

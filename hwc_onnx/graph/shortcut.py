@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 
+from hwc_onnx.graph.external import tensor_values
 from hwc_onnx.graph.layer_graph import Layer, LayerGraph, Node
 
 
@@ -73,6 +75,12 @@ class Shortcuts:
             node = self._producers[made[0]] if len(made) == 1 else node
         return None if node is None else node.key
 
+    def reader(self, layer: Layer, shortcut: Shortcut | None) -> Node | None:
+        """The node that alone reads the output of `layer`, or its sum with a shortcut."""
+        output = self._output(layer) if shortcut is None else shortcut.key
+        following = self._readers.get(output, [])
+        return following[0] if len(following) == 1 and output not in self._graph.outputs else None
+
     def ordered(self, layers: Sequence[Layer]) -> list[Layer]:
         """`layers` in an order in which what each reads is settled before it, and of two that are added together the one with fewer
         inputs comes first: the other can make up for more.
@@ -101,6 +109,18 @@ class Shortcuts:
                 found.add(node.key)
                 todo += node.inputs
         return found
+
+
+def clip_bounds(proto: onnx.ModelProto, node: Node) -> tuple[float, float] | None:
+    """The bounds of a Clip; None where they are not constants of one element."""
+    given = {tensor.name: tensor for tensor in proto.graph.initializer}
+    bounds = [float(node.attributes.get("min", -np.inf)), float(node.attributes.get("max", np.inf))]
+    for place, name in enumerate(node.inputs[1:3]):
+        if name:
+            if name not in given or tensor_values(given[name]).size != 1:
+                return None
+            bounds[place] = float(tensor_values(given[name]).reshape(-1)[0])
+    return bounds[0], bounds[1]
 
 
 def _inputs(layer: Layer) -> int:
