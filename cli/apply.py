@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -155,29 +156,32 @@ def apply(
     from hwc_onnx import api
     from hwc_onnx.report.applied_table import applied_tables
     from hwc_onnx.report.payloads import applied_payload
+    from hwc_onnx.report.progress import Progress
 
     notes: list[str] = []
     chosen: Any = plan
     if uniform is not None:
         chosen = api.uniform_plan(model, uniform, input_shapes=input_shapes, data=data, note=notes.append, **limits)
-    applied = api.apply_plan(
-        model,
-        plan=chosen,
-        data=data,
-        recovery=recovery,
-        ranges=ranges,
-        power_of_two=power_of_two,
-        polish=polish,
-        repairs=None if repairs is None else [name for name in repairs.split(",") if name not in ("", "none")],
-        dialect=dialect,
-        metric=metric,
-        task=task,
-        preset=preset,
-        accelerator=accelerator,
-        input_shapes=input_shapes,
-        split_seed=split_seed,
-        output=output,
-    )
+    with Progress(sys.stderr, quiet=settings.quiet) as progress:
+        applied = api.apply_plan(
+            model,
+            plan=chosen,
+            data=data,
+            recovery=recovery,
+            ranges=ranges,
+            power_of_two=power_of_two,
+            polish=polish,
+            repairs=None if repairs is None else [name for name in repairs.split(",") if name not in ("", "none")],
+            dialect=dialect,
+            metric=metric,
+            task=task,
+            preset=preset,
+            accelerator=accelerator,
+            input_shapes=input_shapes,
+            split_seed=split_seed,
+            output=output,
+            on_event=progress,
+        )
     written = applied.save(output)
     if save_plan is not None:
         applied.save_plan(save_plan)

@@ -56,3 +56,7 @@ class Note:
 
 Event = Phase | Step | TrialDone | Note
 Listener = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """The listener of a caller that gave none."""

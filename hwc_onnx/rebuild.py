@@ -12,7 +12,7 @@ Source: the asymmetric targets of He, Zhang & Sun (ICCV 2017), section 3.2, with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -48,6 +48,7 @@ def rebuild(
     batch: int = 64,
     gram_rows: int = 12288,
     seed: int = 0,
+    on_layer: Callable[[int, int, str], None] = lambda done, total, layer: None,
 ) -> Stitched:
     """`plan` stitched from the database, then refitted layer after layer.
 
@@ -61,6 +62,7 @@ def rebuild(
         batch: images per run.
         gram_rows: patches per layer to fit on, about.
         seed: of the sampled positions.
+        on_layer: hears (layers done, layers in all, layer).
 
     Raises:
         PlanError: the plan does not fit the graph.
@@ -77,6 +79,7 @@ def rebuild(
         [x for x in graph.layers if collectable(x) and plan.layers[x.key].weight_bits < FLOAT_BITS]
     )
     for number, layer in enumerate(todo):
+        on_layer(number, len(todo), layer.key)
         compressed = insert_qdq(pruned, graph, weights, stitched.activations, plan.dialect, "measure")
         posed = posing.layer(layer, compressed, weights[layer.key], todo[number + 1 :], activated=True)
         if posed is not None:
@@ -117,7 +120,7 @@ def _activated(
     """The rows fitted to what the activation function lets through, where that helps."""
     start, given = start_of(rows, fit)
     keep = None if setting.kept is None else start != 0
-    values, bias = fitted(fit, start, given, posed.prior, keep, posed.takes_bias)
+    values, bias = fitted(fit, start, given, keep, posed.takes_bias)
     groups, count, width = start.shape
     both = np.concatenate([np.broadcast_to(np.eye(count), (groups, count, count)), np.zeros(start.shape)], axis=2)
     targeted = replace(posed, rows=both, statistics=statistics(fit, heldout, values, bias))

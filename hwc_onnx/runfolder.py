@@ -26,6 +26,10 @@ EXTENDABLE = frozenset({"trials", "timeout", "jobs"})
 """Options that may change when a run is continued: more work, not other work."""
 JUDGED = frozenset({"objective", "max_drop", "max_energy", "max_latency", "max_bytes", "max_memory"})
 """Options that finished trials can be judged by anew."""
+FILES = {"model_sha256": "the model", "data_sha256": "the data", "accelerator_sha256": "the accelerator"}
+"""What digests of a run stand for."""
+MOST_NAMED = 6
+"""Differences that a message names."""
 
 
 CONFIG = "config.resolved.yaml"
@@ -53,9 +57,11 @@ class RunFolder:
         call: arguments of `hwc_onnx.compress` that repeat the run, its output and folder included; written beside `config`, so
             that `hwc-onnx compress --config` takes the file.
 
+    `continued` tells that there was a run with these inputs.
+
     Raises:
         UsageError: the folder cannot be made, another live process owns it, there is nothing to resume, or the
-            existing run has other inputs (the message names the first difference).
+            existing run has other inputs (the message names them).
     """
 
     def __init__(
@@ -69,10 +75,11 @@ class RunFolder:
     ) -> None:
         self.path = path
         self.config = dict(config)
-        exists = (path / CONFIG).is_file()
+        exists = self.continued = (path / CONFIG).is_file()
         if resume and not exists:
             raise _nothing_there(path)
         if fresh and path.exists():
+            self.continued = False
             owner_must_be_gone(self.path)
             path.rename(path.with_name(f"{path.name}.{time.strftime('%Y%m%d-%H%M%S')}"))
             exists = False
@@ -143,23 +150,30 @@ def _nothing_there(path: Path) -> UsageError:
 
 
 def _same_inputs(path: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a folder of a run with other inputs, naming the first difference (UsageError)."""
+    """Refuse a folder of a run with other inputs, naming what differs (UsageError)."""
     try:
         old = read_record(path)
     except UsageError as error:
         raise UsageError(f"{error}; use --fresh to start anew") from error
-    for name in sorted((set(old) | set(config)) - EXTENDABLE):
-        if old.get(name) != config.get(name):
-            judged = (
-                f"; to judge its trials by another limit without a search, give --from-run {path} and another -o"
-                if name in JUDGED
-                else ""
-            )
-            raise UsageError(
-                f"{path}: holds a run with other inputs: {name} was {old.get(name)!r}, now"
-                f" {config.get(name)!r}; repeat the old value, use --fresh to move the old run aside, or give"
-                f" another --run-dir{judged}"
-            )
+    # what a digest stands for is an input too, but its value tells nobody anything: options first
+    names = sorted((set(old) | set(config)) - EXTENDABLE, key=lambda name: (name in FILES, name))
+    differing = [name for name in names if old.get(name) != config.get(name)]
+    if not differing:
+        return
+    said = [
+        f"{FILES[name]} is another ({name})" if name in FILES else f"{name} was {old.get(name)!r}, now {config.get(name)!r}"
+        for name in differing[:MOST_NAMED]
+    ]
+    more = len(differing) - len(said)
+    judged = (
+        f"; to judge its trials by another limit without a search, give --from-run {path} and another -o"
+        if JUDGED.issuperset(differing)
+        else ""
+    )
+    raise UsageError(
+        f"{path}: holds a run with other inputs: {', '.join(said)}{f' and {more} more' if more else ''}; repeat the old"
+        f" {'value' if len(differing) == 1 else 'values'}, use --fresh to move the old run aside, or give another --run-dir{judged}"
+    )
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from hwc_onnx.accuracy.tensors import run_tensors
-from hwc_onnx.graph.layer_graph import Layer
-from hwc_onnx.graph.shortcut import Shortcuts
+from hwc_onnx.graph.layer_graph import Layer, Node
+from hwc_onnx.graph.shortcut import Shortcuts, clip_bounds
 from hwc_onnx.rebuild import rebuild
 from hwc_onnx.uniform import parse_spec, uniform
 from tests import tiny_models
@@ -64,6 +64,33 @@ def test_an_output_that_others_read_too_has_no_shortcut() -> None:
     again = b.node("Add", b.node("Add", x, y), y)
     made = prepare(lambda: tiny_models.head(b, again, 4))
     assert Shortcuts(made.graph).of(made.graph.layers[1], []) is None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "attributes", "expected"),
+    [
+        (("x", "zero", "six"), {}, (0.0, 6.0)),
+        (("x", "", "six"), {}, (-np.inf, 6.0)),
+        (("x",), {"min": -1.0}, (-1.0, np.inf)),
+        (("x", "computed", "six"), {}, None),
+        (("x", "many"), {}, None),
+    ],
+)
+def test_bounds_of_a_clip(inputs: tuple[str, ...], attributes: dict[str, float], expected: tuple[float, float] | None) -> None:
+    constants = {"zero": 0.0, "six": 6.0, "many": [0.0, 1.0]}
+    graph = onnx.helper.make_graph(
+        [], "g", [], [], [onnx.numpy_helper.from_array(np.float32(value), name) for name, value in constants.items()]
+    )
+    node = Node("y", "y", "Clip", "", inputs, ("y",), attributes)
+    assert clip_bounds(onnx.helper.make_model(graph), node) == expected
+
+
+def test_the_reader_of_a_sum_is_that_of_the_layer(made: Prepared) -> None:
+    shortcuts = Shortcuts(made.graph)
+    inner = made.graph.layers[4]
+    alone, both = shortcuts.reader(inner, None), shortcuts.reader(inner, shortcuts.of(inner, {inner.key}))
+    assert alone is not None and both is not None
+    assert (alone.op_type, both.op_type) == ("Add", "Relu")
 
 
 def error_of_the_stream(made: Prepared, spec: str, used: bool) -> float:

@@ -21,6 +21,7 @@ from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.cost.types import ModelCost
 from hwc_onnx.errors import UsageError
+from hwc_onnx.events import Listener, Phase, Step, silent
 from hwc_onnx.export import Written, serializable, write_model
 from hwc_onnx.files import write_atomic
 from hwc_onnx.graph.domains import obstacle_to_running
@@ -110,6 +111,7 @@ def apply_plan(
     input_shapes: InputShapes = None,
     split_seed: int | None = None,
     output: str | Path | None = None,
+    on_event: Listener | None = None,
 ) -> Applied:
     """Carry out a plan without searching; the same plan, model and data give the same bytes, on processors with the same
     instruction sets and with as many threads (sums of floats depend on both in their last digits).
@@ -136,7 +138,9 @@ def apply_plan(
         input_shapes: sizes of dynamic inputs.
         split_seed: which samples calibrate; default the plan's own.
         output: where the model will be saved; refused at once where nothing can be written (UsageError).
+        on_event: hears what is being done (hwc_onnx/events.py).
     """
+    tell = on_event or silent
     chosen = plan_from(plan)
     if dialect is not None:
         chosen = chosen.model_copy(update={"dialect": dialect})
@@ -183,6 +187,7 @@ def apply_plan(
             f"no data given: ranges and recovery come from {len(splits.calibration)} synthetic {loaded.unit}, the drop from "
             f"{len(splits.holdout)} others; real samples (--data) would be better"
         )
+    tell(Phase("calibrate", f"{len(splits.calibration)} {loaded.unit} through the float model"))
     calibrated = calibrate(
         opened,
         splits.calibration,
@@ -221,9 +226,20 @@ def apply_plan(
     database = calibrated.database
     # layers in float are not refitted: a plan of nothing else has its statistics mended instead
     if recovery == "sequential" and any(config.weight_bits < FLOAT_BITS for config in complete.layers.values()):
-        stitched = rebuild(calibrated.proto, opened.graph, complete, database, splits.calibration)
+        tell(Phase("recover", "each layer by itself, then behind the compressed layers before it"))
+        stitched = rebuild(
+            calibrated.proto,
+            opened.graph,
+            complete,
+            database,
+            splits.calibration,
+            on_layer=lambda done, total, layer: tell(Step(done, total, layer)),
+        )
     else:
+        tell(Phase("recover", "each layer by itself"))
         stitched = calibrated.stitch(complete)
+    if polish:
+        tell(Phase("polish", "round layers of few bits anew"))
     polished = Polishing(opened, calibrated, splits, metric, task)(stitched) if polish else None
     if polished is not None:
         stitched = polished.stitched
@@ -231,6 +247,7 @@ def apply_plan(
     candidate = assemble(calibrated.proto, opened.graph, stitched)
     cost_model = CostModel(load_profile(accelerator))
     unquantized, baseline, cost = costs(cost_model, opened, calibrated, candidate.plan)
+    tell(Phase("measure", f"the original and the compressed model on {len(splits.holdout)} held-out {loaded.unit}"))
     reference = make_reference(opened.proto, splits.holdout, metric, task=task)
     notes += [reference.note] if reference.note else []
     notes += doubts(reference, seed)

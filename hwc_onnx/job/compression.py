@@ -96,6 +96,8 @@ class Compression:
             if earlier is not None:
                 self.tell(Note(f"{folder.path} holds this run, finished; its result follows (--fresh starts anew)"))
                 return earlier
+            if folder.continued:
+                self.tell(Note(f"continues the run in {folder.path}: what it measured is kept (--fresh starts anew)"))
             result = self._finish(Running(self, folder, data, splits))
             self._make_room()
             return result

@@ -2,8 +2,8 @@
 
 Let z be what the function reads in the original and z' in the compressed network. A target that costs nothing where both are cut
 off alike is z where z lies within the bounds, min(z', low) where z is below them and max(z', high) where it is above. For these
-targets the rows are least squares again, and with the new rows come new targets; the error behind the function falls with
-each round, since the targets bound it from above and touch it at the rows they were made for.
+targets the rows are least squares again, and with the new rows come new targets. Their error bounds the one behind the
+function from above, and is the same but where z lies within the bounds and z' does not; of all rounds, each row keeps the best.
 
 Source: Zhang et al., Accelerating Very Deep Convolutional Networks (TPAMI 2016), section 3.2, fit through the nonlinearity with
 an auxiliary variable and a penalty; here the variable is eliminated, for Relu and Clip.
@@ -66,21 +66,14 @@ class Activated:
 
 
 def fitted(
-    data: Activated,
-    values: F64,
-    bias: F64 | F32,
-    prior: F64,
-    keep: NDArray[np.bool_] | None,
-    centred: bool,
-    rounds: int = ROUNDS,
+    data: Activated, values: F64, bias: F64 | F32, keep: NDArray[np.bool_] | None, centred: bool, rounds: int = ROUNDS
 ) -> tuple[F64, F64]:
     """Real rows [groups, rows, d] and their bias that err less behind the function than `values` with `bias` do.
 
     Args:
         data: the patches to fit to.
-        values: where to start from.
+        values: where to start from; in each round a ridge of 1 % leans towards what the last one found.
         bias: [groups, rows].
-        prior: rows [groups, rows, d] that a ridge of 1 % leans towards.
         keep: a mask to keep to.
         centred: whether the bias may change too.
         rounds: of targets and least squares.
@@ -90,7 +83,8 @@ def fitted(
     square = (inputs.transpose(0, 2, 1) @ inputs).astype(np.float64) / inputs.shape[1]
     matrix = square + ridge_of(square) * np.eye(square.shape[1])
     inverse = np.linalg.inv(matrix)
-    base = np.asarray(data.bias, dtype=np.float64)
+    base, bias = np.asarray(data.bias, dtype=np.float64), np.asarray(bias, dtype=np.float64)
+    best, least = (values, bias), data.errors(values, bias)
     for _ in range(rounds):
         targets = data.targets(values, bias)
         middle = targets.mean(axis=1, dtype=np.float64)
@@ -99,7 +93,11 @@ def fitted(
         values = aim if keep is None else solved(values, aim, matrix, keep)
         if centred:
             bias = base + middle - np.einsum("grd,gd->gr", values, mean)
-    return values, np.asarray(bias, dtype=np.float64)
+        error = data.errors(values, bias)
+        better = error < least
+        best = np.where(better[:, :, None], values, best[0]), np.where(better, bias, best[1])
+        least = np.where(better, error, least)
+    return best
 
 
 def statistics(fit: Activated, heldout: Activated, values: F64, bias: F64) -> LayerStatistics:

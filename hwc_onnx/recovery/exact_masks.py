@@ -25,24 +25,27 @@ def narrow(shape: tuple[int, ...]) -> bool:
     return shape[2] <= WIDEST and shape[0] * shape[1] <= MOST_ROWS
 
 
-def exact_mask(target: F64, matrix: F64, zeros: int) -> NDArray[np.bool_]:
+def exact_mask(tables: tuple[F64, NDArray[np.int64]], zeros: int) -> NDArray[np.bool_]:
     """The mask [groups, rows, d] with exactly `zeros` zeros that leaves the least error once the others are solved for.
+
+    Args:
+        tables: of the rows (`row_tables`).
+        zeros: how many, in the layer.
+    """
+    groups, rows, choices = tables[0].shape
+    errors, masks = tables[0].reshape(-1, choices), tables[1].reshape(-1, choices)
+    best = masks[np.arange(len(errors)), shared_out(errors, zeros)]
+    keep: NDArray[np.bool_] = (best[:, None] >> np.arange(choices - 1) & 1) == 0
+    return keep.reshape(groups, rows, choices - 1)
+
+
+def row_tables(target: F64, matrix: F64) -> tuple[F64, NDArray[np.int64]]:
+    """The least error of each row with 0 .. d zeros [groups, rows, d + 1], and the sets of zeros that have it, as bits.
 
     Args:
         target: t [groups, rows, d].
         matrix: A [groups, d, d].
-        zeros: how many, in the layer.
     """
-    errors, masks = row_tables(target, matrix)
-    errors = errors.reshape(-1, target.shape[2] + 1)
-    counts = shared_out(errors, zeros)
-    best = masks.reshape(len(errors), -1)[np.arange(len(errors)), counts]
-    keep: NDArray[np.bool_] = (best[:, None] >> np.arange(target.shape[2]) & 1) == 0
-    return keep.reshape(target.shape)
-
-
-def row_tables(target: F64, matrix: F64) -> tuple[F64, NDArray[np.int64]]:
-    """The least error of each row with 0 .. d zeros [groups, rows, d + 1], and the sets of zeros that have it, as bits."""
     width = target.shape[2]
     inverse = np.linalg.inv(matrix)
     least = np.zeros((*target.shape[:2], width + 1))

@@ -21,7 +21,7 @@ from hwc_onnx.recovery.across_rows import across_rows
 from hwc_onnx.recovery.bias import corrected_bias
 from hwc_onnx.recovery.byte_cache import ByteCache
 from hwc_onnx.recovery.coordinate import descend_values
-from hwc_onnx.recovery.exact_masks import exact_mask, narrow
+from hwc_onnx.recovery.exact_masks import exact_mask, narrow, row_tables
 from hwc_onnx.recovery.exchange import exchanged, runs_of, solved
 from hwc_onnx.recovery.folding import folded
 from hwc_onnx.recovery.layout import RowLayout
@@ -287,7 +287,7 @@ class LayerRecovery:
             return keep, values
         error = np.minimum(error, reached)
         if narrow(keep.shape):
-            best = exact_mask(plain.target, plain.matrix, int((~keep).sum()))
+            best = exact_mask(self._tables(setting), int((~keep).sum()))
             other, moved, reached = finished(best, plain.target / unit * best)
         else:
             start = (values / unit).astype(problem.target.dtype)
@@ -297,6 +297,16 @@ class LayerRecovery:
         if reached.sum() < error.sum():
             return other, moved
         return keep, values
+
+    def _tables(self, setting: Setting) -> tuple[F64, NDArray[np.int64]]:
+        """Least errors of narrow rows by their number of zeros, which all ratios share."""
+        key = ("tables", _bytes(setting.columns))
+        found = self._recall(key)
+        if not isinstance(found, tuple):
+            plain = self._problem(setting, 0.0)
+            found = row_tables(plain.target, plain.matrix)
+            self._remember(key, found, found[0].nbytes + found[1].nbytes)
+        return found
 
     def _scored_mask(self, setting: Setting, rows: F64) -> NDArray[np.bool_]:
         """The mask by the algorithm's own scores for `rows` [groups, rows, kept], on the weights as they were given."""

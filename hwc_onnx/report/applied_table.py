@@ -8,7 +8,7 @@ from rich.console import RenderableType
 
 from hwc_onnx.report.console import table
 from hwc_onnx.report.polish_table import polish_tables
-from hwc_onnx.report.quantities import change, energy, metric_value, percent, points, size
+from hwc_onnx.report.quantities import change, energy, metric_value, percent, points, size, unit_of
 
 
 def applied_tables(payload: dict[str, Any]) -> list[RenderableType]:
@@ -35,7 +35,7 @@ def applied_tables(payload: dict[str, Any]) -> list[RenderableType]:
         before = f"{name} of INT8" if name == "sqnr" else name
         lines.append(
             f"{before} {metric_value(name, metric['original'])} -> {metric_value(name, metric['compressed'])}, drop "
-            f"{points(metric['drop_points'])} points ({points(low)} .. {points(high)}, {metric['n_samples']} {payload['data']} samples)"
+            f"{points(metric['drop_points'])} {unit_of(name)} ({points(low)} .. {points(high)}, {metric['n_samples']} {payload['data']} samples)"
         )
     lines += [
         f"energy on {payload['accelerator']}: {energy(figures['compressed'], unit)}, "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hwc_onnx.cost.types import COMPONENTS
 from hwc_onnx.report.origins import origin
 from hwc_onnx.report.profile_figure import COLOURS, short_name
-from hwc_onnx.report.quantities import energy, percent, points, scale_of, size
+from hwc_onnx.report.quantities import energy, percent, points, scale_of, size, unit_of
 from hwc_onnx.report.run_record import RunRecord
 
 if TYPE_CHECKING:
@@ -152,8 +152,8 @@ def layer_rows(record: RunRecord, names: Sequence[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def accuracy(stages: Sequence[Mapping[str, Any]], limit: float | None) -> Figure:
-    """Drop of each stage with its interval, and the limit."""
+def accuracy(stages: Sequence[Mapping[str, Any]], limit: float | None, unit: str) -> Figure:
+    """Drop of each stage with its interval, and the limit, in `unit`."""
     from plotly.graph_objects import Figure, Scatter
 
     made = Figure()
@@ -168,14 +168,14 @@ def accuracy(stages: Sequence[Mapping[str, Any]], limit: float | None) -> Figure
             marker={"size": 10, "color": [GOOD if stage["passed"] else BAD if stage["passed"] is False else GREY for stage in stages]},
             error_x={"type": "data", "symmetric": False, "array": high, "arrayminus": low, "color": GREY},
             customdata=[points(drop) for drop in drops],
-            hovertemplate="%{y}: %{customdata} points<extra></extra>",
+            hovertemplate="%{y}: %{customdata} " + unit + "<extra></extra>",
             showlegend=False,
         )
     )
     if limit is not None:
         made.add_vline(x=limit, line={"color": BAD, "dash": "dash", "width": 1.5}, annotation_text=f"limit {limit:.2f}")
     made.update_yaxes(autorange="reversed")
-    made.update_xaxes(title_text="points lost against the original (bars: 95 % interval)", zeroline=True)
+    made.update_xaxes(title_text=f"{unit} lost against {'INT8' if unit == 'dB' else 'the original'} (bars: 95 % interval)", zeroline=True)
     return clear(made, 110 + 34 * len(stages))
 
 
@@ -183,7 +183,7 @@ def front(record: RunRecord, limit: float | None) -> Figure:
     """Every plan measured on all search samples, and the fronts; points of the front name their plan when clicked."""
     from plotly.graph_objects import Figure, Scatter
 
-    made = Figure()
+    made, unit = Figure(), unit_of(record.result["metric"]["name"])
     seen = [trial for trial in record.trials if trial.complete and not trial.failed]
     made.add_trace(
         Scatter(
@@ -193,7 +193,7 @@ def front(record: RunRecord, limit: float | None) -> Figure:
             marker={"size": 5, "color": GREY, "opacity": 0.5},
             name="plans measured",
             customdata=[f"trial {trial.number}" for trial in seen],
-            hovertemplate="%{customdata}: %{x:.1f} % of INT8's energy, %{y:.2f} points<extra></extra>",
+            hovertemplate="%{customdata}: %{x:.1f} % of INT8's energy, %{y:.2f} " + unit + "<extra></extra>",
         )
     )
     for accepted, name, colour, mark in ((False, "front, not accepted", BAD, "x"), (True, "front, accepted", GOOD, "circle")):
@@ -206,14 +206,14 @@ def front(record: RunRecord, limit: float | None) -> Figure:
                 marker={"size": 11, "color": colour, "symbol": mark},
                 name=name,
                 customdata=[point.plan.name for point in found],
-                hovertemplate="%{customdata}: %{x:.1f} % of INT8's energy, %{y:.2f} points; click for the command<extra></extra>",
+                hovertemplate="%{customdata}: %{x:.1f} % of INT8's energy, %{y:.2f} " + unit + "; click for the command<extra></extra>",
             )
         )
     if limit is not None:
         made.add_hline(y=limit, line={"color": BAD, "dash": "dash", "width": 1.5}, annotation_text=f"limit {limit:.2f}")
     near = [trial.drop for trial in seen if trial.energy <= 1.0]
     top = max(2.5 * (limit or 1.0), 0.5)
-    made.update_yaxes(title_text="points lost, search samples", range=[min([0.0, *near]) - 0.2, min(max([top, *near]), top) + 0.2])
+    made.update_yaxes(title_text=f"{unit} lost, search samples", range=[min([0.0, *near]) - 0.2, min(max([top, *near]), top) + 0.2])
     made.update_xaxes(title_text="energy, % of INT8", rangemode="tozero")
     return clear(made, 430)
 
@@ -222,7 +222,7 @@ def search(record: RunRecord) -> Figure:
     """Energy of each trial by who proposed it, and the best so far."""
     from plotly.graph_objects import Figure, Scatter
 
-    made = Figure()
+    made, unit = Figure(), unit_of(record.result["metric"]["name"])
     for name in dict.fromkeys(trial.origin for trial in record.trials):
         words, (colour, mark) = origin(name), MARKS.get(name, (GREY, "circle"))
         found = [trial for trial in record.trials if trial.origin == name and not trial.failed]
@@ -238,7 +238,7 @@ def search(record: RunRecord) -> Figure:
                 },
                 name=words,
                 customdata=[
-                    f"{points(trial.drop)} points{'' if trial.complete else ', stopped early'}" for trial in found
+                    f"{points(trial.drop)} {unit}{'' if trial.complete else ', stopped early'}" for trial in found
                 ],
                 hovertemplate="evaluation %{x}: %{y:.1f} % of INT8's energy, %{customdata}<extra>" + words + "</extra>",
             )

@@ -14,7 +14,18 @@ from hwc_onnx.report.page_damage import damages
 from hwc_onnx.report.page_learning import learned
 from hwc_onnx.report.page_parts import apply_command, command, figure, folded, listed, paragraph, section, table, text
 from hwc_onnx.report.page_steps import recovery_steps
-from hwc_onnx.report.quantities import change, duration, energy, latency, metric_value, percent, points, size
+from hwc_onnx.report.quantities import (
+    change,
+    duration,
+    energy,
+    latency,
+    metric_value,
+    original_value,
+    percent,
+    points,
+    size,
+    unit_of,
+)
 from hwc_onnx.report.result_table import STOPPED
 from hwc_onnx.report.run_record import RunRecord
 
@@ -57,7 +68,7 @@ def verdict(record: RunRecord) -> str:
     bound = "" if limit is None else f", limit {limit:.2f}, judged by {_gate(metric['gate'])}"
     words = (
         f"{'Goal met' if met else 'Goal NOT met'}: {_less(saved)} energy than INT8 and {_less(result['reduction_vs_float'])} than "
-        f"float, at a {metric['name']} drop of {points(metric['drop_points'])} points (95 % interval {points(low)} to {points(high)}"
+        f"float, at a {metric['name']} drop of {points(metric['drop_points'])} {unit_of(metric['name'])} (95 % interval {points(low)} to {points(high)}"
         f"{bound}) on {metric['n_holdout']:,} samples that the search never saw. Written: {Path(result['output']['path']).name}, "
         f"{KINDS[result['output']['kind']]}."
     )
@@ -65,7 +76,7 @@ def verdict(record: RunRecord) -> str:
     cards = (
         ("Energy per inference", energy(result["energy_pj"]["compressed"], unit), f"INT8 {energy(result['energy_pj']['baseline_int8'], unit)}"),
         ("Against INT8", change(saved), f"against float {change(result['reduction_vs_float'])}"),
-        (metric["name"], metric_value(metric["name"], metric["compressed"]), f"original {metric_value(metric['name'], metric['original'])}"),
+        (metric["name"], metric_value(metric["name"], metric["compressed"]), f"original {original_value(metric['name'], metric['original'])}"),
         ("File", size(output["file_bytes"]), f"INT8 {size(output['baseline_file_bytes'])}"),
         ("Weights on the accelerator", size(result["accelerator_bytes"]["compressed"]), f"INT8 {size(result['accelerator_bytes']['baseline_int8'])}"),
         ("Latency", latency(result["latency_s"]["compressed"]), f"INT8 {latency(result['latency_s']['baseline_int8'])}"),
@@ -88,7 +99,7 @@ def accuracy(record: RunRecord) -> str:
     """Every measurement on the holdout, in the order in which it was made."""
     result, metric = record.result, record.result["metric"]
     name = metric["name"]
-    stages: list[dict[str, Any]] = [{"name": "float", "value": metric["original"], "drop": 0.0, "ci95": None, "passed": None}]
+    stages: list[dict[str, Any]] = [{"name": "float", "value": None if name == "sqnr" else metric["original"], "drop": 0.0, "ci95": None, "passed": None}]
     stages.append(
         {
             "name": "INT8",
@@ -124,15 +135,15 @@ def accuracy(record: RunRecord) -> str:
     ]
     said = (
         f"Drop of each plan that the final gate looked at, from the safest to the most aggressive; it stops at the first that fails. "
-        f"{name} of the original: {metric_value(name, metric['original'])}."
+        f"{name} of {'INT8' if name == 'sqnr' else 'the original'}: {metric_value(name, metric['original'])}."
     )
     return section(
         "accuracy",
         "Accuracy",
-        figure("accuracy", page_figures.accuracy(stages, limit_of(record)), said),
+        figure("accuracy", page_figures.accuracy(stages, limit_of(record), unit_of(name)), said),
         folded("The same as a table", table(f"{name} on {metric['n_holdout']:,} held-out samples", ("", name, "drop", "95 % interval", "gate"), rows)),
         paragraph(
-            f"The written plan loses {points(metric['search_drop_points'])} points on the search samples. Run with all of ONNX Runtime's "
+            f"The written plan loses {points(metric['search_drop_points'])} {unit_of(name)} on the search samples. Run with all of ONNX Runtime's "
             f"graph optimisations it has {metric_value(name, metric['at_enable_all'])}, with none {metric_value(name, metric['at_disable_all'])}; "
             "the worse counts."
         ),

@@ -7,7 +7,7 @@ from typing import Any
 
 from hwc_onnx.report import page_figures
 from hwc_onnx.report.page_parts import figure, folded, table
-from hwc_onnx.report.quantities import metric_value, points
+from hwc_onnx.report.quantities import metric_value, points, unit_of
 
 WORDS = {
     "rounded": "rounded and cut, nothing repaired",
@@ -27,7 +27,7 @@ def recovery_steps(result: Mapping[str, Any], limit: float | None) -> str:
     stages = [{"name": WORDS[step["step"]], "drop": step["drop_points"], "ci95": step["ci95"], "passed": None} for step in seen]
     first, last = seen[0], seen[-1]
     said = (
-        f"The same plan, with more and more of the recovery: {WORDS[first['step']]}, it loses {points(first['drop_points'])} points; "
+        f"The same plan, with more and more of the recovery: {WORDS[first['step']]}, it loses {points(first['drop_points'])} {unit_of(name)}; "
         f"{WORDS[last['step']]}, {points(last['drop_points'])}. Measured after the decision, all on the same at most 2,000 held-out samples."
     )
     rows = [
@@ -39,6 +39,6 @@ def recovery_steps(result: Mapping[str, Any], limit: float | None) -> str:
         )
         for step in seen
     ]
-    return figure("steps", page_figures.accuracy(stages, limit), said) + folded(
+    return figure("steps", page_figures.accuracy(stages, limit, unit_of(name)), said) + folded(
         "The same as a table", table("What the recovery is worth", ("", name, "drop", "95 % interval"), rows)
     )

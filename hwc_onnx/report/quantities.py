@@ -77,6 +77,16 @@ def points(value: float | None) -> str:
     return "-" if value is None else f"{value:+.2f}"
 
 
+def unit_of(name: str) -> str:
+    """What a drop of this metric is counted in."""
+    return "dB" if name == "sqnr" else "points"
+
+
+def original_value(name: str, value: float | None) -> str:
+    """The original's own value; a dash for sqnr, which compares with the original (its drop is from INT8)."""
+    return "-" if name == "sqnr" else metric_value(name, value)
+
+
 def metric_value(name: str, value: float | None) -> str:
     """A metric in its own unit: shares as percentages, the rest as numbers; a dash where it could not be measured."""
     if value is None:

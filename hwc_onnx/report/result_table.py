@@ -9,7 +9,19 @@ from rich.console import RenderableType
 from hwc_onnx.report.console import table, wrapped
 from hwc_onnx.report.origins import gained_line, origin
 from hwc_onnx.report.polish_table import polish_tables
-from hwc_onnx.report.quantities import change, count, duration, energy, latency, metric_value, percent, points, size
+from hwc_onnx.report.quantities import (
+    change,
+    count,
+    duration,
+    energy,
+    latency,
+    metric_value,
+    original_value,
+    percent,
+    points,
+    size,
+    unit_of,
+)
 
 _KINDS = {
     "compressed": "compressed model",
@@ -41,9 +53,9 @@ def markdown_rows(payload: dict[str, Any]) -> list[str]:
     rows = [
         "| | float | INT8 | compressed |",
         "|---|---|---|---|",
-        f"| {name} on {metric['n_holdout']} held-out samples | {metric_value(name, metric['original'])} "
+        f"| {name} on {metric['n_holdout']} held-out samples | {original_value(name, metric['original'])} "
         f"| {metric_value(name, metric['baseline_int8'])} | {metric_value(name, metric['compressed'])} |",
-        f"| drop in points, 95% interval | | | {points(metric['drop_points'])} ({points(low)} .. {points(high)}) |",
+        f"| drop in {unit_of(name)}, 95% interval | | | {points(metric['drop_points'])} ({points(low)} .. {points(high)}) |",
     ]
     for item in _accelerators(payload):
         figures, unit = item["energy_pj"], item["energy_unit"]
@@ -73,10 +85,10 @@ def _accuracy(payload: dict[str, Any]) -> RenderableType:
     )
     made.add_row(
         name,
-        metric_value(name, metric["original"]),
+        original_value(name, metric["original"]),
         metric_value(name, metric["baseline_int8"]),
         metric_value(name, metric["compressed"]),
-        f"{points(metric['drop_points'])} pt",
+        f"{points(metric['drop_points'])} {'dB' if name == 'sqnr' else 'pt'}",
         f"{points(low)} .. {points(high)}",
     )
     return made
@@ -144,7 +156,7 @@ def _recovered(payload: dict[str, Any]) -> list[str]:
     if len(seen) < 2 or seen[0]["step"] != "rounded":
         return []
     drops = [f"{points(step['drop_points'])} ({step['step']})" for step in seen]
-    return [wrapped(f"points lost by this plan with more and more of the recovery: {', '.join(drops)}")]
+    return [wrapped(f"{unit_of(payload['metric']['name'])} lost by this plan with more and more of the recovery: {', '.join(drops)}")]
 
 
 def _sources(search: dict[str, Any]) -> list[str]:
@@ -161,7 +173,7 @@ def _goal(payload: dict[str, Any]) -> str:
     asked = []
     if metric["limit_points"] is not None:
         judged = "95% upper bound" if metric["gate"] == "upper" else "point estimate"
-        asked.append(f"limit {metric['limit_points']:.2f} points, judged by the drop's {judged}")
+        asked.append(f"limit {metric['limit_points']:.2f} {unit_of(metric['name'])}, judged by the drop's {judged}")
     written = {"energy": percent, "latency": latency, "bytes": size, "memory": size}
     names = {"energy": "energy {} of INT8", "latency": "latency {}", "bytes": "file {}", "memory": "memory {}"}
     asked += [f"at most {names[name].format(written[name](value))}" for name, value in limits.items()]

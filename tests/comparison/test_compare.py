@@ -165,7 +165,7 @@ def test_folder_of_other_inputs_is_refused(
 
 def test_folder_of_other_samples_is_refused(whole: Comparison, folder: Path) -> None:
     other = {"x": SAMPLES["x"][::-1].copy(), "y": SAMPLES["y"][::-1].copy()}
-    with pytest.raises(UsageError, match="other inputs: data_sha256 was"):
+    with pytest.raises(UsageError, match="other inputs: the data is another"):
         hwc_onnx.compare(MODEL, data=other, samplers=BOTH, run_dir=folder, seeds=2, trials=TRIALS, max_drop=20.0)
 
 
