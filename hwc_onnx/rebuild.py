@@ -17,6 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.collector import collectable
 from hwc_onnx.accuracy.tensors import measured_densities
@@ -83,7 +84,7 @@ def rebuild(
         compressed = insert_qdq(pruned, graph, weights, stitched.activations, plan.dialect, "measure")
         posed = posing.layer(layer, compressed, weights[layer.key], todo[number + 1 :], activated=True)
         if posed is not None:
-            weights[layer.key] = _refitted(posed, database, layer, plan)
+            weights[layer.key] = _refitted(posed, database, layer, plan, weights[layer.key].bias)
     final = insert_qdq(pruned, graph, weights, stitched.activations, plan.dialect)
     densities = measured_densities(final, graph, used, stitched.activations, threads=threads, batch=batch)
     return replace(stitched, weights=weights, plan=recorded(stitched.plan, weights, densities))
@@ -103,13 +104,18 @@ def recorded(
     )
 
 
-def _refitted(posed: Posed, database: LayerDatabase, layer: Layer, plan: CompressionPlan) -> QuantizedWeight:
-    """The layer's weight fitted again, row by row where that helps; what a fine-grained algorithm made zero stays zero."""
+def _refitted(
+    posed: Posed, database: LayerDatabase, layer: Layer, plan: CompressionPlan, bias: NDArray[np.float32] | None
+) -> QuantizedWeight:
+    """The layer's weight fitted again, row by row where that helps; `bias` is what it has now."""
     setting = database.setting(layer.key, plan.layers[layer.key])
     kept = None if setting.mask is None else posed.start.codes != 0
     setting = replace(setting, columns=posed.columns, noise=0.0, ratio=0.0, kept=kept)
     rows = _worker(posed, database).build(setting, posed.start)
     if posed.activated is not None:
+        assert posed.start.scale is not None
+        start = replace(rows, codes=posed.start.codes.astype(np.int8), scale=posed.start.scale.astype(np.float32), bias=bias)
+        rows = better_rows(start, rows, posed.activated[1], posed.layout.tied)
         rows = _activated(posed, database, setting, rows, *posed.activated)
     return quantized(rows, posed.layout, setting.bits)
 

@@ -15,7 +15,7 @@ from hwc_onnx.accuracy.walk import Walk
 from hwc_onnx.database import Stitched
 from hwc_onnx.errors import DataError
 from hwc_onnx.graph.layer_graph import Layer
-from hwc_onnx.graph.shortcut import Shortcuts
+from hwc_onnx.graph.shortcut import Shortcuts, clip_bounds
 from hwc_onnx.rebuild import rebuild
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
 from hwc_onnx.rewrite.remove_channels import remove_channels
@@ -43,15 +43,19 @@ def in_order(made: Prepared) -> list[Layer]:
     return Shortcuts(made.graph).ordered([layer for layer in made.graph.layers if layer.weight is not None])
 
 
-def variance_of_difference(made: Prepared, layer: Layer, stitched: Stitched, fitted: bool) -> float:
-    """Of a layer's output between the original and the compressed network, over fitted or held-out images; with the shortcut
-    that is added to it, where this is settled before.
+def error_of(made: Prepared, layer: Layer, stitched: Stitched, fitted: bool) -> float:
+    """Of a layer's output between the original and the compressed network, over fitted or held-out images: its variance, or behind
+    a Relu its square; with the shortcut that is added to it, where this is settled before.
     """
     cut = IMAGES - round(IMAGES / 4)
     images = Samples({"x": made.x[:cut] if fitted else made.x[cut:]}, None)
     order, shortcuts = in_order(made), Shortcuts(made.graph)
     shortcut = shortcuts.of(layer, {one.key for one in order[order.index(layer) :]})
     target = layer.key if shortcut is None else shortcut.key
+    reader = shortcuts.reader(layer, shortcut)
+    bounds = None
+    if reader is not None and reader.op_type in ("Relu", "Clip"):
+        bounds = (0.0, np.inf) if reader.op_type == "Relu" else clip_bounds(made.proto, reader)
     (before,), (after,) = (
         [array for _, _, array in run_tensors(model, images, [target], {}, 1, IMAGES)]
         for model in (made.proto, compressed(made, stitched))
@@ -59,8 +63,11 @@ def variance_of_difference(made: Prepared, layer: Layer, stitched: Stitched, fit
     keep = made.database.maps.kept(layer, layer.output_axis, stitched.keep)
     axis = 1 if layer.op_type in ("Conv", "ConvTranspose") else before.ndim - 1
     before = before if keep is None else np.take(before, keep, axis)
+    if bounds is not None:
+        before, after = (np.clip(each, *bounds) for each in (before, after))
     difference = np.moveaxis(after - before, axis, 0).reshape(after.shape[axis], -1)
-    return float(difference.astype(np.float64).var(axis=1).sum())
+    difference = difference.astype(np.float64)
+    return float(((difference**2).mean(axis=1) if bounds is not None else difference.var(axis=1)).sum())
 
 
 @pytest.mark.parametrize("spec", ["w4a8,coarse=l1:0.5", "w3a4,fine=obs:0.5"])
@@ -74,10 +81,10 @@ def test_no_layer_gets_worse_on_held_out_images_given_what_comes_before(model: s
     for layer in in_order(made):
         if weights[layer.key].params is None:
             continue
-        old = variance_of_difference(made, layer, replace(stitched, weights=weights), fitted=False)
+        old = error_of(made, layer, replace(stitched, weights=weights), fitted=False)
         changed += not np.array_equal(weights[layer.key].codes, after.weights[layer.key].codes)
         weights[layer.key] = after.weights[layer.key]
-        new = variance_of_difference(made, layer, replace(stitched, weights=weights), fitted=False)
+        new = error_of(made, layer, replace(stitched, weights=weights), fitted=False)
         assert new <= old * (1 + 1e-4) + 1e-9
     assert changed
 
@@ -90,7 +97,7 @@ def test_rows_that_were_not_rebuilt_for_this_prefix_are_noticed() -> None:
     weight = after.weights[layer.key]
     wrong = replace(weight, codes=np.ascontiguousarray(weight.codes[::-1]))
     broken = replace(after, weights={**after.weights, layer.key: wrong})
-    assert variance_of_difference(made, layer, broken, False) > variance_of_difference(made, layer, stitched, False)
+    assert error_of(made, layer, broken, False) > error_of(made, layer, stitched, False)
 
 
 def test_rebuilding_twice_gives_the_same() -> None:
