@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from hwc_onnx.cost.accelerator import AcceleratorProfile
@@ -34,14 +35,16 @@ def write_pages(folder: Path, figures: Figures, accelerator: AcceleratorProfile)
     return write_report(folder)
 
 
-def write_report(folder: Path, output: Path | None = None) -> Path:
+def write_report(folder: Path, output: Path | None = None, beside: Sequence[Path] = ()) -> Path:
     """Write the page of the finished run in `folder` (default: report.html there) and return its place.
 
+    The searches of the runs in `beside` are drawn with it.
+
     Raises:
-        UsageError: no finished run, a damaged file, or a place that cannot be written.
+        UsageError: no finished run, a damaged file, runs that cannot be compared, or a place that cannot be written.
     """
     place = output if output is not None else folder / NAME
-    write_atomic(place, page(RunRecord.load(folder)).encode(), "-o")
+    write_atomic(place, page(RunRecord.load(folder).with_beside(beside)).encode(), "-o")
     return place
 
 

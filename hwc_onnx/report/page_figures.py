@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CLEAR = "rgba(0,0,0,0)"
 GREY, BEST, GOOD, BAD = "#8a8f98", "#d9480f", "#2b8a3e", "#c92a2a"
+BESIDE = ("#1864ab", "#5f3dc4", "#0b7285", "#862e9c", "#5c940d")
 MARKS = {
     "seed": ("#8a8f98", "circle"),
     "rollout": ("#4269d0", "square"),
@@ -250,10 +251,22 @@ def search(record: RunRecord) -> Figure:
             y=[100.0 * best for _, best in steps],
             mode="lines",
             line={"shape": "hv", "color": BEST, "width": 2.5},
-            name="best accepted",
+            name="best accepted" if not record.beside else f"best accepted, {record.strategy}",
             hovertemplate="after %{x}: %{y:.1f} % of INT8's energy<extra>best</extra>",
         )
     )
+    for place, other in enumerate(record.beside):
+        steps = best_so_far(other)
+        made.add_trace(
+            Scatter(
+                x=[at for at, _ in steps],
+                y=[100.0 * best for _, best in steps],
+                mode="lines",
+                line={"shape": "hv", "color": BESIDE[place % len(BESIDE)], "width": 2, "dash": "dot"},
+                name=f"best accepted, {other.strategy}",
+                hovertemplate="after %{x}: %{y:.1f} % of INT8's energy<extra>" + other.strategy + "</extra>",
+            )
+        )
     made.update_xaxes(title_text="evaluations", rangemode="tozero")
     made.update_yaxes(title_text="energy, % of INT8", rangemode="tozero")
     return clear(made, 400)

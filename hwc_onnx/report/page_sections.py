@@ -13,10 +13,10 @@ from hwc_onnx.report.origins import origin
 from hwc_onnx.report.page_damage import damages
 from hwc_onnx.report.page_learning import learned
 from hwc_onnx.report.page_parts import apply_command, command, figure, folded, listed, paragraph, section, table, text
+from hwc_onnx.report.page_search import ACCEPTED, searched
 from hwc_onnx.report.page_steps import recovery_steps
 from hwc_onnx.report.quantities import (
     change,
-    duration,
     energy,
     latency,
     metric_value,
@@ -26,7 +26,6 @@ from hwc_onnx.report.quantities import (
     size,
     unit_of,
 )
-from hwc_onnx.report.result_table import STOPPED
 from hwc_onnx.report.run_record import RunRecord
 
 KINDS = {
@@ -34,13 +33,6 @@ KINDS = {
     "baseline_int8": "the INT8 baseline: no searched plan could be accepted",
     "original": "the original, unchanged: nothing passed",
 }
-
-
-ACCEPTED = (
-    "the drop on all search samples, with luck on them taken off and one standard error added, keeps the limit, and so do all "
-    "other limits"
-)
-"""What a filled mark means (docs/search.md)."""
 
 
 def heading(record: RunRecord) -> str:
@@ -257,44 +249,6 @@ def front(record: RunRecord) -> str | None:
         paragraph("Put your data in place of SOURCE. Drops here are those of the search samples; apply measures its file on the holdout.", "soft"),
         folded("All plans", listing),
     )
-
-
-def searched(record: RunRecord) -> str | None:
-    """How the search went and who found what."""
-    if not record.trials:
-        return None
-    found = record.result["search"]
-    said = (
-        f"{found['evaluations']} evaluations with {found['sampler']}, {found['image_forwards']:,} images through the network, "
-        f"{duration(found['seconds'])}, {STOPPED.get(found['stopped_by'], found['stopped_by'])}. "
-        f"Filled marks were accepted: {ACCEPTED}."
-    )
-    gained = gains(record)
-    rows = [(origin(name), tried, f"{100.0 * gain:.1f}") for name, (tried, gain) in gained.items()]
-    return section(
-        "search",
-        "The search",
-        figure("search", page_figures.search(record), said),
-        table("Who proposed, and what it saved", ("proposed by", "trials", "percentage points saved"), rows),
-        _compared(record),
-    )
-
-
-def gains(record: RunRecord) -> dict[str, tuple[int, float]]:
-    """By origin: trials, and the saving (share of INT8's energy) that its improvements brought."""
-    found: dict[str, tuple[int, float]] = {}
-    best = 1.0
-    for trial in record.trials:
-        tried, gain = found.get(trial.origin, (0, 0.0))
-        better = trial.accepted and trial.energy < best
-        found[trial.origin] = (tried + 1, gain + (best - trial.energy if better else 0.0))
-        best = trial.energy if better else best
-    return found
-
-
-def _compared(record: RunRecord) -> str:
-    model = record.result["model"]["path"] or "MODEL.onnx"
-    return paragraph(f"Against other strategies at the same budget: hwc-onnx compare {model} --data SOURCE", "soft")
 
 
 def sizes(record: RunRecord) -> str:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,13 @@ from hwc_onnx.search.storage import STUDY_NAME
 
 SCHEMA = 1
 PROFILE = "profile.json"
+SAME = {
+    "model_sha256": "another model",
+    "data_sha256": "other data",
+    "accelerator_sha256": "another accelerator",
+    "max_drop": "another limit",
+}
+"""What runs have in common whose curves are drawn together."""
 MOST_BYTES = 256 << 20
 """A file of a run folder that is larger was not written by a run."""
 
@@ -72,6 +79,30 @@ class RunRecord:
     front: tuple[FrontPoint, ...]
     before: Mapping[str, Any]
     after: Mapping[str, Any]
+    beside: tuple[RunRecord, ...] = ()
+    """Runs of the same task by other strategies or seeds."""
+
+    @property
+    def strategy(self) -> str:
+        """The strategy and its seed, by which runs of one task are told apart."""
+        search = self.result["search"]
+        return f"{search['sampler']}, seed {self.config.get('seed', 0)}"
+
+    def with_beside(self, folders: Sequence[Path]) -> RunRecord:
+        """The same run with others to compare it with.
+
+        Raises:
+            UsageError: no finished run, or one of another model, other data, another accelerator or another limit.
+        """
+        others = tuple(RunRecord.load(folder) for folder in folders)
+        for other in others:
+            for name, words in SAME.items():
+                if other.config.get(name) != self.config.get(name):
+                    raise UsageError(
+                        f"--beside {other.folder}: is a run with {words} than {self.folder}, so their curves cannot be compared; "
+                        "name runs of the same model, data, accelerator and limit"
+                    )
+        return replace(self, beside=others)
 
     @classmethod
     def load(cls, folder: Path) -> RunRecord:

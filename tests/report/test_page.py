@@ -11,12 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+import hwc_onnx
 from hwc_onnx.errors import UsageError
+from hwc_onnx.report import page_figures
 from hwc_onnx.report.page import page, write_report
 from hwc_onnx.report.page_figures import best_so_far, component_sums
 from hwc_onnx.report.page_learning import predicted, rank_correlation
-from hwc_onnx.report.page_sections import gains
+from hwc_onnx.report.page_search import gains
 from hwc_onnx.report.run_record import RunRecord
 from tests.report.conftest import EVIL
 
@@ -131,3 +134,37 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         RunRecord.load(tmp_path / "nope")
 
+
+@pytest.fixture(scope="module")
+def other_run(run_folder: Path) -> Path:
+    """The same task, searched at random."""
+    home = run_folder.parent
+    hwc_onnx.compress(
+        home / "m.onnx", data=home / "x.npz", metric="cosine", max_drop=2.0, trials=6, output=home / "other.onnx",
+        run_dir=home / "random", sampler="random",
+    )  # fmt: skip
+    return home / "random"
+
+
+def test_searches_of_other_runs_are_drawn_beside(run_folder: Path, other_run: Path, tmp_path: Path) -> None:
+    place = write_report(run_folder, tmp_path / "both.html", [other_run])
+    record = RunRecord.load(run_folder).with_beside([other_run])
+    names = [trace.name for trace in page_figures.search(record).data]
+    assert {"best accepted, composite, seed 0", "best accepted, random, seed 0"} <= set(names)
+    written = place.read_text(encoding="utf-8")
+    assert "Runs of the same task" in written
+    assert "Runs of the same task" not in page(RunRecord.load(run_folder))
+
+
+@pytest.mark.parametrize(("field", "said"), [("model_sha256", "another model"), ("max_drop", "another limit")])
+def test_runs_of_another_task_are_not_drawn_beside(
+    run_folder: Path, other_run: Path, tmp_path: Path, field: str, said: str
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(other_run, copy, ignore=shutil.ignore_patterns("cache"))
+    config = yaml.safe_load((copy / "config.resolved.yaml").read_text(encoding="utf-8"))
+    config["run"][field] = "other"
+    (copy / "config.resolved.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    with pytest.raises(UsageError, match=f"is a run with {said}"):
+        write_report(run_folder, tmp_path / "no.html", [copy])
+    assert not (tmp_path / "no.html").exists()
