@@ -111,7 +111,7 @@ def layers(record: RunRecord, names: Sequence[str]) -> Figure:
                 texttemplate="%{text}" if len(rows) <= 40 else "",
                 customdata=[hover],
                 hovertemplate="%{customdata}<br>" + title + ": %{z:.0f}<extra></extra>",
-                xgap=1,
+                xgap=1 if len(rows) <= 60 else 0,
                 ygap=1,
             ),
             row=place,

@@ -54,6 +54,9 @@ def folded(summary: str, *parts: str) -> str:
     return f"<details><summary>{text(summary)}</summary>\n" + "\n".join(parts) + "\n</details>"
 
 
+SIDEWAYS = '<span class="sideways"> The figure is wider than this screen: it scrolls sideways.</span>'
+
+
 def figure(name: str, drawn: Figure, said: str, least: int = 0) -> str:
     """A figure with what it says in words; one that needs `least` pixels scrolls sideways by itself on a narrow screen."""
     from plotly.io import to_html
@@ -63,7 +66,7 @@ def figure(name: str, drawn: Figure, said: str, least: int = 0) -> str:
     box = f'<div style="min-width:{least}px">{inner}</div>' if least else inner
     return (
         f'<figure><div class="wide" role="img" aria-label="{text(said)}">{box}</div>'
-        f"<figcaption>{text(said)}</figcaption></figure>"
+        f'<figcaption>{text(said)}{SIDEWAYS if least else ""}</figcaption></figure>'
     )
 
 

@@ -19,7 +19,7 @@ nav ul { display: flex; flex-wrap: wrap; gap: .2rem .9rem; list-style: none; pad
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .7rem; margin: 1rem 0; padding: 0; }
 .cards div { background: var(--card); padding: .6rem .8rem; } .cards dt { color: var(--soft); font-size: .88rem; }
 .cards dd { margin: 0; font-size: 1.3rem; font-variant-numeric: tabular-nums; } .cards small { font-size: .85rem; color: var(--soft); }
-figure { margin: .8rem 0 1.4rem; } .wide { overflow-x: auto; }
+figure { margin: .8rem 0 1.4rem; } @media (min-width: 640px) { .sideways { display: none; } } .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
 caption { text-align: left; padding-bottom: .3rem; } th, td { padding: .25rem .7rem .25rem 0; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 9rem; } td.words, th.words { text-align: left; }
@@ -47,6 +47,29 @@ SCRIPT = """
       window.Plotly.relayout(drawn, update);
     });
   }
+  function halves(words) {
+    var middle = words.length / 2, best = -1;
+    for (var at = words.indexOf(' '); at >= 0; at = words.indexOf(' ', at + 1)) {
+      if (best < 0 || Math.abs(at - middle) < Math.abs(best - middle)) { best = at; }
+    }
+    return best < 0 ? words : words.slice(0, best) + '<br>' + words.slice(best + 1);
+  }
+  function narrow() {
+    if (window.innerWidth >= 640) { return; }
+    document.querySelectorAll('.plotly-graph-div').forEach(function (drawn) {
+      if (drawn.parentElement.parentElement.style.minWidth) { return; }
+      var below = -80 / Math.max(drawn.layout.height - 110, 60);
+      var update = { 'legend.orientation': 'h', 'legend.x': 0, 'legend.y': below, 'legend.yanchor': 'top', 'legend.font.size': 11 };
+      Object.keys(drawn.layout || {}).forEach(function (key) {
+        var title = /^[xy]axis[0-9]*$/.test(key) && drawn.layout[key].title;
+        if (title && title.text && title.text.length > 32 && title.text.indexOf('<br>') < 0) {
+          update[key + '.title.text'] = halves(title.text);
+          update[key + '.title.font.size'] = 11;
+        }
+      });
+      window.Plotly.relayout(drawn, update);
+    });
+  }
   function show(plan) {
     var row = document.getElementById('plan-' + plan);
     if (!row) { return; }
@@ -55,6 +78,7 @@ SCRIPT = """
   }
   function ready() {
     theme();
+    narrow();
     dark.addEventListener('change', theme);
     var front = document.getElementById('figure-front');
     if (front && front.on) { front.on('plotly_click', function (event) { show(String(event.points[0].customdata)); }); }
