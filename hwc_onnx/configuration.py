@@ -25,7 +25,7 @@ RECORD = "run"
 DEEPEST = 16
 """Files that one may extend, one after the other."""
 PATHS = frozenset(
-    {"model", "compressed", "against", "plan", "output", "save_plan", "run_dir", "from_run", "figure", "cache"}
+    {"model", "compressed", "against", "plan", "output", "save_plan", "run_dir", "from_run", "figure", "cache", "beside"}
 )
 """Options that name a file or folder, by the name under which commands take them."""
 ACCELERATORS = frozenset({"accelerator", "accelerators", "compare_accelerators"})

@@ -16,7 +16,7 @@ from hwc_onnx.polish import Polished, PolishedLayer, polish, polished_layers
 from hwc_onnx.uniform import parse_spec, uniform
 from tests import tiny_models
 from tests.pruning.prepared import EVERY_POSITION, Prepared, prepare
-from tests.test_rebuild import IMAGES, MODELS, variance_of_difference
+from tests.test_rebuild import IMAGES, MODELS, error_of
 
 
 def stitched(made: Prepared, spec: str) -> Stitched:
@@ -49,9 +49,9 @@ def test_no_layer_gets_worse_on_held_out_images_given_what_comes_before(model: s
     for layer in layers:
         assert layer.after <= layer.before * (1 + 1e-9)
         node = next(found for found in made.graph.layers if found.key == layer.key)
-        old = variance_of_difference(made, node, replace(start, weights=weights), fitted=False)
+        old = error_of(made, node, replace(start, weights=weights), fitted=False, behind=False)
         weights[layer.key] = after.weights[layer.key]
-        new = variance_of_difference(made, node, replace(start, weights=weights), fitted=False)
+        new = error_of(made, node, replace(start, weights=weights), fitted=False, behind=False)
         assert new <= old * (1 + 1e-4) + 1e-9
 
 

@@ -43,9 +43,9 @@ def in_order(made: Prepared) -> list[Layer]:
     return Shortcuts(made.graph).ordered([layer for layer in made.graph.layers if layer.weight is not None])
 
 
-def error_of(made: Prepared, layer: Layer, stitched: Stitched, fitted: bool) -> float:
+def error_of(made: Prepared, layer: Layer, stitched: Stitched, fitted: bool, behind: bool = True) -> float:
     """Of a layer's output between the original and the compressed network, over fitted or held-out images: its variance, or behind
-    a Relu its square; with the shortcut that is added to it, where this is settled before.
+    a Relu its square (unless not `behind` it); with the shortcut that is added to it, where this is settled before.
     """
     cut = IMAGES - round(IMAGES / 4)
     images = Samples({"x": made.x[:cut] if fitted else made.x[cut:]}, None)
@@ -54,7 +54,7 @@ def error_of(made: Prepared, layer: Layer, stitched: Stitched, fitted: bool) -> 
     target = layer.key if shortcut is None else shortcut.key
     reader = shortcuts.reader(layer, shortcut)
     bounds = None
-    if reader is not None and reader.op_type in ("Relu", "Clip"):
+    if behind and reader is not None and reader.op_type in ("Relu", "Clip"):
         bounds = (0.0, np.inf) if reader.op_type == "Relu" else clip_bounds(made.proto, reader)
     (before,), (after,) = (
         [array for _, _, array in run_tensors(model, images, [target], {}, 1, IMAGES)]

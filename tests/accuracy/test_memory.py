@@ -197,7 +197,7 @@ def test_a_rebuild_in_small_batches_is_that_of_asking_for_them(monkeypatch):
 
 
 def test_layers_too_wide_to_pair_keep_their_entries(monkeypatch):
-    from hwc_onnx import rebuild as module
+    from hwc_onnx import posing as module
 
     made = prepare(tiny_models.ALL["residual"], images=32)
     plan = uniform(made.graph, parse_spec("w3a8"))
