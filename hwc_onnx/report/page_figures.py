@@ -244,27 +244,20 @@ def search(record: RunRecord) -> Figure:
                 hovertemplate="evaluation %{x}: %{y:.1f} % of INT8's energy, %{customdata}<extra>" + words + "</extra>",
             )
         )
-    steps = best_so_far(record)
-    made.add_trace(
-        Scatter(
-            x=[at for at, _ in steps],
-            y=[100.0 * best for _, best in steps],
-            mode="lines",
-            line={"shape": "hv", "color": BEST, "width": 2.5},
-            name="best accepted" if not record.beside else f"best accepted, {record.strategy}",
-            hovertemplate="after %{x}: %{y:.1f} % of INT8's energy<extra>best</extra>",
-        )
-    )
+    lines = [(record, "best accepted" if not record.beside else f"best accepted, {record.strategy}", {"color": BEST, "width": 2.5})]
     for place, other in enumerate(record.beside):
-        steps = best_so_far(other)
+        style = {"color": BESIDE[place % len(BESIDE)], "width": 2, "dash": "dot"}
+        lines.append((other, f"best accepted, {other.strategy}", style))
+    for one, name, style in lines:
+        steps = best_so_far(one)
         made.add_trace(
             Scatter(
                 x=[at for at, _ in steps],
                 y=[100.0 * best for _, best in steps],
                 mode="lines",
-                line={"shape": "hv", "color": BESIDE[place % len(BESIDE)], "width": 2, "dash": "dot"},
-                name=f"best accepted, {other.strategy}",
-                hovertemplate="after %{x}: %{y:.1f} % of INT8's energy<extra>" + other.strategy + "</extra>",
+                line={"shape": "hv", **style},
+                name=name,
+                hovertemplate="after %{x}: %{y:.1f} % of INT8's energy<extra>" + name + "</extra>",
             )
         )
     made.update_xaxes(title_text="evaluations", rangemode="tozero")
