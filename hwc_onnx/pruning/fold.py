@@ -63,11 +63,12 @@ def _to_channels(gram: F64, chosen: NDArray[np.int64]) -> F64:
 
 def _to_means(gram: F64, member: NDArray[np.int64]) -> F64:
     """Squared distances of all channels from the means of the clusters, of which none is empty [channels, clusters]."""
-    order = np.argsort(member, kind="stable")
-    first = np.flatnonzero(np.diff(member[order], prepend=-1))
-    sizes = np.diff(first, append=len(member))
-    products = np.add.reduceat(gram[:, order], first, axis=1) / sizes
-    power = np.add.reduceat(products[order], first, axis=0).diagonal() / sizes
+    from scipy.sparse import csr_array
+
+    each = np.arange(len(member))
+    sizes = np.bincount(member)
+    products = np.asarray(csr_array((np.ones(len(member)), (member, each))) @ gram).T / sizes
+    power = np.bincount(member, products[each, member]) / sizes
     found: F64 = np.maximum(np.diag(gram)[:, None] + power - 2.0 * products, 0.0)
     return found
 
@@ -76,16 +77,17 @@ def _spread(gram: F64, kept: int, rng: np.random.Generator) -> list[int]:
     """First centres, drawn by how far they are from those before (k-means++)."""
     power = np.diag(gram)
     chosen = [int(rng.integers(len(gram)))]
-    far = np.maximum(power + power[chosen[0]] - 2.0 * gram[chosen[0]], 0.0)
+    far = np.full(len(gram), np.inf)
     while len(chosen) < kept:
-        share = far.copy()
-        share[chosen] = 0.0
-        if share.sum() <= 0:
-            share = np.ones(len(gram))
-            share[chosen] = 0.0
-        chosen.append(int(rng.choice(len(gram), p=share / share.sum())))
         last = chosen[-1]
         far = np.minimum(far, np.maximum(power + power[last] - 2.0 * gram[last], 0.0))
+        far[last] = 0.0
+        reached = far.cumsum()
+        if reached[-1] <= 0:
+            left = np.ones(len(gram))
+            left[chosen] = 0.0
+            reached = left.cumsum()
+        chosen.append(int(np.searchsorted(reached, rng.random() * reached[-1], side="right")))
     return chosen
 
 

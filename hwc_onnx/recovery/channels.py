@@ -24,6 +24,9 @@ from hwc_onnx.recovery.statistics import F64, LayerStatistics, Moments
 
 Index = NDArray[np.int64]
 
+MOST = 0.75
+"""Share of the channels that are put in order once a second ratio is asked for."""
+
 
 @dataclass(frozen=True)
 class WeightView:
@@ -119,7 +122,9 @@ class Orders:
             consumers = _consumers(group, self._views, self._maps)
             if not consumers:
                 return None
-            self._found[key] = chosen.order(consumers, group.channels, count)
+            # who asks for more will ask again, and the first of them leave in the same order
+            most = count if key not in self._found else max(count, int(MOST * group.channels))
+            self._found[key] = chosen.order(consumers, group.channels, most)
         return self._found[key][:count]
 
 

@@ -21,7 +21,7 @@ from hwc_onnx.recovery.statistics import F64
 
 SHORT = 16
 """Rows of at most so many columns are searched."""
-BEAM = 32
+BEAM = 16
 AT_ONCE = 1 << 16
 """Numbers for all beginnings of the rows that are searched together."""
 

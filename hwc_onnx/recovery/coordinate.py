@@ -7,18 +7,21 @@ problem is a parabola in each coordinate; so no sweep can increase the error. Ze
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import numpy as np
 from numpy.typing import NDArray
 
-from hwc_onnx.recovery.obs import BLOCK, blocks, slices
+from hwc_onnx.recovery.obs import BLOCK, blocks, columns_of, slices
 from hwc_onnx.recovery.scales import best_scale
 from hwc_onnx.recovery.statistics import F64
 
-T = TypeVar("T", np.float64, np.bool_)
-DENSE = 8
+DENSE = 16
 """One move among this many codes is too many for a sparse product."""
+SPAN = 128
+"""Columns after which the products follow."""
+INNER = 16
+"""Columns after which the rest of a span follows."""
+FEW = 4
+"""One move among this many codes of a column is too many to be followed one by one."""
 
 
 class Descent:
@@ -55,6 +58,15 @@ class Descent:
         """Best positive scale per row [groups, rows] for the codes as they are; rows where none exists keep `scale`."""
         return best_scale(self._products, self.codes, self._target, scale)
 
+    def error(self, scale: F64) -> F64:
+        """Error of each row [groups, rows] at `scale`, less that of zeros."""
+        groups, rows, width = self.codes.shape
+        power = np.einsum("grd,grd->gr", self._products, self.codes)
+        repeated = self._products.reshape(groups, -1, self._target.shape[1], width)
+        match = np.einsum("gcrd,grd->gcr", repeated, self._target).reshape(groups, rows)
+        found: F64 = scale * (scale * power - 2 * match)
+        return found
+
     def gradient(self, scale: F64, rows: NDArray[np.int64]) -> F64:
         """(t - q) A of some rows [groups, chosen, d]."""
         pull = np.take(self._pull, rows % self._pull.shape[1], axis=1)
@@ -64,7 +76,7 @@ class Descent:
     def sweep(self, scale: F64) -> bool:
         """Every code once, in order, at `scale` [groups, rows]; whether any moved."""
         moved = False
-        for first, last in blocks(self.codes.shape[2], BLOCK):
+        for first, last in blocks(self.codes.shape[2], SPAN):
             changes = self._block(scale, first, last)
             if changes.any():
                 moved = True
@@ -76,7 +88,7 @@ class Descent:
         matrix there. Few codes move, so the changes are mostly zeros.
         """
         rows = self._target.shape[1]
-        group, column, row = np.nonzero(changes)
+        group, column, row = np.nonzero(changes != 0)
         version = row // rows
         moved = np.bincount(version, minlength=self._copies)
         dense = (moved > 0) & (len(changes) > 1) | (moved * DENSE > changes.size // self._copies)
@@ -99,38 +111,39 @@ class Descent:
     def _block(self, scale: F64, first: int, last: int) -> F64:
         """Move the codes of some columns; by how much [groups, columns, rows]."""
         # [groups, columns, rows], so that each column is one run of memory
-        codes, local, pull = (_columns(array, first, last) for array in (self.codes, self._products, self._pull))
-        free = None if self.keep is None else _columns(self.keep, first, last)
+        codes, local, pull = (columns_of(array, first, last) for array in (self.codes, self._products, self._pull))
+        free = None if self.keep is None else columns_of(self.keep, first, last)
         local *= -scale[:, None]
         local += np.tile(pull, (1, 1, self._copies))
         before = codes.copy()
         square = self.matrix[:, first:last, first:last]
-        for j in range(last - first):
-            old = before[:, j]
-            new = local[:, j] / (scale * self._diagonal[:, None, first + j])
-            new += old
-            np.rint(new, out=new)
-            np.maximum(new, self.low, out=new)
-            np.minimum(new, self.high, out=new)
-            if free is not None:
-                new *= free[:, j]
-            step = (new - old) * scale
-            group, row = np.nonzero(step)
-            if not len(row):
-                continue
-            codes[:, j] = new
-            if 4 * len(row) < step.size:
-                local[group, j + 1 :, row] -= step[group, row, None] * square[group, j, j + 1 :]
-            else:
-                local[:, j + 1 :] -= square[:, j, j + 1 :, None] * step[:, None, :]
+        for start, stop in blocks(last - first, INNER):
+            for j in range(start, stop):
+                old = before[:, j]
+                new = local[:, j] / (scale * self._diagonal[:, None, first + j])
+                new += old
+                np.rint(new, out=new)
+                np.maximum(new, self.low, out=new)
+                np.minimum(new, self.high, out=new)
+                if free is not None:
+                    new *= free[:, j]
+                moves = new != old
+                if not moves.any():
+                    continue
+                codes[:, j] = new
+                step = (new - old) * scale
+                if FEW * np.count_nonzero(moves) < moves.size:
+                    group, row = np.nonzero(moves)
+                    local[group, j + 1 : stop, row] -= step[group, row, None] * square[group, j, j + 1 : stop]
+                else:
+                    local[:, j + 1 : stop] -= square[:, j, j + 1 : stop, None] * step[:, None, :]
+            if stop < last - first:
+                steps = (codes[:, start:stop] - before[:, start:stop]) * scale[:, None]
+                for at in slices(steps.shape[2], self._target.shape[1]):
+                    local[:, stop:, at] -= square[:, start:stop, stop:].transpose(0, 2, 1) @ steps[:, :, at]
         self.codes[:, :, first:last] = codes.transpose(0, 2, 1)
         codes -= before
         return codes
-
-
-def _columns(array: NDArray[T], first: int, last: int) -> NDArray[T]:
-    """A copy of some columns of `array` [groups, rows, d], each one run of memory: [groups, columns, rows]."""
-    return np.array(array[:, :, first:last].transpose(0, 2, 1), order="C")
 
 
 def descend_values(values: F64, target: F64, matrix: F64, keep: NDArray[np.bool_], sweeps: int = 3) -> F64:
@@ -140,7 +153,7 @@ def descend_values(values: F64, target: F64, matrix: F64, keep: NDArray[np.bool_
     for _ in range(sweeps):
         gradient = (target - values) @ matrix
         for first, last in blocks(values.shape[2], BLOCK):
-            local, free = _columns(gradient, first, last), _columns(keep, first, last)
+            local, free = columns_of(gradient, first, last), columns_of(keep, first, last)
             square = matrix[:, first:last, first:last]
             for j in range(last - first):
                 local[:, j] *= free[:, j] / diagonal[:, None, first + j]

@@ -72,7 +72,7 @@ def shared_out(errors: F64, total: int) -> NDArray[np.int64]:
         raise ValueError(f"{total} zeros do not fit into {rows} rows of {choices - 1}; ask for at most {rows * (choices - 1)}")
     best = np.full(total + 1, np.inf)
     best[0] = 0.0
-    taken = np.zeros((rows, total + 1), dtype=np.int64)
+    taken = np.zeros((rows, total + 1), dtype=np.int8)
     for row, error in enumerate(errors):
         offered = np.full((choices, total + 1), np.inf)
         for count in range(min(choices, total + 1)):

@@ -166,11 +166,11 @@ class LayerRecovery:
                 problem = self._problem(setting, 0.0)
                 keep, values = self._masked(setting)
                 made[key] = [] if setting.bits < FLOAT_BITS else [Variant(values, None)]
-                for low, high in ranges_of(setting.bits, self.portable) if setting.bits < FLOAT_BITS else ():
-                    jobs.append(Job(values, keep, low, high))
+                if setting.bits < FLOAT_BITS:
+                    jobs.append(Job(values, keep, ranges_of(setting.bits, self.portable)))
                     owner.append(key)
-            for key, pair in zip(owner, round_jobs(problem, jobs, self._settle, self.power_of_two), strict=True):
-                made[key] += pair
+            for key, variants in zip(owner, round_jobs(problem, jobs, self._settle, self.power_of_two), strict=True):
+                made[key] += variants
             for key in together:
                 self._remember(key, made[key], sum(variant.codes.nbytes for variant in made[key]))
         return made

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ BLOCK = 32
 SELECTION_BLOCK = 128
 
 Replace = Callable[[int, F64], F64]
+"""What takes the place of a column [groups, rows], by its number in the block."""
+T = TypeVar("T", np.float32, np.float64, np.bool_)
 
 
 def blocks(width: int, size: int) -> list[tuple[int, int]]:
@@ -40,6 +43,11 @@ def slices(count: int, rows: int | None) -> list[slice]:
     return [slice(first, first + size) for first in range(0, count, size)]
 
 
+def columns_of(array: NDArray[T], first: int, last: int) -> NDArray[T]:
+    """A copy of some columns of `array` [groups, rows, d], each one run of memory: [groups, columns, rows]."""
+    return np.array(array[:, :, first:last].transpose(0, 2, 1), order="C")
+
+
 def _run(
     weight: F64,
     factor: F64,
@@ -55,17 +63,16 @@ def _run(
     result = np.empty_like(work)
     diagonal = np.einsum("gdd->gd", factor)
     for first, last in spans:
-        # [groups, columns, rows], so that each column is one run of memory
-        local = np.ascontiguousarray(work[:, :, first:last].transpose(0, 2, 1))
+        local = columns_of(work, first, last)
         replace = start(first, last, local)
-        errors = np.empty_like(local)
+        errors, values = np.empty_like(local), np.empty_like(local)
         for j in range(last - first):
             column = local[:, j]
-            value = replace(first + j, column)
-            result[:, :, first + j] = value
+            value = values[:, j] = replace(j, column)
             errors[:, j] = (column - value) / diagonal[:, None, first + j]
             if first + j + 1 < last:
                 local[:, j + 1 :] -= factor[:, first + j, first + j + 1 : last, None] * errors[:, j, None, :]
+        result[:, :, first:last] = values.transpose(0, 2, 1)
         if last < work.shape[2]:
             for at in slices(weight.shape[1], rows):
                 work[:, at, last:] -= errors[:, :, at].transpose(0, 2, 1) @ factor[:, first:last, last:]
@@ -86,27 +93,27 @@ def obs_round(
     Columns where `keep` is False become zero; the rest are rounded to scale * {low..high} (bounds may differ by row). The
     weight may be several versions of `rows` each.
     """
-    codes = np.empty_like(weight)
 
     def start(first: int, last: int, local: F64) -> Replace:
+        free = None if keep is None else columns_of(keep, first, last)
+
         def replace(j: int, column: F64) -> F64:
             code = np.minimum(np.maximum(np.rint(column / scale), low), high)
-            if keep is not None:
-                code *= keep[:, :, j]
-            codes[:, :, j] = code
+            if free is not None:
+                code *= free[:, j]
             return code * scale
 
         return replace
 
-    _run(weight, factor, blocks(weight.shape[2], BLOCK), start, rows)
-    return codes
+    return np.rint(_run(weight, factor, blocks(weight.shape[2], BLOCK), start, rows) / scale[:, :, None])
 
 
 def obs_mask(weight: F64, factor: F64, keep: NDArray[np.bool_]) -> F64:
     """Zero where `keep` is False and let the columns that follow make up for it; float64 [groups, rows, d]."""
 
     def start(first: int, last: int, local: F64) -> Replace:
-        return lambda j, column: column * keep[:, :, j]
+        free = columns_of(keep, first, last)
+        return lambda j, column: column * free[:, j]
 
     return _run(weight, factor, blocks(weight.shape[2], BLOCK), start)
 
@@ -126,7 +133,8 @@ def obs_select(weight: F64, factor: F64, ratio: float) -> tuple[NDArray[np.bool_
         flat = np.ones(score.size, dtype=bool)
         flat[np.argsort(score.ravel(), kind="stable")[:count]] = False
         keep[:, :, first:last] = flat.reshape(score.shape)
-        return lambda j, column: column * keep[:, :, j]
+        free = columns_of(keep, first, last)
+        return lambda j, column: column * free[:, j]
 
     values = _run(weight, factor, blocks(weight.shape[2], SELECTION_BLOCK), start)
     return keep, values

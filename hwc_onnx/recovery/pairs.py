@@ -15,10 +15,15 @@ Source: the two-coordinate step of sequential minimal optimisation (Platt, 1998)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.recovery.statistics import F64
+
+Move = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Rows, and of each the code that goes up and the one that goes down."""
 
 POOL = 32
 ROWS = 256
@@ -27,7 +32,7 @@ MOST_PAIRS = 48
 """Pairs that a row moves in one call at most."""
 AT_ONCE = 12
 """Pairs that a row moves among the same few columns before these are chosen anew."""
-LEAST_GAIN = 1e-6
+LEAST_GAIN = 1e-4
 """A pair is moved where it takes at least this share of the row's error."""
 
 
@@ -89,7 +94,7 @@ def _move(
         down = np.where(codes[active] > low[active, None], own + slope, np.inf)
         if keep is not None:
             up, down = (np.where(keep[active], cost, np.inf) for cost in (up, down))
-        chosen = [np.argpartition(cost.astype(np.float32), pool - 1, axis=1)[:, :pool] for cost in (up, down)]
+        chosen = [np.argpartition(cost.astype(np.float32, copy=False), pool - 1, axis=1)[:, :pool] for cost in (up, down)]
         start = ((own_matrix - owner[0]) * width**2)[:, None, None]
         cross = together.take(start + chosen[0][:, :, None] * width + chosen[1][:, None, :])
         cross *= (step**2).astype(np.float32)[:, :, None]
@@ -103,11 +108,23 @@ def _move(
         if not moves:
             return
         for rows, i, j in moves:
-            there = active[rows]
-            codes[there, i] += 1.0
-            codes[there, j] -= 1.0
-            gradient[there] -= scale[there, None] * (matrix[owner[there], i] - matrix[owner[there], j])
+            codes[active[rows], i] += 1.0
+            codes[active[rows], j] -= 1.0
+        gradient[active] -= step * _products(moves, matrix, own_matrix)
         active = active[moves[0][0]]
+
+
+def _products(moves: Sequence[Move], matrix: F64, owner: NDArray[np.int64]) -> F64:
+    """What the codes' changes multiply to with their matrices [rows, d], which `owner` names for each row."""
+    from scipy.sparse import csr_array
+
+    width = matrix.shape[1]
+    row, up, down = (np.concatenate(parts) for parts in zip(*moves, strict=True))
+    first = owner[row] * width
+    signs = np.repeat(np.array([1.0, -1.0], dtype=matrix.dtype), len(row))
+    at = (np.concatenate([row, row]), np.concatenate([first + up, first + down]))
+    changes = csr_array((signs, at), shape=(len(owner), len(matrix) * width))
+    return np.asarray(changes @ matrix.reshape(-1, width))
 
 
 class _Few:
@@ -125,7 +142,7 @@ class _Few:
 
     def move(
         self, cross: NDArray[np.float32], matrix: F64, owner: NDArray[np.int64], least: F64
-    ) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    ) -> list[Move]:
         """Up to `AT_ONCE` times the best pair of each row, while it gains at least `least` [rows]: (rows, up, down)."""
         moves = []
         going = np.arange(len(self.columns))
@@ -134,7 +151,7 @@ class _Few:
             cost = self.own[going] - 2 * self.sign * step * self.gradient[going]
             cost = np.where(self.open[going] & (self.room[going] > 0), cost, np.inf)
             # what the best pair gains is computed anew: this search is in single precision, the rest may be in double
-            single = cost.astype(np.float32)
+            single = cost.astype(np.float32, copy=False)
             change = cross[going] + single[:, : self.pool, None]
             change += single[:, None, self.pool :]
             best = change.reshape(len(going), -1).argmin(axis=1)

@@ -2,20 +2,22 @@
 
 All versions (widths, code ranges, masks) of a layer share the matrix of the problem, so they are stacked as further
 rows and go through OBS rounding and coordinate descent together. Each version yields variants: rounded; then descended;
-then moved in pairs, where codes are few; and, where rows are short, searched.
+and, where rows are short, searched. Where codes are few, they move in pairs too, of each row those of the code range that
+has the least error by then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.recovery.closest import SHORT, closest_codes
 from hwc_onnx.recovery.coordinate import Descent
-from hwc_onnx.recovery.obs import obs_round
+from hwc_onnx.recovery.obs import obs_round, slices
 from hwc_onnx.recovery.pairs import move_pairs
 from hwc_onnx.recovery.quadratic import Quadratic
 from hwc_onnx.recovery.scales import refit_scale, search_scale
@@ -44,54 +46,62 @@ class Variant:
 
 @dataclass(frozen=True)
 class Job:
-    """One version to make: compensated rows `values`, their mask `keep` (None: dense) and the code range."""
+    """What to round: compensated rows `values`, their mask `keep` (None: dense) and the code ranges worth trying."""
 
     values: F64
     keep: NDArray[np.bool_] | None
-    low: int
-    high: int
+    ranges: Sequence[tuple[int, int]]
+
+    @property
+    def narrow(self) -> bool:
+        """Whether codes move in pairs."""
+        return all(high - low <= NARROW for low, high in self.ranges)
 
 
 def round_jobs(
     problem: Quadratic, jobs: Sequence[Job], settle: Callable[[F64], F64], power_of_two: bool = False
 ) -> list[list[Variant]]:
-    """Two or three variants of every job; `settle` makes scales [groups, rows] storable, the first are searched among powers of two.
+    """Variants of every job; `settle` makes scales [groups, rows] storable, the first are searched among powers of two.
 
     Codes of wide layers are looked for in single precision: it decides which neighbour a code takes, nothing else.
     """
     problem, unit = problem.scaled(problem.target.shape[2] >= WIDE)
     kind = problem.target.dtype
-    jobs = [Job((job.values / unit).astype(kind), job.keep, job.low, job.high) for job in jobs]
+    jobs = [replace(job, values=(job.values / unit).astype(kind)) for job in jobs]
 
     def settled(scale: F64) -> F64:
         found: F64 = (settle(scale.astype(np.float64) * unit) / unit).astype(scale.dtype)
         return found
 
     size = max(1, problem.target.nbytes)
-    at_once = max(1, STACK_BYTES // size)
     found: list[list[Variant]] = []
-    for first in range(0, len(jobs), at_once):
-        found += _round(problem, jobs[first : first + at_once], settled, power_of_two, unit)
-    return found
+    together: list[Job] = []
+    for job in jobs:
+        if together and size * sum(len(one.ranges) for one in (*together, job)) > STACK_BYTES:
+            found += _round(problem, together, settled, power_of_two, unit)
+            together = []
+        together.append(job)
+    return found + _round(problem, together, settled, power_of_two, unit) if together else found
 
 
 def _round(
     problem: Quadratic, jobs: Sequence[Job], settle: Callable[[F64], F64], power_of_two: bool, unit: float
 ) -> list[list[Variant]]:
-    rows, count = problem.target.shape[1], len(jobs)
+    rows = problem.target.shape[1]
     diagonal = np.einsum("gdd->gd", problem.matrix)
 
     def each(scale: F64) -> F64:
-        return np.concatenate([settle(scale[:, i * rows : (i + 1) * rows]) for i in range(count)], axis=1)
+        return np.concatenate([settle(scale[:, at]) for at in slices(scale.shape[1], rows)], axis=1)
 
-    values = np.concatenate([job.values for job in jobs], axis=1)
+    versions = [(job, bounds) for job in jobs for bounds in job.ranges]
+    values = np.concatenate([job.values for job, _ in versions], axis=1)
     low, high = (
-        np.repeat(np.array([getattr(job, side) for job in jobs], dtype=values.dtype), rows)[None, :] for side in ("low", "high")
+        np.repeat(np.array([bounds[side] for _, bounds in versions], dtype=values.dtype), rows)[None, :] for side in (0, 1)
     )
     keep = None
     if any(job.keep is not None for job in jobs):
         dense = np.ones(problem.target.shape, dtype=bool)
-        keep = np.concatenate([dense if job.keep is None else job.keep for job in jobs], axis=1)
+        keep = np.concatenate([dense if job.keep is None else job.keep for job, _ in versions], axis=1)
     first = search_scale(values, diagonal, low, high, power_of_two=power_of_two)
     scale = each(first.astype(values.dtype))
     codes = obs_round(values, problem.factor, keep, scale, low, high, rows)
@@ -103,25 +113,31 @@ def _round(
         scale = each(descent.refit(scale))
     codes = descent.codes
     stages.append((codes, scale))
-    narrow = np.flatnonzero((high - low)[0] <= NARROW)
-    if len(narrow) and codes.shape[2] > SHORT:
-        stages.append(_paired(problem, descent, scale, low, high, keep, narrow, each))
     if codes.shape[2] <= SHORT:
-        target = np.concatenate([problem.target] * count, axis=1)
+        target = np.concatenate([problem.target] * len(versions), axis=1)
         for _ in range(ROUNDS):
             codes = closest_codes(target, problem.matrix, scale, low, high, keep)
             scale = each(refit_scale(codes, scale, target, problem.matrix))
         stages.append((codes, scale))
-    return [
-        [
-            Variant(
-                stage[:, i * rows : (i + 1) * rows].astype(np.int8),
-                scales[:, i * rows : (i + 1) * rows].astype(np.float64) * unit,
-            )
-            for stage, scales in stages
+
+    def variants(stage: F64, scales: F64) -> list[Variant]:
+        return [
+            Variant(stage[:, at].astype(np.int8), scales[:, at].astype(np.float64) * unit)
+            for at in slices(stage.shape[1], rows)
         ]
-        for i in range(count)
-    ]
+
+    by_stage = [variants(*stage) for stage in stages]
+    places = np.cumsum([0, *(len(job.ranges) for job in jobs)])
+    found = [[one for stage in by_stage for one in stage[first:last]] for first, last in pairwise(places)]
+    narrow = [number for number, job in enumerate(jobs) if job.narrow and codes.shape[2] > SHORT]
+    if narrow:
+        error = descent.error(scale).sum(axis=0).reshape(-1, rows)
+        best = [places[number] + error[slice(*places[number : number + 2])].argmin(axis=0) for number in narrow]
+        chosen = np.concatenate(best) * rows + np.tile(np.arange(rows), len(narrow))
+        paired = variants(*_paired(problem, descent, scale, low, high, keep, chosen, each))
+        for number, one in zip(narrow, paired, strict=True):
+            found[number].append(one)
+    return found
 
 
 def _paired(
@@ -134,23 +150,21 @@ def _paired(
     chosen: NDArray[np.int64],
     each: Callable[[F64], F64],
 ) -> tuple[F64, F64]:
-    """Codes and scales after pairs of codes of the `chosen` rows have moved, and single ones once more."""
-    codes, scale = before.codes.copy(), scale.copy()
+    """Codes and scales [groups, chosen, ...] after pairs of codes of the `chosen` rows, whole versions in number, have moved, and
+    single ones once more.
+    """
     target = np.take(problem.target, chosen % problem.target.shape[1], axis=1)
-    form = (len(codes), len(chosen))
+    form = (len(before.codes), len(chosen))
     least, most = np.broadcast_to(low[:, chosen], form), np.broadcast_to(high[:, chosen], form)
     mask = None if keep is None else keep[:, chosen]
     at = scale[:, chosen]
     gradient = before.gradient(scale, chosen)
-    moved = move_pairs(codes[:, chosen], at, target, problem.matrix, least, most, mask, gradient=gradient)
+    moved = move_pairs(before.codes[:, chosen], at, target, problem.matrix, least, most, mask, gradient=gradient)
     products = (np.take(problem.pull, chosen % problem.pull.shape[1], axis=1) - gradient) / at[:, :, None]
     descent = Descent(moved, problem.target, problem.matrix, least, most, mask, problem.pull, products)
-    scale[:, chosen] = descent.refit(scale[:, chosen])
-    scale = each(scale)
-    descent.sweep(scale[:, chosen])
-    codes[:, chosen] = descent.codes
-    scale[:, chosen] = descent.refit(scale[:, chosen])
-    return codes, each(scale)
+    at = each(descent.refit(at))
+    descent.sweep(at)
+    return descent.codes, each(descent.refit(at))
 
 
 def polish(

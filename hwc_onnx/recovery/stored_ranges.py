@@ -51,6 +51,7 @@ class StoredRanges:
         self._method, self._symmetric, self._power_of_two = method, symmetric, power_of_two
         self._params: dict[tuple[object, ...], QuantParams] = {}
         self._cut = ByteCache(HISTOGRAM_BYTES)
+        self._whole: dict[tuple[str, int], tuple[float, float]] = {}
 
     def params(self, tensor: str, bits: int, keep: Mapping[str, Index] = NOTHING_CUT) -> QuantParams:
         """Quantizer of `tensor`, for the channels that are left when channel groups are cut to `keep`."""
@@ -66,11 +67,21 @@ class StoredRanges:
 
     def density(self, tensor: str, bits: int, keep: Mapping[str, Index] = NOTHING_CUT) -> float:
         """Share of the tensor's elements that are not zero once quantized at `bits`, of the channels that are left."""
-        return self._histogram(tensor, self._kept(tensor, keep)).density(self.params(tensor, bits, keep))
+        params = self.params(tensor, bits, keep)
+        if params is self.params(tensor, bits):
+            return self._uncut(tensor, bits)[0]
+        return self._histogram(tensor, self._kept(tensor, keep)).density(params)
 
     def noise(self, tensor: str, bits: int) -> float:
         """Mean squared rounding error of the tensor at `bits`."""
-        return self._seen[tensor].squared_error(self.params(tensor, bits))
+        return self._uncut(tensor, bits)[1]
+
+    def _uncut(self, tensor: str, bits: int) -> tuple[float, float]:
+        """Density and mean squared rounding error of the whole tensor (remembered: every candidate asks for them)."""
+        if (tensor, bits) not in self._whole:
+            seen, params = self._seen[tensor], self.params(tensor, bits)
+            self._whole[tensor, bits] = seen.density(params), seen.squared_error(params)
+        return self._whole[tensor, bits]
 
     def _kept(self, tensor: str, keep: Mapping[str, Index]) -> Index | None:
         """Channels of a tensor that are left, None where it loses none or none are told apart."""

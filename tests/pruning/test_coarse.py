@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from hwc_onnx.database import Stitched
 from hwc_onnx.plan import kept_count
@@ -15,7 +17,7 @@ from hwc_onnx.pruning import bernoulli, gram
 from hwc_onnx.pruning.base import Consumer
 from hwc_onnx.pruning.table import COARSE, algorithm
 from hwc_onnx.quantization.quantizer import QuantizedWeight
-from hwc_onnx.recovery.channels import choose_channels
+from hwc_onnx.recovery.channels import Orders, choose_channels
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
 from hwc_onnx.rewrite.mask_channels import mask_channels
 from hwc_onnx.rewrite.remove_channels import remove_channels
@@ -187,6 +189,23 @@ def test_kept_channels_fill_whole_lanes_and_are_never_none(name: str, ratio: flo
     assert len(kept) % lanes == 0 or len(kept) == 8
     assert abs(len(kept) - 8 * (1 - ratio)) <= max(lanes / 2 + 1e-9, lanes - 8 * (1 - ratio))
     assert kept.tolist() == sorted(set(kept.tolist()))
+
+
+def test_orders_are_found_anew_only_when_more_is_asked_for() -> None:
+    """A second ratio puts most channels in order; each ratio keeps what it would have kept alone."""
+    made = PREPARED
+    group, views, maps = made.graph.group_of(made.graph.layers[0].key), made.database.views, made.database.maps
+    asked: list[int] = []
+
+    def order(consumers: Sequence[Consumer], channels: int, count: int) -> NDArray[np.int64]:
+        asked.append(count)
+        return gram.order(consumers, channels, count)
+
+    chosen, orders = replace(algorithm("gram"), order=order), Orders(views, maps)
+    for ratio in (0.125, 0.25, 0.5, 0.75, 0.25):
+        kept = choose_channels(group, views, maps, chosen, ratio, 1, orders)
+        assert kept.tolist() == choose_channels(group, views, maps, algorithm("gram"), ratio, 1).tolist()
+    assert asked == [1, 6]
 
 
 PREPARED = prepare(tiny_models.chain)

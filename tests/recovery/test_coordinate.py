@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwc_onnx.recovery import coordinate
-from hwc_onnx.recovery.coordinate import descend_values
+from hwc_onnx.recovery.coordinate import Descent, descend_values
+from hwc_onnx.recovery.quadratic import Quadratic
 from tests.recovery.problems import F64, case, descend_codes, output_error, quadratic
 
 LOW, HIGH = -3, 3
@@ -26,7 +27,8 @@ def test_no_sweep_over_codes_raises_the_error_on_the_samples(seed: int, groups: 
     one, problem, codes, scale = start(seed, groups)
     before = output_error(one, codes * scale[:, :, None])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coordinate, "BLOCK", block)
+        patch.setattr(coordinate, "SPAN", block)
+        patch.setattr(coordinate, "INNER", max(block // 2, 1))
         for _ in range(6):
             codes = descend_codes(codes, scale, problem.target, problem.matrix, LOW, HIGH, sweeps=1)
             after = output_error(one, codes * scale[:, :, None])
@@ -48,7 +50,8 @@ def test_descent_with_a_wrong_gradient_raises_the_error() -> None:
 def test_codes_at_rest_cannot_be_improved_by_any_single_change(
     seed: int, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coordinate, "BLOCK", block)
+    monkeypatch.setattr(coordinate, "SPAN", block)
+    monkeypatch.setattr(coordinate, "INNER", 2)
     one, problem, first, scale = start(seed)
     keep = np.random.default_rng(seed).random(first.shape) < 0.8
     codes = descend_codes(first * keep, scale, problem.target, problem.matrix, LOW, HIGH, keep, sweeps=1000)
@@ -65,6 +68,46 @@ def test_codes_at_rest_cannot_be_improved_by_any_single_change(
 
     assert improvements(codes) == 0
     assert improvements(first * keep) > 0
+
+
+def one_code_at_a_time(problem: Quadratic, codes: F64, scale: F64) -> F64:
+    """A sweep as it is defined: the gradient is worked out anew for every code."""
+    codes = codes.copy()
+    for j in range(codes.shape[2]):
+        gradient = (problem.target - codes * scale[:, :, None]) @ problem.matrix[:, :, j : j + 1]
+        best = codes[:, :, j] + gradient[:, :, 0] / (scale * problem.matrix[:, None, j, j])
+        codes[:, :, j] = np.clip(np.rint(best), LOW, HIGH)
+    return codes
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("span", "inner"), [(128, 16), (4, 4), (5, 2), (1, 1)])
+def test_a_sweep_in_spans_is_a_sweep_code_by_code(
+    groups: int, span: int, inner: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinate, "SPAN", span)
+    monkeypatch.setattr(coordinate, "INNER", inner)
+    _, problem, codes, scale = start(3, groups)
+    descent = Descent(codes, problem.target, problem.matrix, LOW, HIGH)
+    descent.sweep(scale)
+    expected = one_code_at_a_time(problem, codes, scale)
+    assert np.array_equal(descent.codes, expected) and not np.array_equal(expected, codes)
+    if span > 1:
+        monkeypatch.setattr(coordinate, "INNER", span + 1)
+        broken = Descent(codes, problem.target, np.roll(problem.matrix, 1, axis=2), LOW, HIGH)
+        broken.sweep(scale)
+        assert not np.array_equal(broken.codes, expected)
+
+
+def test_error_of_codes_is_that_of_the_rows_less_that_of_zeros() -> None:
+    _, problem, codes, scale = start(4, 2)
+    twice = np.concatenate([codes, -codes], axis=1)
+    scales = np.concatenate([scale, scale], axis=1)
+    descent = Descent(twice, problem.target, problem.matrix, LOW, HIGH)
+    plain = problem.error(np.zeros_like(codes))
+    expected = [problem.error(sign * codes * scale[:, :, None]) - plain for sign in (1, -1)]
+    np.testing.assert_allclose(descent.error(scales), np.concatenate(expected, axis=1), rtol=1e-9)
+    assert not np.allclose(descent.error(1.1 * scales), np.concatenate(expected, axis=1), rtol=1e-3)
 
 
 def test_rows_keep_to_their_own_bounds() -> None:
