@@ -79,6 +79,7 @@ def check_data(
         HwcError: the data or model cannot be read, or they do not fit. A score at chance is no exception but `DataCheck.error`.
     """
     if data is None:
+        open_model(model, input_shapes)  # is it a model at all, or the samples in its place?
         raise DataError("data check: no samples; give them with --data")
     shapes = shapes_from_data(model, data, input_shapes)
     opened = open_model(model, shapes)

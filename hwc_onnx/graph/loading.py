@@ -33,6 +33,16 @@ MAP_BYTES = 1 << 30
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
+DATA = (".npz", ".npy", ".csv", ".gz", ".zip", ".png", ".jpg", ".jpeg")
+OTHERS = {
+    (".pt", ".pth", ".pt2", ".ckpt", ".safetensors", ".bin"): "weights of PyTorch: export the model with torch.onnx.export(model, "
+    "example_inputs, 'model.onnx')",
+    (".h5", ".keras", ".pb", ".tflite"): "a model of TensorFlow: convert it with tf2onnx",
+    (".engine", ".plan", ".xml", ".mlmodel", ".mlpackage"): "a model that was converted already: start from the ONNX file that it "
+    "was made of",
+}
+"""What people give instead of an ONNX file, by the end of its name."""
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -130,7 +140,8 @@ def _read(path: Path) -> Loaded:
         raise ModelError(f"{path}: no such file; give the path of an ONNX model") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ModelError(f"{path}: cannot be read ({reason}); give the path of a readable ONNX file") from error
+        advice = _instead(path) if path.is_dir() else "give the path of a readable ONNX file"
+        raise ModelError(f"{path}: cannot be read ({reason}); {advice}") from error
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
@@ -141,10 +152,21 @@ def _read(path: Path) -> Loaded:
                 "flow (If, Loop, Scan) before exporting"
             ) from error
         kind = "truncated or damaged" if _looks_like_onnx(data) else "not an ONNX model"
-        raise ModelError(f"{path}: {kind} ({len(data)} bytes); export the model again as .onnx") from error
+        raise ModelError(f"{path}: {kind} ({len(data)} bytes); {_instead(path)}") from error
     digest = hashlib.sha256(data)
     total = len(data) + _take_external(proto, path, digest)
     return Loaded(proto, path, digest.hexdigest(), total)
+
+
+def _instead(path: Path) -> str:
+    """What to do about something that is no ONNX file, as far as its name tells."""
+    suffix = path.suffix.lower()
+    if path.is_dir() or suffix in DATA:
+        return f"the model comes first, samples follow --data: MODEL.onnx --data {path}"
+    for suffixes, advice in OTHERS.items():
+        if suffix in suffixes:
+            return advice
+    return "export the model again as .onnx"
 
 
 def _take_external(proto: onnx.ModelProto, path: Path, digest: Any) -> int:

@@ -87,8 +87,24 @@ def test_load_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_load_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match=r"cannot be read.*--data"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("val.npz", r"--data .*val\.npz"),
+        ("net.PT", r"torch\.onnx\.export"),
+        ("net.tflite", "tf2onnx"),
+        ("net.xml", "ONNX file that it was made of"),
+        ("net.bytes", r"export the model again as \.onnx"),
+    ],
+)
+def test_what_is_no_model_is_told_what_to_do(tmp_path: Path, name: str, advice: str) -> None:
+    (tmp_path / name).write_bytes(b"PK\x03\x04" + b"\0" * 50)
+    with pytest.raises(ModelError, match=f"not an ONNX model.*{advice}"):
+        load_model(tmp_path / name)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello, this is no model", b"PK\x03\x04" + b"\0" * 50])
