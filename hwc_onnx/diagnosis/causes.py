@@ -25,6 +25,8 @@ ONE_BIT = 4.0
 STANDS_OUT = 8.0
 FEW_TAPS = 25
 HALF = 0.5
+NOTICED = 1.1
+"""A ratio below this is not worth a number."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ def _weights(facts: Facts, seen: LayerFacts) -> Iterator[Finding]:
     if seen.groups > 1 and seen.columns <= FEW_TAPS:
         gain = seen.plain_error / seen.error if seen.error > 0 else 1.0
         kind = "depthwise" if facts.layer.weight_shape[1:2] == (1,) else "grouped"
-        helped = f"; repair makes it {gain:.2g} times smaller than rounding alone" if facts.recovery == "full" else ""
+        helped = f"; repair makes it {gain:.2g} times smaller than rounding alone" if gain >= NOTICED else "; repair hardly helps"
+        helped = helped if facts.recovery == "full" else ""
         yield Finding(
             "few_taps",
             "weights",
@@ -181,6 +184,9 @@ def _weights(facts: Facts, seen: LayerFacts) -> Iterator[Finding]:
 
 
 def _input(facts: Facts, seen: TensorFacts) -> Iterator[Finding]:
+    beyond = f"{seen.range_ratio:.3g} times that of its innermost 99.9%"
+    if seen.range_ratio < NOTICED:
+        beyond = "that of its innermost 99.9%, where most values are small"
     held = f"99% of the values that are not zero lie on {seen.levels} of {2**seen.bits} levels"
     numbers = {
         "bits": float(seen.bits),
@@ -209,8 +215,8 @@ def _input(facts: Facts, seen: TensorFacts) -> Iterator[Finding]:
         yield Finding(
             "outlier_input",
             "input",
-            f"the range of '{seen.tensor}', {seen.low:.3g} .. {seen.high:.3g}, is {seen.range_ratio:.3g} times that of its "
-            f"innermost 99.9%: {held}; {seen.clipped:.0%} of the error is clipping",
+            f"the range of '{seen.tensor}', {seen.low:.3g} .. {seen.high:.3g}, is {beyond}: {held}; {seen.clipped:.0%} of the "
+            "error is clipping",
             numbers,
         )
     if facts.strongest is not None and facts.strongest[0] >= STANDS_OUT:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.diagnosis.planted import FACTOR, clean, inputs, large_bias, looked_at, named, separable, two_convolutions
@@ -99,3 +101,11 @@ def test_attention_is_named_for_its_softmax() -> None:
     assert any("softmax_input" in every for _, every in causes.values())
     assert any("attention_scores" in every for _, every in causes.values())
     assert all("softmax_input" not in every for _, every in [named(clean("w16a8"), "first"), named(clean("w16a8"), "second")])
+
+
+@pytest.mark.parametrize("bits", [3, 8])
+def test_no_cause_says_that_something_is_1_times_something_else(bits: int) -> None:
+    found = looked_at(separable(depthwise=True), f"w{bits}a8", inputs(spikes=True))
+    said = [one.text for suspect in found.suspects for one in (*suspect.remarks, suspect.cause) if one is not None]
+    assert said and not any(re.search(r"(?<![\d.])1 times", text) for text in said)
+    assert any("each output has 9 weights" in text for text in said)
