@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.recovery.obs import BLOCK, blocks, columns_of, slices
-from hwc_onnx.recovery.scales import best_scale
+from hwc_onnx.recovery.scales import best_scale, parabola
 from hwc_onnx.recovery.statistics import F64
 
 DENSE = 16
@@ -60,10 +60,7 @@ class Descent:
 
     def error(self, scale: F64) -> F64:
         """Error of each row [groups, rows] at `scale`, less that of zeros."""
-        groups, rows, width = self.codes.shape
-        power = np.einsum("grd,grd->gr", self._products, self.codes)
-        repeated = self._products.reshape(groups, -1, self._target.shape[1], width)
-        match = np.einsum("gcrd,grd->gcr", repeated, self._target).reshape(groups, rows)
+        power, match = parabola(self._products, self.codes, self._target)
         found: F64 = scale * (scale * power - 2 * match)
         return found
 

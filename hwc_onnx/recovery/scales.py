@@ -101,13 +101,19 @@ def refit_scale(codes: F64, scale: F64, target: F64, matrix: F64) -> F64:
 
 def best_scale(products: F64, codes: F64, target: F64, scale: F64) -> F64:
     """As `refit_scale`, with `products` = codes A at hand; a `target` of fewer rows repeats."""
-    groups, rows, width = codes.shape
-    power = np.einsum("grd,grd->gr", products, codes)
-    repeated = products.reshape(groups, -1, target.shape[1], width)
-    match = np.einsum("gcrd,grd->gcr", repeated, target).reshape(groups, rows)
+    power, match = parabola(products, codes, target)
     usable = (power > 0) & (match > 0)
     refitted: F64 = np.where(usable, match / np.where(power > 0, power, 1.0), scale)
     return refitted
+
+
+def parabola(products: F64, codes: F64, target: F64) -> tuple[F64, F64]:
+    """c A c and c A t of each row [groups, rows]: at scale s the error is s^2 c A c - 2 s c A t + t A t."""
+    groups, rows, width = codes.shape
+    power: F64 = np.einsum("grd,grd->gr", products, codes)
+    repeated = products.reshape(groups, -1, target.shape[1], width)
+    match: F64 = np.einsum("gcrd,grd->gcr", repeated, target).reshape(groups, rows)
+    return power, match
 
 
 def storable(scale: F64, tied: bool, power_of_two: bool = False) -> F64:
