@@ -62,7 +62,8 @@ def checked_codes(name: str, codes: NDArray[np.integer], data_type: int) -> NDAr
     if data_type not in _STORED_AS:
         raise ValueError(f"{name}: no packing for ONNX data type {data_type}")
     limit = 1 << (CONTAINER_BITS[data_type] - 1)
-    if codes.size and (codes.min() < -limit or codes.max() >= limit):
+    holds = codes.dtype.kind == "i" and 8 * codes.itemsize <= CONTAINER_BITS[data_type]
+    if not holds and codes.size and (codes.min() < -limit or codes.max() >= limit):
         raise ValueError(f"{name}: codes {codes.min()}..{codes.max()} do not fit {CONTAINER_BITS[data_type]} bits")
     stored: NDArray[np.integer] = np.asarray(codes, _STORED_AS[data_type], order="C")
     return stored

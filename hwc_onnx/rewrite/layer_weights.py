@@ -68,15 +68,7 @@ def write_layer(
     codes, scale, axis, data_type = stored
     bias, separate = weight.bias, False
     if bias is not None and input_scale is not None:
-        floor = scale_floor(bias, input_scale, scale.size).astype(np.float32)
-        if _powers_of_two(scale):
-            floor = _next_power(floor)
-        low = scale < floor * np.float32(1 - 1e-6)
-        separate = layer.op_type != "MatMul" and bool(np.any(low & ~_dead_channels(codes, axis)))
-        if layer.op_type == "MatMul" and low.any():
-            shrunk = np.where(low, scale / np.where(floor > 0, floor, 1), 1)
-            codes = np.rint(codes * _along(shrunk, axis, codes.ndim)).astype(codes.dtype)
-        scale = np.where(_dead_channels(codes, axis) | (low & ~separate), np.maximum(scale, floor), scale)
+        codes, scale, separate = _carrying(layer, codes, scale, axis, bias, input_scale)
         if not separate:
             bias = round_bias(bias, bias_steps(scale, input_scale, bias.size))
     if restored:
@@ -88,6 +80,30 @@ def write_layer(
     else:
         _write_bias(builder, node, layer, bias)
     return (name,)
+
+
+def _carrying(
+    layer: Layer,
+    codes: NDArray[np.integer],
+    scale: NDArray[np.float32],
+    axis: int | None,
+    bias: NDArray[np.float32],
+    input_scale: float,
+) -> tuple[NDArray[np.integer], NDArray[np.float32], bool]:
+    """Codes and scales behind which the bias fits INT32, and whether the bias must leave the layer for an Add instead."""
+    floor = scale_floor(bias, input_scale, scale.size).astype(np.float32)
+    dead = _dead_channels(codes, axis)
+    if not dead.any() and np.all(scale >= floor):
+        return codes, scale, False
+    if _powers_of_two(scale):
+        floor = _next_power(floor)
+    low = scale < floor * np.float32(1 - 1e-6)
+    separate = layer.op_type != "MatMul" and bool(np.any(low & ~dead))
+    if layer.op_type == "MatMul" and low.any():
+        shrunk = np.where(low, scale / np.where(floor > 0, floor, 1), 1)
+        codes = np.rint(codes * _along(shrunk, axis, codes.ndim)).astype(codes.dtype)
+        dead = _dead_channels(codes, axis)
+    return codes, np.where(dead | (low & ~separate), np.maximum(scale, floor), scale), separate
 
 
 def _own(builder: ModelBuilder, node: NodeProto, weight: str) -> str:
@@ -225,5 +241,5 @@ def _dead_channels(codes: NDArray[np.integer], axis: int | None) -> NDArray[np.b
     if axis is None:
         return np.array([not codes.any()])
     axes = tuple(i for i in range(codes.ndim) if i != axis % codes.ndim)
-    dead: NDArray[np.bool_] = ~np.any(codes != 0, axis=axes)
+    dead: NDArray[np.bool_] = ~np.any(codes, axis=axes)
     return dead

@@ -47,6 +47,7 @@ class ModelBuilder:
                 self.readers.setdefault(name, []).append(node)
         self._replaced: set[str] = set()
         self._added: list[TensorProto] = []
+        self._bounds: dict[str, float] = {}
         self._scalars: dict[tuple[int, bool], str] = {}
         self._large = external.any_mapped(source)
 
@@ -56,10 +57,13 @@ class ModelBuilder:
 
     def bound(self, node: NodeProto, position: int) -> float:
         """The constant bound of a Clip; infinite where there is none, NaN where it is computed."""
-        if len(node.input) <= position or not node.input[position]:
+        name = node.input[position] if len(node.input) > position else ""
+        if not name:
             return -math.inf if position == 1 else math.inf
-        tensor = self.original.get(node.input[position])
-        return math.nan if tensor is None else float(numpy_helper.to_array(tensor).reshape(()))
+        if name not in self._bounds:
+            tensor = self.original.get(name)
+            self._bounds[name] = math.nan if tensor is None else float(numpy_helper.to_array(tensor).reshape(()))
+        return self._bounds[name]
 
     def fresh(self, name: str) -> str:
         """`name`, or `name` with the first number that makes it unused; it is used from now on."""
@@ -78,7 +82,12 @@ class ModelBuilder:
 
     def add_float(self, name: str, values: NDArray[np.float32]) -> None:
         """Add a float32 initializer."""
-        self._added.append(external.keep(name, np.asarray(values, np.float32), self._large))
+        stored = np.asarray(values, "<f4", order="C")
+        if self._large:
+            self._added.append(external.keep(name, stored, large=True))
+        else:
+            raw = stored.tobytes()
+            self._added.append(TensorProto(name=name, data_type=TensorProto.FLOAT, dims=stored.shape, raw_data=raw))
 
     def add_integers(self, name: str, codes: NDArray[np.integer], data_type: int) -> None:
         """Add an integer initializer of the given ONNX type, packed."""
