@@ -25,6 +25,7 @@ from hwc_onnx.graph.external import (
     stored_bytes,
     without_initializers,
 )
+from hwc_onnx.graph.file_parts import file_parts
 from hwc_onnx.graph.model_view import reads
 from hwc_onnx.quantization.dialects import DIALECT_KEY, DIALECTS
 from hwc_onnx.rewrite.cleanup import cleanup, set_metadata
@@ -46,11 +47,12 @@ OUTSIDE_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Written:
-    """A file on the disk: where, its SHA-256 and its size in bytes."""
+    """A file on the disk: where, its SHA-256, its size in bytes and what they are for (graph/file_parts.py)."""
 
     path: Path
     sha256: str
     file_bytes: int
+    parts: Mapping[str, int]
 
 
 def write_model(proto: onnx.ModelProto, path: str | Path, metadata: Mapping[str, str] | None = None) -> Written:
@@ -73,9 +75,10 @@ def write_model(proto: onnx.ModelProto, path: str | Path, metadata: Mapping[str,
         )
     if any_mapped(proto) or _payload(proto) > LARGEST:
         return _write_in_two(proto, target, metadata)
-    data = _checked(serializable(proto, metadata), target)
+    model = serializable(proto, metadata)
+    data = _checked(model, target)
     write_atomic(target, data)
-    return Written(target, hashlib.sha256(data).hexdigest(), len(data))
+    return Written(target, hashlib.sha256(data).hexdigest(), len(data), file_parts(model, len(data)))
 
 
 def _payload(proto: onnx.ModelProto) -> int:
@@ -125,7 +128,7 @@ def _write_in_two(proto: onnx.ModelProto, target: Path, metadata: Mapping[str, s
     for tensor in large:
         for block in stored_blocks(tensor):
             digest.update(block)
-    return Written(target, digest.hexdigest(), len(data) + size)
+    return Written(target, digest.hexdigest(), len(data) + size, file_parts(model, len(data) + size))
 
 
 def serializable(proto: onnx.ModelProto, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:

@@ -41,3 +41,19 @@ def test_no_file_is_larger_than_int8_and_narrow_ones_are_much_smaller(model: str
     total, metadata = written(model, "w16a8", tmp_path)
     assert total - metadata > baseline - described + ROOM
     assert written(model, "w6a8", tmp_path)[0] > SHARE[model] * baseline
+
+
+def test_the_parts_of_a_file_add_up_and_only_weights_shrink_with_their_width(tmp_path: Path) -> None:
+    path, data = SAMPLES / "resnet20.onnx", {"x": np.zeros((256, 1, 28, 28), np.float32)}
+    found = {}
+    for spec in ("w8a8", "w4a8"):
+        applied = hwc_onnx.apply_plan(path, plan=hwc_onnx.uniform_plan(path, spec), data=data, recovery="none")
+        written = applied.save(tmp_path / f"{spec}.onnx")
+        assert sum(written.parts.values()) == written.path.stat().st_size == written.file_bytes
+        found[spec] = written.parts
+    wide, narrow = found["w8a8"], found["w4a8"]
+    elements = sum(np.prod(layer.weight_shape) for layer in hwc_onnx.inspect(path).layers if layer.weight_shape)
+    assert wide["weights"] == elements and 2 * narrow["weights"] == elements
+    assert narrow["constants"] == wide["constants"] > 0
+    # 4-bit zero points take half a byte for each output channel
+    assert wide["quantizers"] > narrow["quantizers"] > 0.5 * wide["quantizers"]

@@ -14,7 +14,6 @@ import pytest
 import hwc_onnx
 from hwc_onnx import api
 from hwc_onnx.errors import UsageError
-from hwc_onnx.export import Written
 from hwc_onnx.report.applied_table import applied_tables
 from hwc_onnx.report.console import tables_text
 from hwc_onnx.report.payloads import applied_payload
@@ -38,7 +37,7 @@ def test_apply_tells_what_a_polish_gained_and_its_plan_gives_the_same_bytes(reco
     assert first.polished is not None
     assert first.plan.calibration.polish == first.polished.kept
     assert first.polished.note() in first.notes
-    payload = applied_payload(first, Written(tmp_path / "out.onnx", "0" * 64, 1), [])
+    payload = applied_payload(first, first.save(tmp_path / "out.onnx"), [])
     jsonschema.validate(payload, schema("apply"))
     shown = tables_text(applied_tables(payload))
     assert "codes changed" in shown

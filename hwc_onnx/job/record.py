@@ -111,6 +111,7 @@ def _files(run: Running, verdict: Verdict, written: Written) -> dict[str, Any]:
             "file_bytes": written.file_bytes,
             "original_file_bytes": loaded.file_bytes,
             "baseline_file_bytes": file_bytes(run.baseline.proto),
+            "parts": dict(written.parts),
         },
     }
 

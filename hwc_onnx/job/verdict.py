@@ -16,6 +16,7 @@ from hwc_onnx.errors import VerifyError
 from hwc_onnx.events import Note, Phase
 from hwc_onnx.export import Written, write_model
 from hwc_onnx.files import write_atomic
+from hwc_onnx.graph.file_parts import file_parts
 from hwc_onnx.graph.loading import load_model
 from hwc_onnx.graph.parse import parse
 from hwc_onnx.job.polishing import Polishing
@@ -175,7 +176,7 @@ def write_output(run: Running, verdict: Verdict) -> Written:
         if sha256(content) != loaded.digest:  # external data would not be found beside another file
             return write_model(loaded.proto, output)
         write_atomic(output, content)
-        return Written(output, sha256(content), len(content))
+        return Written(output, sha256(content), len(content), file_parts(loaded.proto, loaded.file_bytes))
     candidate, evaluation = verdict.candidate, verdict.look.evaluation
     cost = run.cost_model.cost(with_plan(run.opened.graph, candidate.plan))
     metric = {"name": evaluation.metric, "before": evaluation.reference, "after": evaluation.value}

@@ -6,9 +6,9 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from hwc_onnx.report.console import table
+from hwc_onnx.report.console import table, wrapped
 from hwc_onnx.report.polish_table import polish_tables
-from hwc_onnx.report.quantities import change, energy, metric_value, percent, points, size, unit_of
+from hwc_onnx.report.quantities import change, energy, file_shares, metric_value, percent, points, size, unit_of
 
 
 def applied_tables(payload: dict[str, Any]) -> list[RenderableType]:
@@ -41,5 +41,6 @@ def applied_tables(payload: dict[str, Any]) -> list[RenderableType]:
         f"energy on {payload['accelerator']}: {energy(figures['compressed'], unit)}, "
         f"{change(payload['reduction_vs_int8'])} vs INT8, {change(payload['reduction_vs_float'])} vs float",
         f"written: {output['path']}, {size(output['file_bytes'])} (original {size(output['original_file_bytes'])})",
+        wrapped(f"of these: {file_shares(output['parts'])}"),
     ]
     return lines + [f"note: {text}" for text in payload["notes"]]

@@ -18,6 +18,7 @@ from hwc_onnx.report.page_steps import recovery_steps
 from hwc_onnx.report.quantities import (
     change,
     energy,
+    file_shares,
     latency,
     metric_value,
     original_value,
@@ -258,10 +259,12 @@ def sizes(record: RunRecord) -> str:
         ("file", size(output["original_file_bytes"]), size(output["baseline_file_bytes"]), size(output["file_bytes"])),
         ("weights on the accelerator", *(size(weights[kind]) for kind in ("float", "baseline_int8", "compressed"))),
     ]
+    shares = output.get("parts")  # records of earlier versions have none
     return section(
         "size",
         "Bytes",
         figure("sizes", page_figures.sizes(record.result), "An ONNX file has no 3-bit container and no sparse weights that every runtime reads, so it shrinks less than what the accelerator stores."),
+        paragraph(f"Of the {size(output['file_bytes'])} that were written: {file_shares(shares)}. Only the weights shrink with their width.") if shares else "",
         folded("The same as a table", table("Bytes", ("", "original", "INT8", "result"), rows)),
     )
 

@@ -231,6 +231,7 @@ def applied_payload(applied: Applied, written: Written, notes: Sequence[str]) ->
             "sha256": written.sha256,
             "file_bytes": written.file_bytes,
             "original_file_bytes": applied.original_bytes,
+            "parts": dict(written.parts),
         },
         "plan_sha256": plan.digest(),
         "layers": [

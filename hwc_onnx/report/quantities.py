@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _JOULES = ((1e12, "J"), (1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ"), (1.0, "pJ"))
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
@@ -52,6 +54,21 @@ def duration(seconds: float) -> str:
 def size(value: float) -> str:
     """Bytes as B to GB (powers of 1000)."""
     return _scaled(value, _BYTES)
+
+
+PARTS = {
+    "weights": "weights",
+    "quantizers": "scales and zero points",
+    "constants": "other constants",
+    "graph": "nodes and names",
+    "metadata": "metadata",
+}
+"""Words for the parts of a file (graph/file_parts.py)."""
+
+
+def file_shares(parts: Mapping[str, int]) -> str:
+    """What the bytes of a file are for, as one clause."""
+    return ", ".join(f"{PARTS[name]} {size(value)}" for name, value in parts.items() if value)
 
 
 def count(value: float) -> str:

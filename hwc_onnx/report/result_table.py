@@ -14,6 +14,7 @@ from hwc_onnx.report.quantities import (
     count,
     duration,
     energy,
+    file_shares,
     latency,
     metric_value,
     original_value,
@@ -136,6 +137,8 @@ def _files(payload: dict[str, Any]) -> list[RenderableType]:
         *_sources(search),
         f"written: {output['path']}, the {_KINDS[output['kind']]}",
     ]
+    if output.get("parts"):  # records of earlier versions have none
+        lines.append(wrapped(f"its {size(output['file_bytes'])}: {file_shares(output['parts'])}"))
     if payload.get("run_dir"):
         lines.append(f"run folder: {payload['run_dir']} (report.html, plan.json, result.json, pareto.csv)")
     if output["kind"] != "compressed":
