@@ -73,6 +73,12 @@ from .settings import Settings, shared_options
     help="How quantization is written: ort, openvino, qcdq, qonnx or tensorrt (see docs/dialects.md). Default: the plan's own;"
     " ort for a uniform setting.",
 )
+@click.option(
+    "--portable/--no-portable",
+    default=None,
+    help="Whether 8-bit weights are limited to +-63, safe on x86 without VNNI. Default: the plan's own; no for a uniform"
+    " setting.",
+)
 @include_option
 @exclude_option
 @click.option("--lanes", type=click.IntRange(min=1), help="Keep channels in multiples of this. Default: 1.")
@@ -107,6 +113,7 @@ def apply(
     polish: bool | None,
     repairs: str | None,
     dialect: str | None,
+    portable: bool | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     lanes: int | None,
@@ -173,6 +180,7 @@ def apply(
             polish=polish,
             repairs=None if repairs is None else [name for name in repairs.split(",") if name not in ("", "none")],
             dialect=dialect,
+            portable=portable,
             metric=metric,
             task=task,
             preset=preset,

@@ -23,6 +23,7 @@ from hwc_onnx.cost.types import ModelCost
 from hwc_onnx.database import LayerDatabase, Stitched
 from hwc_onnx.equalization import KINDS, Equalized, equalize
 from hwc_onnx.errors import ModelError, PlanError
+from hwc_onnx.events import Listener, silent
 from hwc_onnx.graph.bodies import inner_layers
 from hwc_onnx.graph.constraints import Constraints, constrained
 from hwc_onnx.graph.domains import obstacle_to_running
@@ -172,6 +173,7 @@ def calibrate(
     repairs: Collection[str] = REPAIRS,
     power_of_two: bool = False,
     measured: Calibration | None = None,
+    on_event: Listener = silent,
 ) -> Calibrated:
     """Run the calibration samples once and set up the layer database and the INT8 baseline.
 
@@ -179,7 +181,7 @@ def calibrate(
     how those of activations are chosen (`hwc_onnx.quantization.ranges`). `repairs` (of `REPAIRS`) are made with
     recovery "full" only. `power_of_two` keeps all scales at powers of two, which leaves "statistics" out: means alone, without
     the spreads that scales mend, do harm. A dialect without zero points gets symmetric ranges. `measured` is what an earlier call
-    without repairs measured on the same samples: nothing is run again.
+    without repairs measured on the same samples: nothing is run again. `on_event` hears how many samples are done.
     """
     started = time.perf_counter()
     rng = np.random.default_rng([seed, 0xCA11])
@@ -187,7 +189,7 @@ def calibrate(
     repairs = [name for name in repairs if not (power_of_two and name == "statistics")]
     kinds = [name for name in KINDS if name in repairs]
     equalized = equalize(opened.proto, opened.graph, samples, kinds=kinds) if kinds else Equalized(opened.proto)
-    found = measured or collect(equalized.proto, opened.graph, samples, moments=moments, rng=rng)
+    found = measured or collect(equalized.proto, opened.graph, samples, moments=moments, rng=rng, on_event=on_event)
     database = LayerDatabase(
         equalized.proto,
         opened.graph,

@@ -19,6 +19,7 @@ from hwc_onnx.accuracy.inputs import input_specs
 from hwc_onnx.accuracy.tensors import check_finite, fixed_batch, run_tensors
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import DataError
+from hwc_onnx.events import Listener, Step, silent
 from hwc_onnx.graph.layer_graph import Layer, LayerGraph, Node
 from hwc_onnx.quantization.channel_values import ChannelValues
 from hwc_onnx.quantization.histogram import StreamingHistogram
@@ -95,6 +96,7 @@ def collect(
     gram_rows: int = 8192,
     moments: bool = True,
     rng: np.random.Generator,
+    on_event: Listener = silent,
 ) -> Calibration:
     """Run `samples` through the normalised float model `proto` once and gather statistics.
 
@@ -107,6 +109,7 @@ def collect(
         gram_rows: patches per layer to fit on, about (a quarter as many more are held out).
         moments: False leaves out the layers' moments (d x d for d inputs), for callers that only round.
         rng: draws the positions.
+        on_event: hears how many samples are done.
 
     Raises:
         DataError: values that are NaN or infinite; the message names the node and the sample.
@@ -121,6 +124,7 @@ def collect(
     names = sorted(name for name in wanted if graph.tensors[name].dtype.startswith("float"))
     sizes = {name: int(np.prod(graph.tensors[name].shape, dtype=np.int64)) for name in names}
     fixed = fixed_batch(input_specs(proto))
+    done = 0
     for name, at, array in run_tensors(proto, samples, names, sizes, threads, batch):
         check_finite(graph, samples, fixed, name, at, array)
         if name in histograms and at.start < max(128, HISTOGRAM_ELEMENTS // max(sizes[name], 1)):
@@ -132,6 +136,8 @@ def collect(
         for collector in collectors.values():
             if name == collector.source:
                 collector.see(at, array, along_batch(array.shape, graph.tensors[name].shape, len(at), fixed))
+        done += len(at)
+        on_event(Step(done // len(names), len(samples)))
     unseen = {layer.key: why for layer in graph.layers if moments and (why := unseen_because(layer)) is not None}
     return Calibration({key: c.build() for key, c in collectors.items()}, histograms, len(samples), unseen, channels)
 

@@ -139,6 +139,7 @@ class Bench:
             repairs=[name for name in chosen if name != "statistics"],
             power_of_two=power_of_two,
             dialect=dialect,
+            on_event=self.tell,
         )
         self.database = self.calibrated.database
         self.reference = self._reference(options)

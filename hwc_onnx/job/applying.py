@@ -104,6 +104,7 @@ def apply_plan(
     power_of_two: bool | None = None,
     polish: bool | None = None,
     dialect: str | None = None,
+    portable: bool | None = None,
     metric: Any = None,
     task: str | None = None,
     preset: str | None = None,
@@ -133,6 +134,7 @@ def apply_plan(
         polish: with recovery "full" or "sequential", whether layers of at most 4 weight bits are rounded up or down anew (AdaRound)
             where that measures better on samples of the search split; default: the plan's own.
         dialect: how quantization is written, for which runtime (docs/dialects.md); default: the plan's own.
+        portable: whether 8-bit weights stay within +-63, for processors without wide dot products; default: the plan's own.
         metric, task, preset: as for `compress`; an INT8 baseline that the metric needs is built with the same repairs.
         accelerator: where the energy is computed.
         input_shapes: sizes of dynamic inputs.
@@ -144,6 +146,8 @@ def apply_plan(
     chosen = plan_from(plan)
     if dialect is not None:
         chosen = chosen.model_copy(update={"dialect": dialect})
+    if portable is not None:
+        chosen = chosen.model_copy(update={"portable": portable})
     measured = get_dialect(chosen.dialect).measured
     recovery = recovery or chosen.calibration.recovery
     if recovery not in RECOVERIES:
@@ -200,6 +204,7 @@ def apply_plan(
         ranges=ranges,
         repairs=repairs,
         power_of_two=powers,
+        on_event=tell,
     )
     notes += calibrated.calibration.remarks() if calibrated.database.recovery == "full" else []
     notes += repair_notes(opened.graph, len(splits.calibration), repairs, recovery)

@@ -64,6 +64,7 @@ class Running:
             portable=self.options.portable,
             dialect=self.options.dialect,
             repairs=self.repairs,
+            on_event=self.tell,
         )
         shortened = repair_notes(self.opened.graph, len(splits.calibration), self.repairs, "sequential")
         for text in (*self.calibrated.calibration.remarks(), *shortened):

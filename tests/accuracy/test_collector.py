@@ -40,6 +40,15 @@ def test_numbers_everywhere_are_taken() -> None:
     assert collected(logarithm(), x).samples == 16
 
 
+def test_progress_counts_samples_up_to_all_of_them() -> None:
+    proto, told = normalize(logarithm()), []
+    samples = Samples({"x": tiny_models.feeds(logarithm(), 16)["x"]}, None)
+    collect(proto, parse(proto), samples, threads=1, batch=4, rng=np.random.default_rng(0), on_event=told.append)
+    counts = [step.done for step in told]
+    assert counts == sorted(counts) and counts[-1] == 16 and len(set(counts)) > 2
+    assert {step.total for step in told} == {16}
+
+
 def test_layers_seen_with_fewer_patches_than_inputs_are_counted() -> None:
     made = tiny_models.flatten_gemm()
     (few,) = [text for text in collected(made, tiny_models.feeds(made, 16)["x"]).remarks() if "patches" in text]

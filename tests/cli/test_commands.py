@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import numpy_helper
 
 from tests.cli.running import Case, Run, compress_arguments, hwc
 
@@ -138,6 +139,20 @@ def test_apply_plan_twice_gives_the_same_bytes(compressed: Run, case: Case, tmp_
     for name in ("a.onnx", "b.onnx"):
         payload("apply", case.model, "--plan", plan, "--data", case.data, "-o", tmp_path / name)
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_apply_portable_limits_the_weights_and_a_plan_keeps_it(case: Case, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    common = ("--data", case.data, "--recovery", "ranges", "-o", tmp_path / "out.onnx")
+
+    def largest(*options: object) -> int:
+        payload("apply", case.model, *options, *common)
+        stored = [numpy_helper.to_array(tensor) for tensor in onnx.load(tmp_path / "out.onnx").graph.initializer]
+        return max(int(np.abs(values.astype(np.int32)).max()) for values in stored if values.dtype == np.int8 and values.ndim > 1)
+
+    assert largest("--uniform", "w8a8", "--portable", "--save-plan", plan) == 63
+    assert largest("--plan", plan) == 63
+    assert largest("--plan", plan, "--no-portable") > 63
 
 
 def test_apply_coarse_says_what_was_locked(case: Case, tmp_path: Path) -> None:
