@@ -32,7 +32,7 @@ from hwc_onnx.recovery.layer import Recovery, Setting
 from hwc_onnx.recovery.layer_weight import quantized, select_outputs, taken_by
 from hwc_onnx.recovery.layout import layout_of
 from hwc_onnx.recovery.on_demand import OnDemand
-from hwc_onnx.recovery.plain import rounded, white_mask
+from hwc_onnx.recovery.plain import rounded
 from hwc_onnx.recovery.statistics import F64
 from hwc_onnx.recovery.stored_ranges import NOTHING_CUT, StoredRanges
 from hwc_onnx.rewrite.float_model import float_model
@@ -148,7 +148,7 @@ class LayerDatabase:
         bits = config.weight_bits
         if bits >= FLOAT_BITS and setting.mask is None and setting.columns is None:
             return self._untouched(key)
-        if self._unseen(key, setting):
+        if self._unseen(key):
             return self._rounded_only(key, setting, started)
         rows = self.entries.rows(key, setting)
         if setting.columns is not None:
@@ -177,7 +177,7 @@ class LayerDatabase:
         for key, config, input_keep, input_algorithm in requests:
             setting = self.setting(key, config, input_keep, input_algorithm)
             changed = config.weight_bits < FLOAT_BITS or setting.mask is not None or setting.columns is not None
-            if changed and not self._unseen(key, setting):
+            if changed and not self._unseen(key):
                 wanted.setdefault(key, []).append(setting)
         return self.entries.prepare(wanted, workers or usable_threads(), on_done)
 
@@ -325,35 +325,22 @@ class LayerDatabase:
         density = float(np.count_nonzero(weight)) / max(weight.size, 1)
         return Entry(QuantizedWeight(weight, None, bias, density), 0.0, 0.0, density, 0.0)
 
-    def _unseen(self, key: str, setting: Setting) -> bool:
+    def _unseen(self, key: str) -> bool:
         """Whether nothing but masking and rounding can be done: there are no statistics to repair with."""
-        return self.views[key].measured is None and setting.into is None and not setting.refit
+        return self.views[key].measured is None
 
     def _rounded_only(self, key: str, setting: Setting, started: float) -> Entry:
         """A layer without statistics: masked and rounded, some rows at a time."""
-        columns = b"" if setting.columns is None else setting.columns.tobytes()
+        columns, into = (b"" if index is None else index.tobytes() for index in (setting.columns, setting.into))
         mask = None if setting.mask is None else setting.mask.name
-        name = (key, setting.bits, setting.noise, mask, setting.ratio, columns, setting.rescale)
+        name = (key, setting.bits, setting.noise, mask, setting.ratio, columns, setting.rescale, setting.refit, into)
         found: Entry | None = self._rounded.get(name)
         if found is None:
             parameters = self.parameters[key]
             bias = None if parameters.bias is None else np.asarray(parameters.bias, np.float32)
-            layout, keep = self._layouts[key], None
-            if setting.mask is not None:
-                keep = white_mask(parameters.weight, layout, setting.mask, setting.ratio, setting.columns)
-            rows = rounded(
-                parameters.weight,
-                layout,
-                setting.bits,
-                "ranges" if self.recovery == "full" else self.recovery,
-                self.portable,
-                setting.noise,
-                bias,
-                self.power_of_two,
-                setting.columns,
-                setting.rescale,
-                keep,
-            )
+            layout = self._layouts[key]
+            recovery = "ranges" if self.recovery == "full" else self.recovery
+            rows = rounded(parameters.weight, layout, setting, recovery, self.portable, bias, self.power_of_two)
             if setting.columns is not None:
                 layout = replace(layout, channels=len(setting.columns) // (layout.taps * layout.stack))
             weight = self._put_away(key, quantized(rows, layout, setting.bits))

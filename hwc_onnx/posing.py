@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from hwc_onnx.accuracy.collector import WIDEST
 from hwc_onnx.accuracy.inputs import input_specs
 from hwc_onnx.accuracy.tensors import batch_within, fixed_batch, read_by
 from hwc_onnx.accuracy.types import Samples
@@ -27,7 +26,7 @@ from hwc_onnx.recovery.kept_patches import KeptPatches, Patches
 from hwc_onnx.recovery.layout import RowLayout
 from hwc_onnx.recovery.patches import Along, along_batch, patches_of
 from hwc_onnx.recovery.rounding import Variant
-from hwc_onnx.recovery.statistics import F64, LayerStatistics, MomentsBuilder, Room
+from hwc_onnx.recovery.statistics import F64, WIDEST, LayerStatistics, MomentsBuilder, Room
 
 HELDOUT_SHARE = 0.25
 PAIRED_BYTES = 1 << 30
@@ -110,7 +109,8 @@ class Posing:
         """The problem of `layer`, which has `weight`, behind its inputs in `compressed`; None where it cannot be posed, or where
         its inputs twice, original and compressed, are more than `WIDEST` (1.2 GB a matrix).
 
-        The layers `ahead` will be asked for later. `activated` asks for patches too, where an activation function follows.
+        The layers `ahead` will be asked for later. `activated` asks for patches too, where an activation function follows and
+        rows and inputs are not more than `WIDEST`.
         """
         view, keep = self.database.views[layer.key], self.stitched.keep
         outputs = self.database.maps.kept(layer, layer.output_axis, keep)
@@ -134,11 +134,11 @@ class Posing:
         bias = parameters.bias
         if bias is not None and outputs is not None:
             bias = bias[outputs]
-        bounds = self._bounds(layer, added) if activated else None
+        bounds = self._bounds(layer, added) if activated and layout.rows + layout.width <= WIDEST else None
         kept = None if bounds is None else KeptPatches(old, bias, bounds)
         statistics = self._paired(layer, compressed, layout, groups, ahead, added, kept)
         found = None if kept is None else kept.found()
-        own = np.eye(layout.rows)[:, : 0 if added is None else layout.rows]
+        own = np.zeros((layout.rows, 0)) if added is None else np.eye(layout.rows)
         both = np.concatenate(
             [old, np.broadcast_to(own, (layout.groups, *own.shape)), np.zeros((*old.shape[:2], layout.width))], axis=2
         )

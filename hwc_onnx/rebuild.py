@@ -25,7 +25,7 @@ from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.database import LayerDatabase, Stitched
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, Layer, LayerGraph
 from hwc_onnx.plan import CompressionPlan
-from hwc_onnx.posing import Posed, Posing
+from hwc_onnx.posing import PAIRED_BYTES, Posed, Posing
 from hwc_onnx.pruning.base import FineAlgorithm
 from hwc_onnx.pruning.table import algorithm
 from hwc_onnx.quantization.quantizer import QuantizedWeight
@@ -33,6 +33,8 @@ from hwc_onnx.recovery.activated import Activated, better_rows, fitted, start_of
 from hwc_onnx.recovery.layer import LayerRecovery, RepairedRows, Setting
 from hwc_onnx.recovery.layer_weight import quantized
 from hwc_onnx.recovery.rounding import Variant
+from hwc_onnx.recovery.side_by_side import one_blas_thread
+from hwc_onnx.recovery.statistics import Room
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
 
 SAMPLES = 1024
@@ -84,7 +86,8 @@ def rebuild(
         compressed = insert_qdq(pruned, graph, weights, stitched.activations, plan.dialect, "measure")
         posed = posing.layer(layer, compressed, weights[layer.key], todo[number + 1 :], activated=True)
         if posed is not None:
-            weights[layer.key] = _refitted(posed, database, layer, plan, weights[layer.key].bias)
+            with one_blas_thread():
+                weights[layer.key] = _refitted(posed, database, layer, plan, weights[layer.key].bias)
     final = insert_qdq(pruned, graph, weights, stitched.activations, plan.dialect)
     densities = measured_densities(final, graph, used, stitched.activations, threads=threads, batch=batch)
     return replace(stitched, weights=weights, plan=recorded(stitched.plan, weights, densities))
@@ -129,7 +132,8 @@ def _activated(
     values, bias = fitted(fit, start, given, keep, posed.takes_bias)
     groups, count, width = start.shape
     both = np.concatenate([np.broadcast_to(np.eye(count), (groups, count, count)), np.zeros(start.shape)], axis=2)
-    targeted = replace(posed, rows=both, statistics=statistics(fit, heldout, values, bias))
+    moments = statistics(fit, heldout, values, bias, Room(PAIRED_BYTES))
+    targeted = replace(posed, rows=both, statistics=moments)
     setting = replace(setting, columns=np.arange(count, count + width), kept=keep)
     assert rows.scale is not None
     new = _worker(targeted, database).build(setting, Variant(rows.codes.astype(np.int8), rows.scale.astype(np.float64)))

@@ -90,7 +90,7 @@ def test_scales_that_are_only_rounded_at_the_end_are_noticed(monkeypatch: pytest
     made = scale_errors()
     monkeypatch.setattr(layer_module, "search_scale", lambda *args: search_scale(*args[:-1]))
     monkeypatch.setattr(
-        layer_module, "round_jobs", lambda problem, jobs, settle, _: ROUND(problem, jobs, partial(storable, tied=False))
+        layer_module, "round_jobs", lambda problem, jobs, settle, *_: ROUND(problem, jobs, partial(storable, tied=False))
     )
     assert scale_errors() > 1.2 * made
 

@@ -25,13 +25,11 @@ from hwc_onnx.quantization.channel_values import ChannelValues
 from hwc_onnx.quantization.histogram import StreamingHistogram
 from hwc_onnx.recovery.layout import layout_of
 from hwc_onnx.recovery.patches import Along, along_batch, patches_of
-from hwc_onnx.recovery.statistics import LayerStatistics, MomentsBuilder, Room
+from hwc_onnx.recovery.statistics import WIDEST, LayerStatistics, MomentsBuilder, Room
 
 HELDOUT_SHARE = 0.25
 GRAM_BYTES = 1 << 30
 """Gram matrices of all layers above this lie in temporary files."""
-WIDEST = 12288
-"""A layer with more inputs than this (1.2 GB a matrix) is not seen; it is rounded without repair."""
 HISTOGRAM_ELEMENTS = 4 << 20
 """About so many values of each tensor enter its histogram, from as many whole images as that takes (at least 128)."""
 LARGEST = 1e15

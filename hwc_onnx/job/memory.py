@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from hwc_onnx.accuracy.collector import WIDEST, collectable
+from hwc_onnx.accuracy.collector import collectable
 from hwc_onnx.accuracy.fewer import size
 from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.recovery.layout import layout_of
+from hwc_onnx.recovery.statistics import WIDEST
 from hwc_onnx.statistics_repair import BATCH_BYTES, FEWEST_SAMPLES, MOST_SAMPLES
 
 

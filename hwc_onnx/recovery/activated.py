@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hwc_onnx.recovery.exchange import solved
 from hwc_onnx.recovery.layer import RepairedRows
 from hwc_onnx.recovery.quadratic import ridge_of
-from hwc_onnx.recovery.statistics import F64, LayerStatistics, MomentsBuilder
+from hwc_onnx.recovery.statistics import F64, LayerStatistics, MomentsBuilder, Room
 
 F32 = NDArray[np.float32]
 ROUNDS = 10
@@ -100,12 +100,14 @@ def fitted(
     return best
 
 
-def statistics(fit: Activated, heldout: Activated, values: F64, bias: F64) -> LayerStatistics:
-    """Moments of the targets made for these rows, followed by the inputs: a layer whose original rows read the targets alone."""
+def statistics(fit: Activated, heldout: Activated, values: F64, bias: F64, room: Room) -> LayerStatistics:
+    """Moments, kept in `room`, of the targets made for these rows, followed by the inputs: a layer whose original rows read the
+    targets alone.
+    """
     found = []
     for data in (fit, heldout):
         both = np.concatenate([data.targets(values, bias), data.inputs], axis=2)
-        builder = MomentsBuilder(len(both), both.shape[2])
+        builder = MomentsBuilder(len(both), both.shape[2], room)
         builder.add(both)
         found.append(builder.build())
     return LayerStatistics(*found)

@@ -20,7 +20,7 @@ from hwc_onnx.pruning.base import CoarseAlgorithm, Consumer
 from hwc_onnx.recovery.folding import joined, moved, representatives, shared_by_equals, stand_ins
 from hwc_onnx.recovery.layer import Taken
 from hwc_onnx.recovery.layout import RowLayout
-from hwc_onnx.recovery.statistics import F64, LayerStatistics, Moments
+from hwc_onnx.recovery.statistics import F64, WIDEST, LayerStatistics, Moments
 
 Index = NDArray[np.int64]
 
@@ -243,12 +243,14 @@ def _matrices(
 
 
 def _consumers(group: ChannelGroup, views: Mapping[str, WeightView], maps: ChannelMaps) -> list[Consumer]:
-    """Readers that mix channels (a depthwise reader leaves with its channel)."""
+    """Readers that mix channels (a depthwise reader leaves with its channel), but for those too wide to have been seen."""
     found = []
     for key in group.consumers:
         if key not in views or views[key].layout.groups > 1 or views[key].layout.stack > 1:
             continue
         view = views[key]
+        if view.measured is None and view.layout.width > WIDEST:
+            continue
         index = maps.along(view.layer, view.layer.input_axis, group.root)
         if index is not None and len(index) == view.layout.channels:
             moment = view.statistics.fit.second_moment(True)[0]

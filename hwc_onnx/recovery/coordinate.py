@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hwc_onnx.recovery.obs import BLOCK, blocks, columns_of, slices
+from hwc_onnx.recovery.obs import BLOCK, blocks, columns_of, rows_of, slices
 from hwc_onnx.recovery.scales import best_scale, parabola
 from hwc_onnx.recovery.statistics import F64
 
@@ -65,9 +65,8 @@ class Descent:
         return found
 
     def gradient(self, scale: F64, rows: NDArray[np.int64]) -> F64:
-        """(t - q) A of some rows [groups, chosen, d]."""
-        pull = np.take(self._pull, rows % self._pull.shape[1], axis=1)
-        found: F64 = pull - scale[:, rows, None] * self._products[:, rows]
+        """(t - q) A [groups, chosen, d] of some `rows` [groups, chosen], each with its `scale` [groups, chosen]."""
+        found: F64 = rows_of(self._pull, rows % self._pull.shape[1]) - scale[:, :, None] * rows_of(self._products, rows)
         return found
 
     def sweep(self, scale: F64) -> bool:
@@ -91,7 +90,8 @@ class Descent:
         dense = (moved > 0) & (len(changes) > 1) | (moved * DENSE > changes.size // self._copies)
         for one in np.flatnonzero(dense):
             at = slice(one * rows, (one + 1) * rows)
-            self._products[:, at] += changes[:, :, at].transpose(0, 2, 1) @ span
+            # a run of memory of its own: else the last digits of a single row depend on what it is stacked with
+            self._products[:, at] += np.ascontiguousarray(changes[:, :, at]).transpose(0, 2, 1) @ span
         few = np.flatnonzero(~dense[version])
         if len(few):
             self._follow_few(changes[group[few], column[few], row[few]], column[few], row[few], span[0])

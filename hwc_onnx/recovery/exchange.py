@@ -38,7 +38,7 @@ MULTIPLICATIONS = 2e10
 def solved(values: F64, target: F64, matrix: F64, keep: NDArray[np.bool_], steps: int = SETTLING) -> F64:
     """Values [groups, rows, d] that approach argmin (t - q) A (t - q)^T on the kept positions of each row.
 
-    Conjugate gradients with the diagonal as preconditioner, all rows at once; the error of no row rises.
+    Conjugate gradients with the diagonal as preconditioner, all rows at once; no row errs more than `values` with zeros elsewhere.
     """
     if not steps:
         return values

@@ -107,8 +107,9 @@ def moved(index: Index, stands: Index, target: Index) -> Index:
 def folded(rows: F64, into: Index) -> F64:
     """Rows [groups, rows, d] in which each column is added to the column `into` [d] names for it; what is moved is zero."""
     found = np.zeros_like(rows)
-    for column in np.flatnonzero(into == np.arange(len(into))):
-        found[:, :, column] = rows[:, :, into == column].sum(axis=2)
+    order = np.argsort(into, kind="stable")
+    columns, first = np.unique(into[order], return_index=True)
+    found[:, :, columns] = np.add.reduceat(rows[:, :, order], first, axis=2)
     return found
 
 

@@ -17,6 +17,8 @@ WIDE = 128
 """Inputs from which on single precision is used."""
 FEW = 0.6
 """Samples per input below which the factor is used."""
+WIDEST = 4096
+"""Inputs from which on finding the factor would take longer than it ever saves."""
 NOTHING = 1e-10
 """Share of the largest eigenvalue below which one is taken for zero."""
 
@@ -35,7 +37,7 @@ class Judge:
             return
         # in units of the mean diagonal, so that no input leaves the range of single precision
         self._size = max(float(np.einsum("gdd->", moment)) / (len(moment) * width), 1e-300)
-        if samples < FEW * width and 4 * len(moment) * width * samples <= factor_bytes:
+        if width <= WIDEST and samples < FEW * width and 4 * len(moment) * width * samples <= factor_bytes:
             self._factor = _factor(moment / self._size)
         self._moment = (moment / self._size).astype(np.float32) if self._factor is None else np.zeros(0, np.float32)
 

@@ -169,7 +169,8 @@ class LayerRecovery:
                 if setting.bits < FLOAT_BITS:
                     jobs.append(Job(values, keep, ranges_of(setting.bits, self.portable)))
                     owner.append(key)
-            for key, variants in zip(owner, round_jobs(problem, jobs, self._settle, self.power_of_two), strict=True):
+            how = (problem, jobs, self._settle, self.power_of_two, self.layout.tied)
+            for key, variants in zip(owner, round_jobs(*how), strict=True):
                 made[key] += variants
             for key in together:
                 self._remember(key, made[key], sum(variant.codes.nbytes for variant in made[key]))

@@ -48,6 +48,11 @@ def columns_of(array: NDArray[T], first: int, last: int) -> NDArray[T]:
     return np.array(array[:, :, first:last].transpose(0, 2, 1), order="C")
 
 
+def rows_of(array: NDArray[T], rows: NDArray[np.int64]) -> NDArray[T]:
+    """Some rows of each group of `array` [groups, rows, d]; `rows` [groups, chosen] names them."""
+    return array[np.arange(len(array))[:, None], rows]
+
+
 def _run(
     weight: F64,
     factor: F64,

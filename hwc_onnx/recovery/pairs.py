@@ -85,7 +85,7 @@ def _move(
     least = LEAST_GAIN * np.einsum("rd,rd->r", gradient, target - codes * scale[:, None])
     diagonal = np.einsum("gdd->gd", matrix)
     width = codes.shape[1]
-    together = (-2 * matrix[owner[0] : owner[-1] + 1]).astype(np.float32)
+    together = matrix[owner[0] : owner[-1] + 1].astype(np.float32, copy=False)
     active = np.arange(len(codes))
     for _ in range(0, most, AT_ONCE):
         step, own_matrix = scale[active, None], owner[active]
@@ -97,7 +97,7 @@ def _move(
         chosen = [np.argpartition(cost.astype(np.float32, copy=False), pool - 1, axis=1)[:, :pool] for cost in (up, down)]
         start = ((own_matrix - owner[0]) * width**2)[:, None, None]
         cross = together.take(start + chosen[0][:, :, None] * width + chosen[1][:, None, :])
-        cross *= (step**2).astype(np.float32)[:, :, None]
+        cross *= (-2 * step**2).astype(np.float32)[:, :, None]
         columns = np.concatenate(chosen, axis=1)
         few = _Few(columns, pool, step, gradient[active[:, None], columns], own[np.arange(len(active))[:, None], columns])
         few.open[:, :pool] = np.isfinite(np.take_along_axis(up, chosen[0], axis=1))

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from hwc_onnx.graph.external import BLOCK_BYTES
 from hwc_onnx.graph.layer_graph import FLOAT_BITS
-from hwc_onnx.pruning.base import FineAlgorithm, WeightContext
-from hwc_onnx.recovery.layer import STEPS, RepairedRows
+from hwc_onnx.pruning.base import WeightContext
+from hwc_onnx.recovery.folding import folded
+from hwc_onnx.recovery.layer import STEPS, RepairedRows, Setting
 from hwc_onnx.recovery.layout import RowLayout
 from hwc_onnx.recovery.scales import ranges_of, search_scale, storable
 from hwc_onnx.recovery.statistics import F64
@@ -27,35 +28,30 @@ ROW_BYTES = BLOCK_BYTES // 4
 def rounded(
     weight: NDArray[np.generic],
     layout: RowLayout,
-    bits: int,
+    setting: Setting,
     recovery: str,
     portable: bool,
-    noise: float,
     bias: NDArray[np.float32] | None,
     power_of_two: bool = False,
-    columns: NDArray[np.int64] | None = None,
-    rescale: float = 1.0,
-    keep: NDArray[np.bool_] | None = None,
 ) -> RepairedRows:
-    """The rows of `weight` (ONNX layout) at `bits`; real numbers at 16.
+    """The rows of `weight` (ONNX layout) under `setting`; real numbers at 16 bits.
 
     Args:
         weight: the weight as it is; read some rows at a time.
         layout: how it maps to rows.
-        bits: width of the codes.
+        setting: what becomes of it.
         recovery: "none" (the largest weight sets the scale) or "ranges" (the scale is searched).
         portable: limit 8-bit codes to 63.
-        noise: variance of the rounding error of each input.
         bias: handed on.
         power_of_two: only such scales.
-        columns: columns of each group that stay (None: all), multiplied by `rescale`.
-        keep: positions [groups, rows, kept columns] that need not be zero, None for all.
     """
-    blocks = partial(_row_blocks, weight, layout, columns, rescale, keep)
+    columns = setting.columns
+    keep = None if setting.mask is None else _white_mask(weight, layout, setting)
+    blocks = partial(_row_blocks, weight, layout, setting, keep)
     width = layout.width if columns is None else len(columns)
     scale = None
-    if bits < FLOAT_BITS:
-        low, high = ranges_of(bits, portable)[0]
+    if setting.bits < FLOAT_BITS:
+        low, high = ranges_of(setting.bits, portable)[0]
         ones, steps = np.ones((layout.groups, width)), STEPS[recovery]
         found = [search_scale(rows, ones, low, high, steps, power_of_two) for rows, _, _ in blocks()]
         scale = storable(np.concatenate(found, axis=1), layout.tied, power_of_two)
@@ -69,37 +65,40 @@ def rounded(
             codes[:, part] = made
             made *= scale[:, part, None]
         before = float(np.square(whole).sum())
-        gone = before - float(np.square(whole if columns is None else whole[:, :, columns]).sum())
         changed = whole if columns is None else whole[:, :, columns]
-        error += noise * float(np.square(made).sum()) + float(np.square(changed - made).sum()) + gone
+        gone = before - float(np.square(changed).sum())
+        error += setting.noise * float(np.square(made).sum()) + float(np.square(changed - made).sum()) + gone
         power += before
     relative = error / max(power, 1e-30)
     stored = None if scale is None else scale.astype(np.float32)
     return RepairedRows(codes, stored, bias, relative, relative)
 
 
-def white_mask(
-    weight: NDArray[np.generic], layout: RowLayout, mask: FineAlgorithm, ratio: float, columns: NDArray[np.int64] | None
-) -> NDArray[np.bool_]:
+def _white_mask(weight: NDArray[np.generic], layout: RowLayout, setting: Setting) -> NDArray[np.bool_]:
     """The positions [groups, rows, kept columns] that a fine-grained algorithm keeps where inputs count as white."""
-    rows = layout.to_rows(weight)
-    rows = rows if columns is None else rows[:, :, columns]
+    assert setting.mask is not None
+    rows = _read(layout.to_rows(weight), setting)
     flat = rows.reshape(-1, rows.shape[2])
     ones = np.broadcast_to(1.0, flat.shape)
-    return mask.keep(flat, ratio, WeightContext(layout.taps, ones, ones)).reshape(rows.shape)
+    return setting.mask.keep(flat, setting.ratio, WeightContext(layout.taps, ones, ones)).reshape(rows.shape)
+
+
+def _read(rows: F64, setting: Setting) -> F64:
+    """The weights [groups, n, kept] of what is still read; on white inputs, a least-squares refit leaves them as they are."""
+    if setting.columns is None:
+        return rows
+    if setting.refit:
+        return rows[:, :, setting.columns]
+    return (rows if setting.into is None else folded(rows, setting.into))[:, :, setting.columns] * setting.rescale
 
 
 def _row_blocks(
-    weight: NDArray[np.generic],
-    layout: RowLayout,
-    columns: NDArray[np.int64] | None,
-    rescale: float,
-    keep: NDArray[np.bool_] | None,
+    weight: NDArray[np.generic], layout: RowLayout, setting: Setting, keep: NDArray[np.bool_] | None
 ) -> Iterator[tuple[F64, slice, F64]]:
     """(what stays of the rows [groups, n, kept] in float64, which rows, the rows as they are) for consecutive rows."""
     step = max(1, ROW_BYTES // max(layout.groups * layout.width * 8, 1))
     for start in range(0, layout.rows, step):
         part = slice(start, min(start + step, layout.rows))
         whole = layout.some_rows(weight, part)
-        rows = whole if columns is None else whole[:, :, columns] * rescale
+        rows = _read(whole, setting)
         yield rows if keep is None else rows * keep[:, part], part, whole

@@ -45,6 +45,10 @@ class Quadratic:
         """t A [groups, rows, d]."""
         return self.target @ self.matrix
 
+    def part(self, at: slice) -> Quadratic:
+        """The problem of some rows."""
+        return Quadratic(self.target[:, at], self.matrix, self.factor)
+
     def scaled(self, single: bool) -> tuple[Quadratic, float]:
         """The problem divided by powers of two to numbers near one, and what its target must be multiplied with.
 

@@ -4,6 +4,8 @@ All versions (widths, code ranges, masks) of a layer share the matrix of the pro
 rows and go through OBS rounding and coordinate descent together. Each version yields variants: rounded; then descended;
 and, where rows are short, searched. Where codes are few, they move in pairs too, of each row those of the code range that
 has the least error by then.
+
+Rows do not touch one another, so those of a large layer go some at a time.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from numpy.typing import NDArray
 
 from hwc_onnx.recovery.closest import SHORT, closest_codes
 from hwc_onnx.recovery.coordinate import Descent
-from hwc_onnx.recovery.obs import obs_round, slices
+from hwc_onnx.recovery.obs import obs_round, rows_of, slices
 from hwc_onnx.recovery.pairs import move_pairs
 from hwc_onnx.recovery.quadratic import Quadratic
 from hwc_onnx.recovery.scales import refit_scale, search_scale
 from hwc_onnx.recovery.statistics import F64
 
 STACK_BYTES = 8 << 20
+"""Rows that are worked on at once; there are some ten arrays of this size for each code range."""
 ROUNDS = 2
 WIDE = 128
 """Inputs from which on codes are looked for in single precision."""
@@ -57,15 +60,44 @@ class Job:
         """Whether codes move in pairs."""
         return all(high - low <= NARROW for low, high in self.ranges)
 
+    def part(self, at: slice) -> Job:
+        """Some of the rows."""
+        return replace(self, values=self.values[:, at], keep=None if self.keep is None else self.keep[:, at])
+
 
 def round_jobs(
-    problem: Quadratic, jobs: Sequence[Job], settle: Callable[[F64], F64], power_of_two: bool = False
+    problem: Quadratic,
+    jobs: Sequence[Job],
+    settle: Callable[[F64], F64],
+    power_of_two: bool = False,
+    tied: bool = False,
 ) -> list[list[Variant]]:
     """Variants of every job; `settle` makes scales [groups, rows] storable, the first are searched among powers of two.
 
-    Codes of wide layers are looked for in single precision: it decides which neighbour a code takes, nothing else.
+    Codes of wide layers are looked for in single precision: it decides which neighbour a code takes, nothing else. Where scales
+    are `tied`, a row has one scale and one code range in all groups.
     """
     problem, unit = problem.scaled(problem.target.shape[2] >= WIDE)
+    groups, rows, width = problem.target.shape
+    at_once = max(1, STACK_BYTES // (groups * width * problem.target.itemsize))
+    parts = [
+        _stacked(problem.part(at), [job.part(at) for job in jobs], settle, power_of_two, tied, unit) for at in slices(rows, at_once)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return [[_joined(pieces) for pieces in zip(*job, strict=True)] for job in zip(*parts, strict=True)]
+
+
+def _joined(pieces: Sequence[Variant]) -> Variant:
+    """One variant of all rows."""
+    scales = [piece.scale for piece in pieces if piece.scale is not None]
+    return Variant(np.concatenate([piece.codes for piece in pieces], axis=1), np.concatenate(scales, axis=1))
+
+
+def _stacked(
+    problem: Quadratic, jobs: Sequence[Job], settle: Callable[[F64], F64], power_of_two: bool, tied: bool, unit: float
+) -> list[list[Variant]]:
+    """Variants of every job, as many jobs at once as go into `STACK_BYTES`."""
     kind = problem.target.dtype
     jobs = [replace(job, values=(job.values / unit).astype(kind)) for job in jobs]
 
@@ -78,14 +110,14 @@ def round_jobs(
     together: list[Job] = []
     for job in jobs:
         if together and size * sum(len(one.ranges) for one in (*together, job)) > STACK_BYTES:
-            found += _round(problem, together, settled, power_of_two, unit)
+            found += _round(problem, together, settled, power_of_two, tied, unit)
             together = []
         together.append(job)
-    return found + _round(problem, together, settled, power_of_two, unit) if together else found
+    return found + _round(problem, together, settled, power_of_two, tied, unit) if together else found
 
 
 def _round(
-    problem: Quadratic, jobs: Sequence[Job], settle: Callable[[F64], F64], power_of_two: bool, unit: float
+    problem: Quadratic, jobs: Sequence[Job], settle: Callable[[F64], F64], power_of_two: bool, tied: bool, unit: float
 ) -> list[list[Variant]]:
     rows = problem.target.shape[1]
     diagonal = np.einsum("gdd->gd", problem.matrix)
@@ -131,9 +163,11 @@ def _round(
     found = [[one for stage in by_stage for one in stage[first:last]] for first, last in pairwise(places)]
     narrow = [number for number, job in enumerate(jobs) if job.narrow and codes.shape[2] > SHORT]
     if narrow:
-        error = descent.error(scale).sum(axis=0).reshape(-1, rows)
-        best = [places[number] + error[slice(*places[number : number + 2])].argmin(axis=0) for number in narrow]
-        chosen = np.concatenate(best) * rows + np.tile(np.arange(rows), len(narrow))
+        error = descent.error(scale).reshape(len(codes), -1, rows)
+        if tied:
+            error = np.broadcast_to(error.sum(axis=0), error.shape)
+        best = [places[number] + error[:, slice(*places[number : number + 2])].argmin(axis=1) for number in narrow]
+        chosen = np.concatenate(best, axis=1) * rows + np.tile(np.arange(rows), len(narrow))
         paired = variants(*_paired(problem, descent, scale, low, high, keep, chosen, each))
         for number, one in zip(narrow, paired, strict=True):
             found[number].append(one)
@@ -150,17 +184,17 @@ def _paired(
     chosen: NDArray[np.int64],
     each: Callable[[F64], F64],
 ) -> tuple[F64, F64]:
-    """Codes and scales [groups, chosen, ...] after pairs of codes of the `chosen` rows, whole versions in number, have moved, and
-    single ones once more.
+    """Codes and scales [groups, n, ...] after pairs of codes of the `chosen` rows [groups, n], whole versions in number, have
+    moved, and single ones once more.
     """
-    target = np.take(problem.target, chosen % problem.target.shape[1], axis=1)
-    form = (len(before.codes), len(chosen))
-    least, most = np.broadcast_to(low[:, chosen], form), np.broadcast_to(high[:, chosen], form)
-    mask = None if keep is None else keep[:, chosen]
-    at = scale[:, chosen]
-    gradient = before.gradient(scale, chosen)
-    moved = move_pairs(before.codes[:, chosen], at, target, problem.matrix, least, most, mask, gradient=gradient)
-    products = (np.take(problem.pull, chosen % problem.pull.shape[1], axis=1) - gradient) / at[:, :, None]
+    each_row = chosen % problem.target.shape[1]
+    least, most = low[0, chosen], high[0, chosen]
+    mask = None if keep is None else rows_of(keep, chosen)
+    at = np.take_along_axis(scale, chosen, axis=1)
+    gradient = before.gradient(at, chosen)
+    target = rows_of(problem.target, each_row)
+    moved = move_pairs(rows_of(before.codes, chosen), at, target, problem.matrix, least, most, mask, gradient=gradient)
+    products = (rows_of(problem.pull, each_row) - gradient) / at[:, :, None]
     descent = Descent(moved, problem.target, problem.matrix, least, most, mask, problem.pull, products)
     at = each(descent.refit(at))
     descent.sweep(at)

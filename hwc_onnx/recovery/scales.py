@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from hwc_onnx.quantization.weights import SMALLEST_SCALE
 from hwc_onnx.recovery.statistics import F64
 
 
@@ -80,7 +81,7 @@ def search_scale(
         codes = np.empty_like(here)
         for shrink in shrinks:
             scale = largest[at] * shrink[at]
-            divisor = np.where(scale > 0, scale, 1.0).astype(np.float32)[:, :, None]
+            divisor = np.where(scale >= SMALLEST_SCALE, scale, 1.0).astype(np.float32)[:, :, None]
             np.divide(here, divisor, out=codes)
             np.rint(codes, out=codes)
             np.minimum(np.maximum(codes, lows, out=codes), highs, out=codes)
@@ -117,13 +118,14 @@ def parabola(products: F64, codes: F64, target: F64) -> tuple[F64, F64]:
 
 
 def storable(scale: F64, tied: bool, power_of_two: bool = False) -> F64:
-    """Scales [groups, rows] as they can be stored: float32, one for all groups where they are `tied`, never zero.
+    """Scales [groups, rows] as they can be stored: float32, one for all groups where they are `tied`, never zero nor
+    one of which float32 keeps fewer bits.
 
     With `power_of_two`, the nearest power by difference, not by ratio.
     """
     if tied:
         scale = np.broadcast_to(scale.max(axis=0), scale.shape)
-    filled = fill_dead(scale)
+    filled = fill_dead(scale, scale < SMALLEST_SCALE)
     if power_of_two:
         mantissa, exponent = np.frexp(filled)
         filled = np.ldexp(1.0, exponent - (mantissa < 0.75))

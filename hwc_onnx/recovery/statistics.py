@@ -18,6 +18,8 @@ from hwc_onnx.recovery.byte_cache import ByteCache
 from hwc_onnx.recovery.judging import Judge
 
 F64 = NDArray[np.float64]
+WIDEST = 12288
+"""A layer with more inputs than this (1.2 GB a matrix) is not seen; it is rounded without repair."""
 KEPT_BYTES = 32 << 20
 """What tells errors is made again each time where it takes more than this."""
 JUDGES_BYTES = 256 << 20

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hwc_onnx.recovery.activated import Activated, better_rows, fitted, start_of, statistics
 from hwc_onnx.recovery.kept_patches import KeptPatches, Patches
 from hwc_onnx.recovery.layer import RepairedRows
+from hwc_onnx.recovery.statistics import Room
 from tests.recovery.problems import F64
 
 
@@ -92,7 +93,7 @@ def test_moments_of_targets_pose_the_same_problem() -> None:
     """The error of rows by moments is that by patches."""
     found = data(5)
     values, bias, _ = masked_start(found, 5)
-    moments = statistics(found, found, values, bias).fit
+    moments = statistics(found, found, values, bias, Room(0)).fit
     count = found.wanted.shape[2]
     rows = np.concatenate([np.broadcast_to(np.eye(count), (2, count, count)), -values], axis=2)
     direct = ((found.targets(values, bias) - found.inputs @ values.transpose(0, 2, 1)) ** 2).mean(axis=1)

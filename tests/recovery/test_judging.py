@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hwc_onnx.recovery import judging
 from hwc_onnx.recovery.judging import Judge, _factor
 
 
@@ -46,3 +47,13 @@ def test_nothing_to_tell_apart_is_no_error() -> None:
     moment = moment_of(1, 60, 200)
     assert not Judge(moment, 60).error(np.zeros((1, 3, 200))).any()
     assert not Judge(np.zeros((1, 200, 200)), 60).error(np.ones((1, 3, 200))).any()
+
+
+def test_the_widest_moments_have_no_factor(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = moment_of(1, 60, 200)
+    difference = np.random.default_rng(2).normal(size=(1, 5, 200))
+    narrow = Judge(moment, 60)
+    monkeypatch.setattr(judging, "WIDEST", 199)
+    wide = Judge(moment, 60)
+    assert narrow.nbytes < wide.nbytes == 4 * moment.size
+    np.testing.assert_allclose(wide.error(difference), plain(moment, difference), rtol=2e-5)

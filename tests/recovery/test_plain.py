@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from hwc_onnx.graph.model_view import ModelView
+from hwc_onnx.pruning.base import FineAlgorithm
+from hwc_onnx.pruning.table import algorithm
 from hwc_onnx.recovery import plain
 from hwc_onnx.recovery.layer import LayerRecovery, RepairedRows, Setting
 from hwc_onnx.recovery.layout import layout_of
@@ -13,7 +15,9 @@ from hwc_onnx.recovery.statistics import LayerStatistics, Moments
 from tests.recovery.layers import KINDS, one_layer
 
 
-def both(kind: str, recovery: str, bits: int, portable: bool) -> tuple[RepairedRows, RepairedRows]:
+def both(
+    kind: str, recovery: str, bits: int, portable: bool, setting: Setting | None = None
+) -> tuple[RepairedRows, RepairedRows]:
     """(all at once, in blocks of a few rows)."""
     proto, _, layer = one_layer(kind)
     weight = ModelView(proto).array(str(layer.weight)).copy()
@@ -23,8 +27,9 @@ def both(kind: str, recovery: str, bits: int, portable: bool) -> tuple[RepairedR
     bias = np.arange(layout.outputs, dtype=np.float32)
     statistics = LayerStatistics(white, white)
     whole = LayerRecovery(layout, layout.to_rows(weight), bias, statistics, True, recovery, portable)  # type: ignore[arg-type]
-    made = whole.build(Setting(bits, noise=0.01))
-    return made, plain.rounded(weight, layout, bits, recovery, portable, 0.01, bias)
+    setting = Setting(bits, noise=0.01) if setting is None else setting
+    made = whole.build(setting)
+    return made, plain.rounded(weight, layout, setting, recovery, portable, bias)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 10**6])
@@ -56,8 +61,44 @@ def test_rows_of_zeros_get_the_median_scale_of_the_layer(monkeypatch: pytest.Mon
     layout = layout_of(one_layer("conv")[2])
     weight = np.random.default_rng(0).standard_normal(layout.shape).astype(np.float32)
     weight[2] = 0
-    found = plain.rounded(weight, layout, 8, "none", False, 0.0, None)
+    found = plain.rounded(weight, layout, Setting(8), "none", False, None)
     assert found.scale is not None
     live = np.delete(np.abs(weight).reshape(len(weight), -1).max(axis=1) / 127, 2)
     np.testing.assert_allclose(found.scale[0, 2], np.median(live), rtol=1e-6)
     assert not found.codes[0, 2].any()
+
+
+def fine(name: str) -> FineAlgorithm:
+    found = algorithm(name)
+    assert isinstance(found, FineAlgorithm)
+    return found
+
+
+def real(rows: RepairedRows) -> np.ndarray:
+    assert rows.scale is not None
+    return rows.codes * rows.scale[:, :, None]
+
+
+@pytest.mark.parametrize("how", ["cut", "rescaled", "folded", "refitted", "masked"])
+@pytest.mark.parametrize("recovery", ["none", "ranges"])
+def test_inputs_that_are_gone(how: str, recovery: str) -> None:
+    layout = layout_of(one_layer("conv")[2])
+    staying = np.array([0, 2, 3])
+    columns = layout.columns(staying)
+    into = np.arange(layout.width)
+    into[layout.columns(np.array([1]))] = layout.columns(np.array([3]))
+    setting = Setting(
+        4,
+        columns=columns,
+        rescale=4 / 3 if how in ("rescaled", "refitted") else 1.0,
+        into=into if how in ("folded", "masked") else None,
+        refit=how == "refitted",
+        mask=fine("magnitude") if how == "masked" else None,
+        ratio=0.5 if how == "masked" else 0.0,
+    )
+    expected, found = both("conv", recovery, 4, False, setting)
+    np.testing.assert_array_equal(found.codes, expected.codes)
+    np.testing.assert_allclose(found.scale, expected.scale, rtol=1e-6)
+    assert found.error_heldout == pytest.approx(expected.error_heldout, rel=1e-6)
+    other, _ = both("conv", recovery, 4, False, Setting(4, columns=columns))
+    assert how in ("cut", "refitted") or not np.allclose(real(other), real(found)), "the setting changed nothing"

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hwc_onnx.recovery.scales import code_range, fill_dead, ranges_of, refit_scale, search_scale
+from hwc_onnx.quantization.weights import SMALLEST_SCALE
+from hwc_onnx.recovery.scales import code_range, fill_dead, ranges_of, refit_scale, search_scale, storable
 from tests.recovery.problems import F64, case, output_error, quadratic
 
 
@@ -85,3 +86,20 @@ def test_dead_rows_take_the_median_of_the_living() -> None:
     np.testing.assert_array_equal(fill_dead(np.array([[0.0, 1.0, 4.0, 2.0]])), [[2.0, 1.0, 4.0, 2.0]])
     np.testing.assert_array_equal(fill_dead(np.zeros((1, 2))), [[1.0, 1.0]])
     np.testing.assert_array_equal(fill_dead(np.array([[3.0, 5.0]]), np.array([[True, False]])), [[5.0, 5.0]])
+
+
+def test_a_channel_next_to_nothing_has_the_scale_of_the_others() -> None:
+    """Weights of 1e-44 would need a scale that float32 does not hold: as 0 or without most of its bits."""
+    given = np.array([[0.5, 1e-46, 0.25, 3e-40, 0.0, SMALLEST_SCALE]])
+    stored = storable(given, tied=False)
+    np.testing.assert_array_equal(stored, [[0.5, 0.25, 0.25, 0.25, 0.25, np.float32(SMALLEST_SCALE)]])
+    broken = fill_dead(given).astype(np.float32)
+    assert (broken < SMALLEST_SCALE).any()
+
+
+@pytest.mark.filterwarnings("error")
+def test_weights_next_to_nothing_are_searched_without_a_warning() -> None:
+    weight = np.random.default_rng(0).normal(size=(1, 3, 9)) * np.array([1.0, 1e-44, 1e-300])[:, None]
+    found = search_scale(weight, np.ones((1, 9)), -127, 127)
+    alone = search_scale(weight[:, :1], np.ones((1, 9)), -127, 127)
+    assert found[0, 0] == alone[0, 0] and (found > 0).all()
