@@ -5,7 +5,7 @@ most (benchmarks/refit.py), so a refitted plan may be more aggressive than the b
 are kept back for it: the solver aims at the damage that is expected to be right once refitted, and the ratio of damage
 after to damage before is learned on the way. They are steps on a ladder, because whether a plan at the limit of the
 search samples also keeps the limit on the holdout is a matter of luck: the gate climbs it from the safest step. The last
-ones go where the steps before them came out farthest apart.
+ones go where a further step is worth most (ladder.py).
 """
 
 from __future__ import annotations
@@ -16,18 +16,21 @@ import numpy as np
 
 from hwc_onnx.search.decode import Decoder
 from hwc_onnx.search.history import History, Record
+from hwc_onnx.search.ladder import Ladder
 from hwc_onnx.search.model import Model
 from hwc_onnx.search.problem import Choices, Problem
 from hwc_onnx.search.seeds import derived, middle_starts
 from hwc_onnx.search.space import Space
 from hwc_onnx.search.surrogate import DamageTable
 
-SHARES = (0.5, 0.3, 0.8, 0.4, 0.62, 0.2)
-"""Damages aimed at, as shares of the damage at which a plan is just accepted (assumed)."""
-BETWEEN = 3
-"""Steps that halve the widest gap in damage."""
-REFITTED = 0.5
-"""Damage after refitting over damage before, until measured (assumed)."""
+SHARES = (0.6, 0.9, 0.35)
+"""Damages aimed at first, as shares of the damage at which a plan is just accepted (assumed)."""
+BETWEEN = 6
+"""Steps that go where they are worth most."""
+REFITTED = 0.66
+"""Damage after refitting over damage before, until measured: the median that benchmarks/refit.py prints."""
+ABOUT = 0.5
+"""Logarithm of a ratio of damages that are about the same."""
 
 
 def reserved(trials: int) -> int:
@@ -47,30 +50,29 @@ def closing_plan(
         return None
     model = Model(problem, table, searched, derived(seed, "closing", len(searched)))
     starts = [searched.best.choices, *middle_starts(space, problem)]
-    ratio = _ratio(model, done) if problem.refits else 1.0
-    accepted = model.drop_map.damage(model.accepted_drop())
-    for aim in _aims(done, accepted):
+    for aim in _aims(len(done), Ladder.of(history)):
+        ratio = _ratio(model, done, aim) if problem.refits else 1.0
         plan = model.decode_damage(decoder, aim / ratio, starts).choices
         if not any(np.array_equal(plan, record.choices) for record in done):
             return plan
     return None
 
 
-def _aims(done: Sequence[Record], accepted: float) -> list[float]:
-    """Damages to aim at next, the first wish first: what is left of the shares, then the middles of the widest gaps."""
-    if len(done) >= len(SHARES) + BETWEEN:
+def _aims(done: int, ladder: Ladder) -> list[float]:
+    """Damages to aim at next, the first wish first: what is left of the shares, then the steps that are missing."""
+    if done >= len(SHARES) + BETWEEN:
         return []
-    measured = [record.outcome.damage for record in done if record.outcome.failure is None]
-    steps = np.sort([damage for damage in measured if 0.0 < damage <= accepted])
-    gaps = np.argsort(-np.diff(np.log(steps)), kind="stable") if len(steps) > 1 else np.zeros(0, dtype=np.int64)
-    return [share * accepted for share in SHARES[len(done) :]] + [float(np.sqrt(steps[g] * steps[g + 1])) for g in gaps]
+    return [share * ladder.belief.accepted for share in SHARES[done:]] + ladder.missing()
 
 
-def _ratio(model: Model, done: Sequence[Record]) -> float:
-    """Measured over predicted damage of the refitted plans so far, drawn to `REFITTED` as if by one more."""
-    logs = [np.log(REFITTED)]
+def _ratio(model: Model, done: Sequence[Record], aim: float) -> float:
+    """Measured over predicted damage of the refitted plans so far, most of all of those about the damage `aim`, drawn to `REFITTED`
+    as if by one more.
+    """
+    logs, weights = [np.log(REFITTED)], [1.0]
     for record in done:
         if record.outcome.failure is None and record.outcome.damage > 0.0:
             predicted = float(model.forecast(record.choices[None, :]).log_damage[0])
             logs.append(np.log(record.outcome.damage) - predicted)
-    return float(np.exp(np.mean(logs)))
+            weights.append(float(np.exp(-(((np.log(record.outcome.damage) - np.log(aim)) / ABOUT) ** 2) / 2)))
+    return float(np.exp(np.average(logs, weights=weights)))

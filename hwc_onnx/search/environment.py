@@ -73,7 +73,7 @@ class Situation:
         self.multiplier = solution.multiplier
         self.zero = self.judge(solution.choices)
         mean = model.surrogate.mean
-        self.exchange = min(solution.multiplier * solution.damage / mean.slope, DEAREST)
+        self.exchange = min(solution.multiplier * (solution.damage + mean.floor) / mean.slope, DEAREST)
         self.scale = SCALE * len(model.problem.units)
         self.masks = self._masks()
         self.features = self._features(progress, measured)

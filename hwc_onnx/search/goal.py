@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwc_onnx.search.history import DROP, History, Record
+from hwc_onnx.search.ladder import Ladder
 from hwc_onnx.search.problem import Choices, Outcome
 
 ENERGY = "energy"
@@ -70,7 +71,7 @@ class Goal:
         Were several plans compared by their drops on the holdout, the least of these would be too good to be true.
         """
         if self.energy_target is None:
-            return history.front(count, without=without)
+            return Ladder.of(history, without).climbed(count)
         best = self.best(history.records)
         return [] if best is None else [best]
 

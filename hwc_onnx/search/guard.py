@@ -72,6 +72,11 @@ class Guard:
             return outcome.drop_points
         return float(outcome.drop_points - (1.0 - self.reliability) * luck)
 
+    def likely_drop(self, outcome: Outcome) -> float:
+        """The drop in points expected on other samples: luck counts as far as it is merit, bad luck like good."""
+        expected = float(self._expected([outcome])[0])
+        return expected + self.reliability * (outcome.drop_points - expected)
+
     def _expected(self, outcomes: Sequence[Outcome]) -> Array:
         return self.drop_map.expected(
             np.array([outcome.damage for outcome in outcomes]), np.array([outcome.ce_shift for outcome in outcomes])
@@ -90,6 +95,14 @@ class Guard:
         share = float(np.clip(1.0 - noise / scatter, 0.0, 1.0)) if scatter > 0.0 else 0.0
         n = len(outcomes)
         return (TRUSTING + n * share) / (TRUSTING + n)
+
+
+def standard_error(outcomes: Sequence[Outcome], limit_points: float, guess: float) -> float:
+    """Standard error of the drop near the limit, in points: of complete trials nearby, else `guess`; less than the limit."""
+    near = [
+        o.standard_error for o in outcomes if 0.3 * limit_points <= o.drop_points <= 2.5 * limit_points and o.standard_error > 0.0
+    ]
+    return float(min(np.median(near) if len(near) >= 3 else guess, 0.9 * limit_points))
 
 
 def fit_drop_map(outcomes: Sequence[Outcome], limit_points: float) -> DropMap:

@@ -108,28 +108,6 @@ class History:
         """Records with figures to learn from: counted and not failed."""
         return [record for record in self.records if record.counted and record.outcome.failure is None]
 
-    def front(self, count: int = 8, without: Choices | None = None) -> list[Record]:
-        """Accepted plans that no other beats in both energy and damage, safest first, at most `count` of them.
-
-        Damage orders them, not the measured drop: it is what the drop on other samples follows. `without` is a
-        canonical plan to leave out, such as a baseline that is judged in any case.
-        """
-        accepted = [r for r in self.records if r.counted and r.outcome.accepted(self.limit_points)]
-        if without is not None:
-            accepted = [record for record in accepted if not np.array_equal(record.choices, without)]
-        accepted.sort(key=lambda r: (r.outcome.energy, r.outcome.damage))
-        pareto: list[Record] = []
-        for record in accepted:
-            if not pareto or record.outcome.damage < pareto[-1].outcome.damage:
-                pareto.append(record)
-        if len(pareto) > count:
-            # evenly spread over the order of magnitude of damage, from the most aggressive plan to the safest
-            logs = np.log([max(record.outcome.damage, 1e-9) for record in pareto])
-            wanted = np.linspace(logs[0], logs[-1], count)
-            picked = sorted({int(np.argmin(np.abs(logs - value))) for value in wanted} | {0})
-            pareto = [pareto[i] for i in picked][:count]
-        return pareto[::-1]
-
     def gained(self) -> dict[str, float]:
         """What of the saving (a share of the INT8 baseline's energy) the plans of each origin brought, by improvements."""
         found: dict[str, float] = {}

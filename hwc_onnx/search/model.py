@@ -9,12 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.search.decode import Decoded, Decoder
-from hwc_onnx.search.guard import Guard
+from hwc_onnx.search.guard import Guard, standard_error
 from hwc_onnx.search.history import History, plans_of
 from hwc_onnx.search.problem import Choices, Outcome, Problem
 from hwc_onnx.search.surrogate import LENGTH, DamageTable, Surrogate
 
 Array = NDArray[np.float64]
+
+LEAST_SHARE = 0.01
+"""Share of a damage that units may do in any case, however high the floor."""
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -44,7 +48,8 @@ class Model:
         self._luck = _Luck(
             self.surrogate, plans[complete], self._lucky(damage[complete], outcomes), self.drop_map.scatter
         )
-        self._error = self._standard_error(outcomes_drop=[(o.drop_points, o.standard_error) for o in outcomes])
+        guess = 0.5 * float(np.sqrt(1000.0 / max(problem.search_size, 1)))
+        self._error = standard_error(outcomes, problem.limit_points, guess)
 
     def forecast(self, plans: NDArray[np.int64]) -> Forecast:
         """Predictions for plans [plans, units]."""
@@ -83,7 +88,13 @@ class Model:
     def _summed(self, damage: float) -> float:
         """The summed table damage at which this damage of the whole plan is expected."""
         mean = self.surrogate.mean
-        return float(np.exp((np.log(max(damage, 1e-7)) - mean.offset) / mean.slope))
+        summed = float(np.exp((np.log(max(damage, 1e-7)) - mean.offset) / mean.slope))
+        return max(summed - mean.floor, LEAST_SHARE * summed)
+
+    def _moved(self, target: float, step: float) -> float:
+        """The summed table damage where it and the floor together are larger by the factor e^step (between 1/e and e)."""
+        floor = self.surrogate.mean.floor
+        return max((target + floor) * float(np.exp(np.clip(step, -1.0, 1.0))) - floor, LEAST_SHARE * target)
 
     def decode_damage(self, decoder: Decoder, damage: float, starts: list[Choices]) -> Decoded:
         """The cheapest plan whose predicted damage is `damage`, corrected once by what the model says about it."""
@@ -92,9 +103,7 @@ class Model:
         solution = decoder.solve(cost, target, starts, 0.0)
         seen = float(self.forecast(solution.choices[None, :]).log_damage[0])
         step = (np.log(max(damage, 1e-7)) - seen) / self.surrogate.mean.slope
-        return decoder.solve(
-            cost, target * float(np.exp(np.clip(step, -1.0, 1.0))), [solution.choices], solution.multiplier
-        )
+        return decoder.solve(cost, self._moved(target, step), [solution.choices], solution.multiplier)
 
     def decode(
         self,
@@ -124,7 +133,7 @@ class Model:
             luck = float(seen.drop[0] - self.drop_map.drop(np.exp(seen.log_damage))[0])
             wanted = np.log(max(self.drop_map.damage(drop - luck), 1e-7))
             step = (wanted - seen.log_damage[0]) / self.surrogate.mean.slope
-            target *= float(np.exp(np.clip(step, -1.0, 1.0)))
+            target = self._moved(target, step)
             solution = decoder.solve(cost, target, [solution.choices], solution.multiplier)
         return solution
 
@@ -132,13 +141,6 @@ class Model:
         """Measured drops above the curve, in points (below zero: lucky)."""
         result: Array = np.array([outcome.drop_points for outcome in outcomes]) - self.drop_map.drop(damage)
         return result.clip(-2.0 * self.problem.limit_points, 2.0 * self.problem.limit_points)
-
-    def _standard_error(self, outcomes_drop: list[tuple[float, float]]) -> float:
-        """Standard error of the drop near the limit, in points: from nearby trials, else from the split's size."""
-        limit = self.problem.limit_points
-        near = [error for drop, error in outcomes_drop if 0.3 * limit <= drop <= 2.5 * limit and error > 0.0]
-        guess = 0.5 * np.sqrt(1000.0 / max(self.problem.search_size, 1))
-        return float(min(np.median(near) if len(near) >= 3 else guess, 0.9 * limit))
 
 
 class _Luck:

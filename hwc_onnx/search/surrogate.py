@@ -3,7 +3,8 @@
     D(x)      = sum_u exp(gain_u + family_{algorithm of x_u}) * damage[u, x_u] + floor
     log KL(x) = offset + slope * log D(x) + residual(x)
 
-Gains have a normal prior around zero (the table is right until told otherwise) and are found by Levenberg-Marquardt;
+The floor is learned as well: even the INT8 baseline does some damage that no table knows, and without a term for it the gains of
+all units are bent to explain it. Gains have a normal prior around zero (the table is right until told otherwise) and are found by Levenberg-Marquardt;
 the residual is a Gaussian process over how two plans spread their damage. A bootstrap ensemble (random observation
 weights and random prior means) says how much the data leave open.
 Source: additive damage with learned coefficients, SPDY (Frantar & Alistarh, ICML 2022), section 3.2; randomised priors,
@@ -21,34 +22,47 @@ from hwc_onnx.search.problem import Problem
 
 Array = NDArray[np.float64]
 
-FLOOR = 1e-6
+FLOOR = 1e-5
+"""The floor before any trial (assumed)."""
+FLOOR_SPREAD = 2.0
+SMALLEST = 1e-6
+"""What a unit's share of the damage is at least, where shares are compared."""
 GAIN_SPREAD = 0.8
 FAMILY_SPREAD = 0.4
 OFFSET_SPREAD = 1.5
 SLOPE_SPREAD = 0.25
 NOISE = 0.1
 LENGTH = 0.5
+FEWEST = 8
+"""Trials that tell what the line leaves."""
+MOST_LEVERAGE = 0.9
 LATEST = 16
 """Trials whose level a corrected surrogate keeps."""
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Log gains [units], log family factors [families], offset and slope of the log-log line."""
+    """Log gains [units], log family factors [families], offset and slope of the log-log line, logarithm of the floor."""
 
     gain: Array
     family: Array
-    offset: float
-    slope: float
+    offset: float = 0.0
+    slope: float = 1.0
+    log_floor: float = float(np.log(FLOOR))
 
     def vector(self) -> Array:
-        """All parameters in one vector, [units + families + 2]."""
-        return np.concatenate([self.gain, self.family, [self.offset, self.slope]])
+        """All parameters in one vector, [units + families + 3]."""
+        return np.concatenate([self.gain, self.family, [self.offset, self.slope, self.log_floor]])
 
     @classmethod
     def of(cls, vector: Array, units: int) -> Parameters:
         """The inverse of `vector`."""
-        return cls(vector[:units], vector[units:-2], float(vector[-2]), float(vector[-1]))
+        return cls(vector[:units], vector[units:-3], *(float(value) for value in vector[-3:]))
+
+    @property
+    def floor(self) -> float:
+        """Damage that no unit explains."""
+        return float(np.exp(self.log_floor))
 
 
 class DamageTable:
@@ -74,13 +88,13 @@ class Surrogate:
     """Predicts log damage of plans, with an ensemble for what is not known. Build it with `fit`."""
 
     def __init__(
-        self, table: DamageTable, members: list[Parameters], plans: NDArray[np.int64], residual: Array
+        self, table: DamageTable, members: list[Parameters], plans: NDArray[np.int64], residual: Array, amplitude: float
     ) -> None:
         self.table = table
         self.members = members
         self._plans = plans
         self._residual = residual
-        self._amplitude = float(np.mean(residual**2)) if len(residual) >= 8 else 0.0
+        self._amplitude = amplitude
         kernel = self._kernel(plans, plans) + (0.3 * NOISE) ** 2 * np.eye(len(plans))
         self._inverse = np.linalg.inv(kernel) if self._amplitude > 0.0 else np.zeros((len(plans), len(plans)))
         self._weights = self._inverse @ residual if self._amplitude > 0.0 else np.zeros(len(plans))
@@ -96,9 +110,9 @@ class Surrogate:
     ) -> Surrogate:
         """Fit to measured plans [trials, units] and their log damage [trials]; none measured gives the prior."""
         units, families = len(table.rows), len(table.families)
-        prior = Parameters(np.zeros(units), np.zeros(families), 0.0, 1.0).vector()
+        prior = Parameters(np.zeros(units), np.zeros(families), log_floor=float(np.log(FLOOR))).vector()
         spread = np.concatenate(
-            [np.full(units, GAIN_SPREAD), np.full(families, FAMILY_SPREAD), [OFFSET_SPREAD, SLOPE_SPREAD]]
+            [np.full(units, GAIN_SPREAD), np.full(families, FAMILY_SPREAD), [OFFSET_SPREAD, SLOPE_SPREAD, FLOOR_SPREAD]]
         )
         main = _least_squares(table, plans, log_damage, np.ones(len(plans)), prior, spread, prior, steps=12)
         fitted = [Parameters.of(main, units)]
@@ -108,11 +122,15 @@ class Surrogate:
             vector = _least_squares(table, plans, log_damage, weights, centre, spread, main, steps=4)
             fitted.append(Parameters.of(vector, units))
         residual = log_damage - _line(table, plans, fitted[0])
-        return cls(table, fitted, plans, residual)
+        amplitude = 0.0
+        if len(plans) >= FEWEST:
+            # as large as if each trial had been left out: with as many parameters as trials, what remains says nothing
+            amplitude = float(np.mean((residual / (1.0 - _leverage(table, plans, fitted[0], spread))) ** 2))
+        return cls(table, fitted, plans, residual, amplitude)
 
     @property
     def unexplained(self) -> float:
-        """Variance of log damage that the additive line leaves."""
+        """Variance of log damage that the additive line leaves, of trials that it was not fitted to."""
         return self._amplitude
 
     def corrected(self, log_gain: Array) -> Surrogate:
@@ -124,7 +142,7 @@ class Surrogate:
         error = measured - _line(self.table, self._plans, members[0])
         offset = float(error[-LATEST:].mean()) if len(error) else 0.0
         members = [replace(member, offset=member.offset + offset) for member in members]
-        return Surrogate(self.table, members, self._plans, error - offset)
+        return Surrogate(self.table, members, self._plans, error - offset, self._amplitude)
 
     def line(self, plans: NDArray[np.int64], member: int = 0) -> Array:
         """Log damage of plans as one member of the ensemble has it, without the residual, [plans]."""
@@ -159,7 +177,7 @@ class Surrogate:
 
     def _roots(self, plans: NDArray[np.int64], by_option: bool) -> Array:
         """Square roots of damage shares: by unit [plans, units] or by unit and option [plans, units * options]."""
-        parts = _contributions(self.table, plans, self.mean) + FLOOR
+        parts = _contributions(self.table, plans, self.mean) + SMALLEST
         roots: Array = np.sqrt(parts / parts.sum(axis=1, keepdims=True))
         if not by_option:
             return roots
@@ -188,7 +206,7 @@ def _contributions(table: DamageTable, plans: NDArray[np.int64], parameters: Par
 
 
 def _line(table: DamageTable, plans: NDArray[np.int64], parameters: Parameters) -> Array:
-    total = _contributions(table, plans, parameters).sum(axis=1) + FLOOR
+    total = _contributions(table, plans, parameters).sum(axis=1) + parameters.floor
     line: Array = parameters.offset + parameters.slope * np.log(total)
     return line
 
@@ -207,8 +225,6 @@ def _least_squares(
     if not len(plans):
         return centre
     units = len(table.rows)
-    family = table.family[table.rows, plans]
-    membership = np.eye(len(table.families))[family]
     precision = 1.0 / spread**2
     scale = weights / NOISE**2
 
@@ -220,12 +236,8 @@ def _least_squares(
     best = loss(vector)
     for _ in range(steps):
         now = Parameters.of(vector, units)
-        parts = _contributions(table, plans, now)
-        total = parts.sum(axis=1) + FLOOR
-        share = parts / total[:, None]
-        by_family = np.einsum("nu,nuf->nf", share, membership)
-        jacobian = np.column_stack([now.slope * share, now.slope * by_family, np.ones(len(plans)), np.log(total)])
-        error = target - (now.offset + now.slope * np.log(total))
+        jacobian = _jacobian(table, plans, now)
+        error = target - _line(table, plans, now)
         gradient = jacobian.T @ (scale * error) - precision * (vector - centre)
         curvature = (jacobian.T * scale) @ jacobian + np.diag(precision)
         step = np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), gradient)
@@ -235,5 +247,24 @@ def _least_squares(
             vector, best, damping = vector + step, trial, damping / 4.0
         else:
             damping *= 8.0
-    vector[-1] = max(vector[-1], 0.2)
+    vector[-2] = max(vector[-2], 0.2)
     return vector
+
+
+def _jacobian(table: DamageTable, plans: NDArray[np.int64], parameters: Parameters) -> Array:
+    """Derivatives of the line by all parameters, [plans, parameters]."""
+    parts = _contributions(table, plans, parameters)
+    total = parts.sum(axis=1) + parameters.floor
+    share = parts / total[:, None]
+    membership = np.eye(len(table.families))[table.family[table.rows, plans]]
+    by_family = np.einsum("nu,nuf->nf", share, membership)
+    others = (np.ones(len(plans)), np.log(total), parameters.slope * parameters.floor / total)
+    return np.column_stack([parameters.slope * share, parameters.slope * by_family, *others])
+
+
+def _leverage(table: DamageTable, plans: NDArray[np.int64], parameters: Parameters, spread: Array) -> Array:
+    """By how much the fit at each plan follows what was measured there, [plans], from 0 to `MOST_LEVERAGE`."""
+    jacobian = _jacobian(table, plans, parameters)
+    inverse = np.linalg.inv(jacobian.T @ jacobian / NOISE**2 + np.diag(1.0 / spread**2))
+    found: Array = np.minimum(np.einsum("np,pq,nq->n", jacobian, inverse, jacobian) / NOISE**2, MOST_LEVERAGE)
+    return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -126,26 +124,6 @@ def test_history_best_must_be_complete_allowed_and_within_all_limits() -> None:
     assert found.best is not None and found.best.number == 5
     assert found.curve() == [(1, 0.9), (6, 0.5)]
     assert [record.number for record in found.measured()] == [0, 1, 2, 3, 5, 6]
-
-
-def test_history_front_equals_brute_force_and_goes_from_safe_to_aggressive() -> None:
-    rng = np.random.default_rng(3)
-    measured = [replace(outcome(float(e)), damage=float(d)) for e, d in rng.uniform(0, 1, (40, 2))]
-    found = history(measured)
-    allowed = [r for r in found.records if r.outcome.accepted(1.0)]
-    brute = [
-        r.number
-        for r in allowed
-        if not any(
-            o.outcome.energy <= r.outcome.energy and o.outcome.damage <= r.outcome.damage and o is not r
-            for o in allowed
-        )
-    ]
-    front = found.front(count=40)
-    assert sorted(r.number for r in front) == sorted(brute)
-    assert [r.outcome.energy for r in front] == sorted((r.outcome.energy for r in front), reverse=True)
-    few = found.front(count=3)
-    assert len(few) == 3 and few[-1] is found.best and few[0] is front[0]
 
 
 def test_search_stops_converged_for_the_composite_strategy_only_by_default() -> None:

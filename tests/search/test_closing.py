@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hwc_onnx.search.closing import BETWEEN, SHARES, _aims, reserved
-from hwc_onnx.search.history import CLOSING
+from hwc_onnx.search.history import CLOSING, History
+from hwc_onnx.search.ladder import Ladder
 from hwc_onnx.search.study import run_search
 from tests.search.synthetic import SyntheticProblem
 
@@ -54,10 +55,10 @@ def test_closing_plans_without_refitting_do_more_damage(refitted):
 
 def test_closing_gives_the_gate_safer_plans_than_the_best(refitted):
     problem, found = refitted
-    front = found.history.front(without=problem.start)
-    assert front[-1].outcome.energy == found.history.best.outcome.energy and len(front) > 2
-    assert front[0].outcome.damage < 0.75 * front[-1].outcome.damage
-    assert not any(np.array_equal(record.choices, problem.start) for record in front)
+    climbed = Ladder.of(found.history, problem.start).climbed(8)
+    assert climbed[-1].outcome.energy <= found.history.best.outcome.energy and len(climbed) > 2
+    assert climbed[0].outcome.damage < 0.75 * climbed[-1].outcome.damage
+    assert not any(np.array_equal(record.choices, problem.start) for record in climbed)
 
 
 def test_closing_learns_how_much_refitting_helps():
@@ -93,17 +94,20 @@ def test_closing_of_a_larger_budget_goes_on_as_if_unrefitted(tmp_path):
     assert all(np.array_equal(a.choices, b.choices) for a, b in zip(plain[:count], straight[:count], strict=True))
 
 
-def test_last_steps_go_into_the_widest_gap(refitted):
-    problem = Refitting()
-    found = searched(problem, 120)
+def test_last_steps_make_the_ladder_worth_more():
+    found = searched(Refitting(), 120)
     steps = closing_of(found)
     assert len(steps) > len(SHARES)
-    for number in range(len(SHARES), len(steps)):
-        before = np.sort([step.outcome.damage for step in steps[:number]])
-        wide = int(np.argmax(np.diff(np.log(before))))
-        aims = _aims(steps[:number], before[-1])
-        assert aims[0] == pytest.approx(np.sqrt(before[wide] * before[wide + 1]))
-    assert _aims(steps + steps[: len(SHARES) + BETWEEN - len(steps)], 1.0) == []
+    worth = []
+    for count in (len(SHARES), len(steps)):
+        history = History(found.history.space, found.goal.limit_points)
+        for record in found.history.records[: len(found.history.records) - len(steps) + count]:
+            history.append(record)
+        ladder = Ladder.of(history)
+        energy = np.array([1.0, *(step.outcome.energy for step in ladder.steps)])
+        worth.append(-np.diff(energy) @ ladder.belief.borne(np.array([step.outcome.damage for step in ladder.steps])))
+    assert worth[1] > worth[0] + 0.005
+    assert _aims(len(SHARES) + BETWEEN, ladder) == []
 
 
 def test_closing_leaves_a_tiny_budget_alone():

@@ -14,7 +14,7 @@ from tests.search.synthetic import SyntheticProblem
 
 def _cost(problem: SyntheticProblem) -> np.ndarray:
     table = DamageTable(problem)
-    return table.costs(Parameters(np.zeros(len(problem.units)), np.zeros(len(table.families)), 0.0, 1.0))
+    return table.costs(Parameters(np.zeros(len(problem.units)), np.zeros(len(table.families))))
 
 
 def test_rows_equal_exact_differences_for_every_unit_and_option() -> None:

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.optimize import isotonic_regression
+from scipy.optimize import isotonic_regression, least_squares
 from scipy.stats import spearmanr
 
+from hwc_onnx.search import surrogate
 from hwc_onnx.search.drop_map import DropMap, isotonic
-from hwc_onnx.search.surrogate import DamageTable, Surrogate
+from hwc_onnx.search.surrogate import DamageTable, Parameters, Surrogate
 from tests.search.synthetic import SyntheticProblem
 
 
@@ -105,3 +106,57 @@ def test_drop_map_without_trials_is_the_assumed_line() -> None:
     curve = DropMap.fit(np.zeros(0), np.zeros(0), np.zeros(0), 1.0, 0.04)
     assert curve.drop(np.array([0.02, 0.04]))[1] == pytest.approx(1.0)
     assert curve.damage(0.5) == pytest.approx(0.02)
+
+
+SCALE = 0.05
+
+
+def _with_floor(floor: float) -> tuple[DamageTable, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Plans of a network that loses a little whatever is done, the baseline among them: to fit to, and near the limit."""
+    problem = SyntheticProblem(layers=10, images=800, seed=3)
+    table = DamageTable(problem)
+    table.damage *= SCALE
+    plans, damage = _measured(problem, 24, 0)
+    unseen, truth = _measured(problem, 40, 1)
+    plans = np.concatenate([problem.start[None, :], plans])
+    damage = np.concatenate([[np.log(problem.evaluate(problem.start).damage)], damage])
+    damage, truth = (np.logaddexp(found + np.log(SCALE), np.log(floor)) for found in (damage, truth))
+    return table, plans, damage, unseen, truth
+
+
+def _error(table: DamageTable, plans: np.ndarray, damage: np.ndarray, unseen: np.ndarray, truth: np.ndarray) -> float:
+    fitted = Surrogate.fit(table, plans, damage, np.random.default_rng(0))
+    return float(np.sqrt(np.mean((fitted.line(unseen) - truth) ** 2)))
+
+
+def test_damage_that_no_unit_explains_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = _with_floor(5e-4)
+    learned = _error(*given)
+    monkeypatch.setattr(surrogate, "FLOOR_SPREAD", 1e-6)  # the broken twin: gains have to explain it
+    assert learned < 0.8 * _error(*given)
+
+
+def test_parameters_survive_the_vector() -> None:
+    rng = np.random.default_rng(0)
+    given = Parameters(rng.normal(size=5), rng.normal(size=3), 0.4, 1.3, -7.0)
+    found = Parameters.of(given.vector(), 5)
+    np.testing.assert_array_equal(found.vector(), given.vector())
+    assert (found.offset, found.slope, found.floor) == (0.4, 1.3, pytest.approx(np.exp(-7.0)))
+
+
+def test_least_squares_find_the_minimum() -> None:
+    """Against scipy's, with all residuals written out."""
+    table, plans, damage, _, _ = _with_floor(5e-4)
+    units, families = len(table.rows), len(table.families)
+    prior = Parameters(np.zeros(units), np.zeros(families)).vector()
+    spread = np.concatenate([np.full(units, 0.8), np.full(families, 0.4), [1.5, 0.25, 2.0]])
+
+    def residuals(vector: np.ndarray) -> np.ndarray:
+        line = surrogate._line(table, plans, Parameters.of(vector, units))
+        return np.concatenate([(damage - line) / surrogate.NOISE, (vector - prior) / spread])
+
+    found = surrogate._least_squares(table, plans, damage, np.ones(len(plans)), prior, spread, prior, steps=200)
+    best = least_squares(residuals, prior, max_nfev=500)
+    assert (residuals(found) ** 2).sum() == pytest.approx(2 * best.cost, rel=1e-3)
+    few = surrogate._least_squares(table, plans, damage, np.ones(len(plans)), prior, spread, prior, steps=1)
+    assert (residuals(few) ** 2).sum() > 1.01 * 2 * best.cost, "the test cannot fail"

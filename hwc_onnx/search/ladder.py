@@ -1,0 +1,116 @@
+"""The steps that the final gate climbs, from the safest plan to the most aggressive one, and where a step is missing.
+
+A step is a plan that is expected to keep the limit. Steps are in the order of their damage, not of their measured drops: it is what
+the drop on other samples follows. How much damage the holdout bears shows only once it is opened: about what the search samples bear, less where these are
+easier or the search has got used to them. The belief is a mixture of two log-normal distributions. A plan is expected to pass
+if the holdout bears its damage, so a ladder of plans with damages d_1 < d_2 < ... and energies e_1 > e_2 > ... is expected to
+save
+
+    sum_i (e_(i-1) - e_i) P(borne >= d_i)        e_0 = 1, the INT8 baseline
+
+The gate looks at a few plans only: those whose ladder saves most. A further step helps most where it adds most to the sum.
+Whether the search accepted a plan does not matter here: that asks for a margin on its samples, the gate for one on others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwc_onnx.search.guard import Guard, standard_error
+from hwc_onnx.search.history import History, Record
+from hwc_onnx.search.problem import Choices
+
+Array = NDArray[np.float64]
+
+MIDDLE = 0.8
+"""Damage that the holdout bears over what the search samples bear, in the median (assumed)."""
+SPREADS = ((0.9, 0.5), (0.1, 2.0))
+"""Shares and standard deviations of the logarithm of that ratio: mostly near, now and then far off (assumed)."""
+PARTS = np.arange(1, 10) / 10.0
+"""Where between two plans a further one is considered."""
+LEAST = 1e-9
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What is believed of the damage that the holdout bears, where the search samples bear `accepted`."""
+
+    accepted: float
+
+    def borne(self, damage: Array) -> Array:
+        """The probability that the holdout bears these damages, [n]."""
+        from scipy.special import ndtr
+
+        away = np.log(MIDDLE * max(self.accepted, LEAST)) - np.log(np.maximum(damage, LEAST))
+        found: Array = np.sum([share * ndtr(away / spread) for share, spread in SPREADS], axis=0)
+        return found
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The plans that no other beats in both energy and damage, safest first, and other refitted plans (`beside`)."""
+
+    steps: tuple[Record, ...]
+    beside: tuple[Record, ...]
+    belief: Belief
+
+    @classmethod
+    def of(cls, history: History, without: Choices | None = None) -> Ladder:
+        """From a record; `without` is a canonical plan to leave out, such as a baseline that is judged in any case."""
+        limit = history.limit_points
+        records = [record for record in history.measured() if record.outcome.complete]
+        outcomes = [record.outcome for record in history.searched().measured() if record.outcome.complete]
+        guard = Guard(outcomes, limit)
+        found: list[Record] = []
+        for record in sorted(records, key=lambda r: (r.outcome.energy, r.outcome.damage)):
+            kept = all(value <= 0.0 for value in record.outcome.limits.values()) and guard.likely_drop(record.outcome) <= limit
+            if kept and (without is None or not np.array_equal(record.choices, without)):
+                if not found or record.outcome.damage < found[-1].outcome.damage:
+                    found.append(record)
+        chosen = {record.number for record in found}
+        refitted = {record.number for record in history.closing()} - chosen
+        beside = [record for record in records if record.number in refitted]
+        error = standard_error(outcomes, limit, 0.0)
+        return cls(tuple(found[::-1]), tuple(beside), Belief(guard.drop_map.damage(limit - error)))
+
+    def climbed(self, count: int) -> list[Record]:
+        """At most `count` plans, from the safest on, whose ladder is expected to save most."""
+        if len(self.steps) <= count:
+            return list(self.steps)
+        energy = np.array([1.0, *(step.outcome.energy for step in self.steps)])
+        passes = self.belief.borne(np.array([step.outcome.damage for step in self.steps]))
+        # saved[i]: the most that a ladder of so many steps saves whose last one is i (0: the baseline)
+        saved = np.concatenate([[0.0], np.full(len(self.steps), -np.inf)])
+        last: list[NDArray[np.int64]] = []
+        for _ in range(count):
+            gained = saved[:, None] + (energy[:, None] - energy[None, 1:]) * passes
+            gained[np.arange(len(energy))[:, None] > np.arange(len(self.steps))] = -np.inf
+            last.append(gained.argmax(axis=0))
+            saved = np.concatenate([[-np.inf], gained.max(axis=0)])
+        place = int(saved.argmax())
+        chosen = []
+        for before in reversed(last):
+            chosen.append(self.steps[place - 1])
+            place = int(before[place - 1])
+        return chosen[::-1]
+
+    def missing(self) -> list[float]:
+        """One damage between those of each two neighbouring plans, the one first that is expected to add most to what the ladder
+        saves. In between, energy is taken to fall by the same amount for each factor of damage.
+        """
+        marked = [(step, True) for step in self.steps] + [(record, False) for record in self.beside]
+        places = sorted((r.outcome.damage, r.outcome.energy, is_step) for r, is_step in marked if r.outcome.damage > 0.0)
+        found = []
+        for at, ((low, above, _), (high, below, _)) in enumerate(pairwise(places)):
+            tried = low ** (1.0 - PARTS) * high**PARTS
+            base = min((energy for _, energy, step in places[: at + 1] if step), default=1.0)
+            following = min((damage for damage, _, step in places[at + 1 :] if step), default=np.inf)
+            passes = self.belief.borne(tried) - self.belief.borne(np.array([following]))
+            gains = (base - above - (below - above) * PARTS) * passes
+            best = int(gains.argmax())
+            found.append((float(gains[best]), float(tried[best])))
+        return [damage for gain, damage in sorted(found, reverse=True) if gain > 0.0]

@@ -1,0 +1,138 @@
+"""The ladder that the gate climbs, against brute force over all ladders, and where a further step goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwc_onnx.search.guard import Guard
+from hwc_onnx.search.history import Record
+from hwc_onnx.search.ladder import SPREADS, Belief, Ladder
+from tests.search.test_budget import history, outcome
+
+
+def steps_of(energies: list[float], damages: list[float]) -> tuple[Record, ...]:
+    """Plans from the safest on."""
+    made = zip(sorted(energies, reverse=True), sorted(damages), strict=True)
+    return tuple(
+        Record(number, np.array([number]), replace(outcome(energy), damage=damage), "rollout", True, 0.0)
+        for number, (energy, damage) in enumerate(made)
+    )
+
+
+def saved(front: Sequence[Record], draws: np.ndarray) -> float:
+    """Mean energy saved by climbing, by drawing what the holdout bears."""
+    total = 0.0
+    for borne in draws:
+        energy = 1.0
+        for step in front:
+            if step.outcome.damage > borne:
+                break
+            energy = step.outcome.energy
+        total += 1.0 - energy
+    return total / len(draws)
+
+
+def expected(front: Sequence[Record], belief: Belief) -> float:
+    """The sum of the module's text."""
+    energy = np.array([1.0, *(step.outcome.energy for step in front)])
+    return float(-np.diff(energy) @ belief.borne(np.array([step.outcome.damage for step in front])))
+
+
+def test_the_sum_is_what_climbing_saves_in_the_mean() -> None:
+    belief = Belief(0.02)
+    front = steps_of([0.6, 0.4, 0.3, 0.25], [0.002, 0.01, 0.015, 0.03])
+    rng = np.random.default_rng(0)
+    spread = np.array([s for _, s in SPREADS])[rng.choice(2, 20_000, p=[share for share, _ in SPREADS])]
+    draws = 0.8 * 0.02 * np.exp(spread * rng.normal(size=20_000))
+    assert saved(front, draws) == pytest.approx(expected(front, belief), abs=0.004)
+    broken = Belief(0.03)  # the twin: another belief
+    assert abs(saved(front, draws) - expected(front, broken)) > 0.01
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.integers(1, 8), st.integers(1, 4))
+def test_no_other_ladder_is_expected_to_save_more(seed: int, size: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    front = steps_of(list(rng.uniform(0.1, 0.9, size)), list(rng.lognormal(-4.0, 1.0, size)))
+    belief = Belief(0.02)
+    numbers = [record.number for record in Ladder(front, (), belief).climbed(count)]
+    assert len(numbers) == min(count, size) and numbers == sorted(numbers)
+    chosen = [front[number] for number in numbers]
+    best = max(expected(list(some), belief) for some in combinations(front, min(count, size)))
+    assert expected(chosen, belief) == pytest.approx(best)
+
+
+def test_steps_evenly_spread_save_less() -> None:
+    """Broken twin: the order of magnitude of damage alone."""
+    front = steps_of(list(np.linspace(0.9, 0.1, 60)), list(np.geomspace(1e-5, 0.05, 60)))
+    belief = Belief(0.02)
+    assert expected(front[::8][-8:], belief) < 0.97 * expected([front[r.number] for r in Ladder(front, (), belief).climbed(8)], belief)
+
+
+def test_a_missing_step_goes_where_it_adds_most() -> None:
+    belief = Belief(0.02)
+    front = steps_of([0.6, 0.5, 0.2, 0.19], [0.001, 0.008, 0.018, 0.02])
+    first = Ladder(front, (), belief).missing()[0]
+    assert 0.008 < first < 0.018
+
+    def worth(damage: float, part: float, low: float, high: float, after: float) -> float:
+        passes = belief.borne(np.array([damage, after]))
+        return float((high - low) * part * (passes[0] - passes[1]))
+
+    gaps = [(0.001, 0.008, 0.6, 0.5), (0.008, 0.018, 0.5, 0.2), (0.018, 0.02, 0.2, 0.19)]
+    all_worths = {
+        low * (high / low) ** part: worth(low * (high / low) ** part, part, below, above, high)
+        for low, high, above, below in gaps
+        for part in np.linspace(0.1, 0.9, 9)
+    }
+    assert first == pytest.approx(max(all_worths, key=lambda damage: all_worths[damage]))
+
+
+def test_next_to_a_plan_that_is_no_step_a_milder_one_is_tried() -> None:
+    belief = Belief(0.02)
+    front = steps_of([0.5, 0.2], [0.008, 0.02])
+    beside = steps_of([0.3], [0.0127])
+    assert 0.008 < Ladder(front, beside, belief).missing()[0] < 0.0127
+    assert len(Ladder(front, (), belief).missing()) == 1
+
+
+def test_nothing_is_missing_between_plans_of_the_same_energy() -> None:
+    assert Ladder(steps_of([0.3], [0.01]), (), Belief(0.02)).missing() == []
+    assert Ladder((), (), Belief(0.02)).missing() == []
+
+
+def test_steps_are_those_that_no_other_beats_and_that_should_keep_the_limit() -> None:
+    rng = np.random.default_rng(3)
+    measured = [outcome(float(e), drop=float(d)) for e, d in rng.uniform(0.05, 1.3, (40, 2))]
+    measured += [outcome(0.01, drop=0.01, limits={"bytes": 0.1}), outcome(0.01, drop=0.01, complete=False)]
+    found = history([replace(one, damage=0.02 * one.drop_points) for one in measured])
+    ladder = Ladder.of(found)
+    drops = {r.number: r.outcome.drop_points for r in found.records[:40] if r.outcome.drop_points <= 1.0}
+    brute = {
+        n
+        for n in drops
+        if not any(drops[o] <= drops[n] and measured[o].energy <= measured[n].energy and o != n for o in drops)
+    }
+    assert {step.number for step in ladder.steps} == brute
+    assert [step.outcome.energy for step in ladder.steps] == sorted((step.outcome.energy for step in ladder.steps), reverse=True)
+    assert any(not step.outcome.accepted(1.0) for step in ladder.steps), "none without the search's margin"
+    without = Ladder.of(found, ladder.steps[0].choices)
+    assert ladder.steps[0].number not in {step.number for step in without.steps}
+
+
+def test_bad_luck_on_the_search_samples_is_bad_luck() -> None:
+    """Two plans of the same damage, one with a larger drop: half of what they differ by is not believed."""
+    found = history([replace(outcome(0.5, drop=d), damage=x) for d, x in ((0.2, 0.01), (0.4, 0.02), (0.6, 0.03))])
+    guard = Guard([record.outcome for record in found.records], 1.0)
+    guard.reliability = 0.5
+    unlucky = replace(outcome(0.4, drop=0.8), damage=0.02)
+    assert 0.4 < guard.likely_drop(unlucky) < 0.7 < guard.accepted_drop(unlucky) == 0.8
+    lucky = replace(outcome(0.4, drop=0.1, contrasts=(0.1,) * 6), damage=0.02)
+    assert guard.likely_drop(lucky) == pytest.approx(guard.accepted_drop(lucky))
