@@ -92,9 +92,9 @@ def _carrying(
 ) -> tuple[NDArray[np.integer], NDArray[np.float32], bool]:
     """Codes and scales behind which the bias fits INT32, and whether the bias must leave the layer for an Add instead."""
     floor = scale_floor(bias, input_scale, scale.size).astype(np.float32)
-    dead = _dead_channels(codes, axis)
-    if not dead.any() and np.all(scale >= floor):
+    if np.all(scale >= floor):
         return codes, scale, False
+    dead = _dead_channels(codes, axis)
     if _powers_of_two(scale):
         floor = _next_power(floor)
     low = scale < floor * np.float32(1 - 1e-6)
