@@ -42,6 +42,12 @@ WORDS = {
     ParameterSource.DEFAULT: "default",
 }
 
+STRENGTH = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
+"""Sources of an option, the strongest first."""
+UNIFORM = ("uniform", "spec")
+NARROWING = ("include", "exclude", "lanes", "min_channels", "ratio_bounds", "keep_heads", "first_last")
+"""Options of a uniform setting that a plan has its own of."""
+
 
 class Configurable(click.Command):
     """A command with `--config` and `--save-config`."""
@@ -86,12 +92,33 @@ class Configurable(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Save the options where that was asked for, then run."""
+        _choose_plan(ctx)
         target = ctx.meta.get("hwc_onnx.save_config")
         if target is not None:
             from hwc_onnx.configuration import write
 
             write(Path(target), saved(ctx, Path(target)))
         return super().invoke(ctx)
+
+
+def _choose_plan(ctx: click.Context) -> None:
+    """A plan replaces a uniform setting from a weaker source with all that narrows it, and such a setting a weaker plan."""
+    setting = next((name for name in UNIFORM if name in ctx.params), None)
+    if setting is None or "plan" not in ctx.params:
+        return
+    plan, uniform = _strength(ctx, "plan"), _strength(ctx, setting)
+    dropped = [setting, *NARROWING] if plan < uniform else ["plan"] if uniform < plan else []
+    for name in dropped:
+        if name in ctx.params and _strength(ctx, name) > min(plan, uniform):
+            param = next(param for param in ctx.command.params if param.name == name)
+            ctx.params[name] = () if getattr(param, "multiple", False) else None
+            ctx.set_parameter_source(name, ParameterSource.DEFAULT)
+
+
+def _strength(ctx: click.Context, name: str) -> int:
+    """Place of an option's source in `STRENGTH`; behind the last where it was not given."""
+    source = ctx.get_parameter_source(name)
+    return STRENGTH.index(source) if source in STRENGTH else len(STRENGTH)
 
 
 def full_name(ctx: click.Context) -> str:

@@ -1,10 +1,10 @@
 """Referee `thompson`: Thompson sampling on a Bayesian linear regression of damage, decoded by the same solver.
 
-    damage(x) = sum_u theta_u d_u(x) + sum_(u, v) phi_uv sqrt(d_u(x) d_v(x))
+    damage(x) = sum_u theta_u d_u(x) + sum_(u, v) phi_uv sqrt(d_u(x) d_v(x)) + floor
 
-with d the damage table and pairs (u, v) of units that touch a common layer or follow one another. Errors are relative, so
-each trial's row is divided by its measured damage; theta has a normal prior around 1, phi around 0. The posterior is a normal
-distribution in closed form; each trial draws from it and takes the plan of least energy at the damage where the limit lies.
+with d the damage table, pairs (u, v) of units that touch a common layer or follow one another, and a floor that even the INT8
+baseline has. Errors are relative, so each trial's row is divided by its measured damage; theta has a normal prior around 1,
+phi and the floor around 0. The posterior is a normal distribution in closed form; each trial draws from it and takes the plan of least energy at the damage where the limit lies.
 
 Source: Thompson sampling for linear models, Agrawal & Goyal (ICML 2013), algorithm 1.
 """
@@ -29,6 +29,10 @@ from hwc_onnx.search.surrogate import DamageTable
 Array = NDArray[np.float64]
 
 OWN_SPREAD, PAIR_SPREAD = 0.7, 0.3
+FLOOR_SPREAD = 1e-4
+"""Of the floor (assumed): INT8 baselines of the sample models do damages of 0.00004 to 0.00015."""
+MOST_FLOOR = 0.5
+"""Share of the allowed damage that a drawn floor takes at most."""
 NOISE = 0.15
 """Relative error of the model at the right coefficients (assumed)."""
 LEAST = 0.05
@@ -60,22 +64,23 @@ class Thompson:
         for attempt in range(ATTEMPTS):
             drawn = np.maximum(mean + root @ rng.normal(size=len(mean)), 0.0)
             drawn[: len(self.table.rows)] = np.maximum(drawn[: len(self.table.rows)], LEAST)
-            plan = self.decoded(drawn, damage * 0.97**attempt, starts)
+            allowed = damage * 0.97**attempt
+            plan = self.decoded(drawn, allowed - min(float(drawn[-1]), MOST_FLOOR * allowed), starts)
             if history.find(plan) is None:
                 return Proposal(plan, "referee")
         return None if plan is None else Proposal(plan, "referee")
 
     def features(self, plans: NDArray[np.int64]) -> Array:
-        """Each unit's damage and the root of each pair's product, [plans, units + pairs]."""
+        """Each unit's damage, the root of each pair's product, and 1 for the floor, [plans, units + pairs + 1]."""
         own = self.table.damage[self.table.rows, plans]
         left, right = self.pairs[:, 0], self.pairs[:, 1]
-        return np.concatenate([own, np.sqrt(own[:, left] * own[:, right])], axis=1)
+        return np.concatenate([own, np.sqrt(own[:, left] * own[:, right]), np.ones((len(plans), 1))], axis=1)
 
     def posterior(self, history: History) -> tuple[Array, Array]:
-        """Mean [units + pairs] and a root of the covariance of the coefficients."""
+        """Mean [units + pairs + 1] and a root of the covariance of the coefficients."""
         units = len(self.table.rows)
-        prior = np.concatenate([np.ones(units), np.zeros(len(self.pairs))])
-        spread = np.concatenate([np.full(units, OWN_SPREAD), np.full(len(self.pairs), PAIR_SPREAD)])
+        prior = np.concatenate([np.ones(units), np.zeros(len(self.pairs) + 1)])
+        spread = np.concatenate([np.full(units, OWN_SPREAD), np.full(len(self.pairs), PAIR_SPREAD), [FLOOR_SPREAD]])
         records = [record for record in history.measured() if record.outcome.damage > 0.0]
         if not records:
             return prior, np.diag(spread)
@@ -88,12 +93,12 @@ class Thompson:
         return root @ (root.T @ pull), root
 
     def decoded(self, coefficients: Array, damage: float, starts: list[Choices]) -> Choices:
-        """The plan of least energy whose damage by these coefficients is at most `damage`."""
+        """The plan of least energy whose damage by these coefficients, the floor apart, is at most `damage`."""
         units = len(self.table.rows)
         cost = self.table.damage * coefficients[:units, None]
         plan, multiplier = starts[0], 0.0
         for turn in range(ROUNDS):
-            solved = self.decoder.solve(self._with_pairs(cost, coefficients[units:], plan), damage, starts, multiplier)
+            solved = self.decoder.solve(self._with_pairs(cost, coefficients[units:-1], plan), damage, starts, multiplier)
             if np.array_equal(solved.choices, plan) and turn:
                 break
             plan, multiplier, starts = solved.choices, solved.multiplier, [solved.choices]

@@ -77,6 +77,26 @@ def test_flag_wins_over_environment_over_file_over_default(
     assert accelerator() == "eyeriss-v1"
 
 
+def test_a_plan_on_the_command_line_replaces_a_uniform_setting_of_a_file_and_the_other_way_round(case: Case, tmp_path: Path) -> None:
+    made, file, saved = tmp_path / "plan.json", tmp_path / "u.yaml", tmp_path / "saved.yaml"
+
+    def written(name: str, *arguments: str) -> bytes:
+        shown(hwc("apply", case.model, "--config", str(file), *arguments, "-o", str(tmp_path / name), "--json"))
+        return (tmp_path / name).read_bytes()
+
+    file.write_text("uniform: w4a8\nlanes: 4\nrecovery: none\n")
+    first = written("first.onnx", "--save-plan", str(made))
+    assert written("second.onnx", "--plan", str(made), "--save-config", str(saved)) == first
+    content = yaml.safe_load(saved.read_text())
+    assert Path(content["plan"]).name == "plan.json"
+    assert not {"uniform", "lanes"} & set(content)
+    file.write_text(f"plan: {made}\n")
+    assert written("third.onnx", "--uniform", "w8a8", "--recovery", "none") != first
+    refused = hwc("apply", case.model, "--config", str(file), "--plan", str(made), "--uniform", "w8a8")
+    assert refused.exit_code == 2
+    assert "either --plan FILE or --uniform SPEC" in refused.stderr
+
+
 def test_extends_adds_to_a_base_and_null_takes_away(case: Case, tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(f"data: {case.data}\nmodel: {case.model}\nmetric: nonsense\n")
     (tmp_path / "top.yaml").write_text("extends: base.yaml\ncommand: evaluate\nmetric: null\n")

@@ -150,7 +150,7 @@ def test_thompson_posterior_is_that_of_the_textbook_and_finds_true_coefficients(
     strategy = Thompson(SMALL, 0)
     rng = np.random.default_rng(1)
     plans = np.array([strategy.space.random(rng) for _ in range(400)])
-    truth = np.concatenate([rng.uniform(0.3, 2.0, len(SMALL.units)), rng.uniform(0.0, 0.3, len(strategy.pairs))])
+    truth = np.concatenate([rng.uniform(0.3, 2.0, len(SMALL.units)), rng.uniform(0.0, 0.3, len(strategy.pairs)), [2e-4]])
     damages = strategy.features(plans) @ truth * np.exp(0.02 * rng.normal(size=len(plans)))
     history = History(strategy.space, 1.0)
     for plan, damage in zip(plans, damages, strict=True):
@@ -158,12 +158,29 @@ def test_thompson_posterior_is_that_of_the_textbook_and_finds_true_coefficients(
     mean, root = strategy.posterior(history)
     rows = strategy.features(plans) / damages[:, None]
     spread = np.diag(np.linalg.inv(root @ root.T) - rows.T @ rows / 0.15**2)
-    np.testing.assert_allclose(spread, np.r_[np.full(len(SMALL.units), 0.7**-2), np.full(len(strategy.pairs), 0.3**-2)])
+    expected = np.r_[np.full(len(SMALL.units), 0.7**-2), np.full(len(strategy.pairs), 0.3**-2), 1e-4**-2]
+    np.testing.assert_allclose(spread, expected, rtol=1e-4)
     seen = damages > 0
     assert np.corrcoef(np.log(strategy.features(plans)[seen] @ mean), np.log(damages[seen]))[0, 1] > 0.98
-    flat = strategy.features(plans)[seen] @ np.r_[np.ones(len(SMALL.units)), np.zeros(len(strategy.pairs))]
+    flat = strategy.features(plans)[seen] @ np.r_[np.ones(len(SMALL.units)), np.zeros(len(strategy.pairs) + 1)]
     error = np.std(np.log(strategy.features(plans)[seen] @ mean) - np.log(damages[seen]))
     assert error < 0.5 * np.std(np.log(flat) - np.log(damages[seen]))
+
+
+def test_thompson_learns_the_damage_that_no_unit_does() -> None:
+    strategy = Thompson(SMALL, 0)
+    history = History(strategy.space, 1.0)
+    rng = np.random.default_rng(2)
+    best = np.array([int(np.argmin(damage)) for damage in SMALL.damage])
+    for number in range(60):
+        plan = np.where(rng.random(len(best)) < 0.8, best, strategy.space.random(rng))
+        damage = float((strategy.features(plan[None])[0, : len(best)]).sum()) + 3e-4
+        history.append(Record(number, plan, Outcome(0.5, 0.5, 0.1, damage), "referee", True, 0.0))
+    mean, _ = strategy.posterior(history)
+    assert 1e-4 < mean[-1] < 4e-4
+    broken = Thompson(SMALL, 0)
+    broken.features = lambda plans: strategy.features(plans) * np.r_[np.ones(strategy.features(best[None]).shape[1] - 1), 0.0]  # type: ignore[method-assign]
+    assert not 1e-4 < broken.posterior(history)[0][-1] < 4e-4
 
 
 def test_cmaes_values_accepted_plans_below_the_baseline_and_refused_ones_above() -> None:
