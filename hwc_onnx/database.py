@@ -309,7 +309,8 @@ class LayerDatabase:
             input_keep = None
         columns = None if input_keep is None else layout.columns(input_keep)
         rescale, refit, into = 1.0, False, None
-        if isinstance(source, CoarseAlgorithm) and input_keep is not None and self.recovery != "full":
+        repaired = self.recovery == "full" and not self._unseen(key)
+        if isinstance(source, CoarseAlgorithm) and input_keep is not None and not repaired:
             rescale = layout.channels / len(input_keep) if source.rescale else 1.0
             refit = source.refits
             into = self.folds.into(key, input_keep) if source.represent is not None else None

@@ -142,6 +142,8 @@ class Bench:
             on_event=self.tell,
         )
         self.database = self.calibrated.database
+        for text in self.calibrated.calibration.remarks() if recovery == "full" else ():
+            self.note(text)
         self.reference = self._reference(options)
 
     def tell(self, event: Event) -> None:

@@ -120,6 +120,14 @@ def _weights(facts: Facts, seen: LayerFacts) -> Iterator[Finding]:
             f"recovery is '{facts.recovery}': relative output error {seen.error:.2g}, with recovery 'full' {facts.full_error:.2g}",
             {"error": seen.error, "full_error": facts.full_error},
         )
+    if facts.recovery == "full" and seen.patches is None:
+        yield Finding(
+            "not_repaired",
+            "weights",
+            f"the layer was not calibrated, so it is rounded and pruned without repair: relative output error {seen.error:.2g} of "
+            "inputs taken as white",
+            {"error": seen.error},
+        )
     if seen.rounding_ratio >= ONE_BIT and bits <= 8:
         yield Finding(
             "outlier_weights",
@@ -204,6 +212,7 @@ def _input(facts: Facts, seen: TensorFacts) -> Iterator[Finding]:
             f"'{seen.tensor}' was {seen.low:.3g} throughout calibration: its range says nothing about other values",
             numbers,
         )
+        return
     if seen.softmax:
         yield Finding(
             "softmax_input",

@@ -22,6 +22,9 @@ from hwc_onnx.recovery.statistics import F64
 DEAD = 1e-6
 """An input whose variance is below this share of the mean variance never changes."""
 
+CONSTANT = 1e-12
+"""An output whose variance is at most this share of its bias's square is constant: no error is large beside it."""
+
 
 @dataclass(frozen=True)
 class BiasFacts:
@@ -170,4 +173,5 @@ def _bias(
     error = (
         float(np.square(round_bias(weight.bias, steps).astype(np.float64) - weight.bias)[fits].sum()) / weight.bias.size
     )
-    return BiasFacts(float(multiples.max()), int((~fits).sum()), error / max(variance, 1e-30))
+    constant = variance <= CONSTANT * float(np.square(weight.bias.astype(np.float64)).mean())
+    return BiasFacts(float(multiples.max()), int((~fits).sum()), 0.0 if constant else error / variance)

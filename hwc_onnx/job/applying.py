@@ -28,7 +28,7 @@ from hwc_onnx.graph.domains import obstacle_to_running
 from hwc_onnx.graph.layer_graph import FLOAT_BITS
 from hwc_onnx.job.compression import check_output
 from hwc_onnx.job.memory import repair_notes
-from hwc_onnx.job.polishing import Polishing
+from hwc_onnx.job.polishing import Polishing, judging, refitted
 from hwc_onnx.job.unrunnable import with_weights_rounded
 from hwc_onnx.plan import (
     RANGES,
@@ -44,7 +44,6 @@ from hwc_onnx.plan import (
 from hwc_onnx.polish import Polished
 from hwc_onnx.pruning.table import WEIGHTS_ALONE
 from hwc_onnx.quantization.dialects import get_dialect
-from hwc_onnx.rebuild import rebuild
 from hwc_onnx.result import versions
 from hwc_onnx.uniform import uniform
 from hwc_onnx.workspace import (
@@ -228,18 +227,16 @@ def apply_plan(
             "code_version": versions().get("hwc-onnx", ""),
         }
     )
-    database = calibrated.database
     # layers in float are not refitted: a plan of nothing else has its statistics mended instead
     if recovery == "sequential" and any(config.weight_bits < FLOAT_BITS for config in complete.layers.values()):
         tell(Phase("recover", "each layer by itself, then behind the compressed layers before it"))
-        stitched = rebuild(
-            calibrated.proto,
-            opened.graph,
-            complete,
-            database,
-            splits.calibration,
-            on_layer=lambda done, total, layer: tell(Step(done, total, layer)),
+        # a plan that was carried out so was judged then
+        carried_out = chosen.calibration.samples > 0 and chosen.calibration.recovery == recovery
+        judge = None if carried_out else judging(opened, calibrated, splits, metric, task)
+        stitched, said = refitted(
+            opened, calibrated, splits, complete, judge, lambda done, total, layer: tell(Step(done, total, layer))
         )
+        notes += [said] if said else []
     else:
         tell(Phase("recover", "each layer by itself"))
         stitched = calibrated.stitch(complete)

@@ -3,7 +3,8 @@
 A setting goes through: least-squares target on the kept inputs and under rounding noise -> mask -> compensation of the
 mask -> weighted scale search -> OBS rounding -> scale refit -> coordinate descent over the codes -> refit. Several
 variants are made (with and without descent, each code range of the width, with and without a polish under rounding
-noise), and each output row takes the one with the least error on images that were not used for fitting.
+noise; without any repair where there are fewer samples than inputs), and each output row takes the one with the least error
+on images that were not used for fitting.
 """
 
 from __future__ import annotations
@@ -178,6 +179,9 @@ class LayerRecovery:
 
     def _best(self, variants: list[Variant], setting: Setting) -> Judged:
         """The rows with the least held-out error, after a polish under the rounding noise of the inputs."""
+        if self.prior is None and self.statistics.fit.rows < self.layout.width:
+            # what the samples do not determine can be worse repaired than left alone
+            variants = [*variants, self._plain(setting)]
         best = self._pick([self._judged(variant, setting) for variant in variants])
         if setting.noise <= self._noise_floor:
             return best
@@ -202,18 +206,20 @@ class LayerRecovery:
         return low, high
 
     def _plain(self, setting: Setting) -> Variant:
-        """Masks and rounding without any repair; "ranges" searches scales, "none" takes the largest weight."""
+        """Masks and rounding without any repair; scales are searched for, with recovery "none" that of the largest weight is taken."""
         rows = self.rows if setting.into is None else folded(self.rows, setting.into)
         rows = rows if setting.columns is None else rows[:, :, setting.columns] * setting.rescale
         if setting.refit and setting.columns is not None:
             rows = self._problem(setting, 0.0).target
-        if setting.mask is not None:
+        if setting.kept is not None:
+            rows = rows * setting.kept
+        elif setting.mask is not None:
             rows = rows * self._scored_mask(setting, rows)
         if setting.bits >= FLOAT_BITS:
             return Variant(rows, None)
         low, high = ranges_of(setting.bits, self.portable)[0]
         ones = np.ones((self.layout.groups, rows.shape[2]))
-        scale = search_scale(rows, ones, low, high, STEPS[self.recovery], self.power_of_two)
+        scale = search_scale(rows, ones, low, high, STEPS.get(self.recovery, STEPS["ranges"]), self.power_of_two)
         scale = self._settle(scale)
         return Variant(np.clip(np.rint(rows / scale[:, :, None]), low, high).astype(np.int8), scale)
 

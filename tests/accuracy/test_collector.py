@@ -83,3 +83,15 @@ def test_inputs_whose_squares_leave_single_precision_are_refused() -> None:
     x = tiny_models.feeds(model, 16)["x"] * np.float32(1e18)
     with pytest.raises(DataError, match="its input has values up to"):
         collect(model, parse(model), Samples({"x": x}, None), rng=np.random.default_rng(0))
+
+
+def test_labels_are_not_part_of_what_calibration_learns() -> None:
+    proto = normalize(logarithm())
+    x = tiny_models.feeds(logarithm(), 64)["x"]
+    digests = {
+        collect(proto, parse(proto), Samples({"x": x}, labels), threads=1, rng=np.random.default_rng(0)).digest()
+        for labels in (None, np.zeros(64, np.int64), np.arange(64) % 4)
+    }
+    assert len(digests) == 1
+    shifted = Samples({"x": x * np.float32(1.01)}, None)
+    assert collect(proto, parse(proto), shifted, threads=1, rng=np.random.default_rng(0)).digest() not in digests
