@@ -52,6 +52,7 @@ from .settings import Settings, shared_options
 )
 @click.option("--split-seed", type=int, help="Which samples calibrate and judge. Default: the plan's own.")
 @click.option("--save-plan", metavar="FILE", help="Write the plan with the remedies that help.")
+@click.option("--figure", metavar="FILE.svg", help="Also draw a heat map of layers and their parts.")
 @input_shape_option
 @shared_options
 @click.pass_context
@@ -63,6 +64,7 @@ def why(
     plan: str | None,
     spec: str | None,
     save_plan: str | None,
+    figure: str | None,
     **options: Any,
 ) -> None:
     """Which layers of MODEL lose accuracy under a plan, the cause of each, and which remedy helps.
@@ -83,12 +85,17 @@ def why(
         raise click.UsageError(f"--save-plan: the folder {Path(save_plan).parent} does not exist; create it first", ctx)
     from hwc_onnx import api
     from hwc_onnx.files import cache_folder
+    from hwc_onnx.report.group_figure import checked_svg
     from hwc_onnx.report.progress import Progress
+    from hwc_onnx.report.sensitivity_figure import write_why_figure
     from hwc_onnx.report.why_table import why_tables
 
+    page = None if figure is None else checked_svg(figure)
     with Progress(sys.stderr, quiet=settings.quiet) as progress:
         found = api.why(model, plan=plan, spec=spec, on_event=progress, cache_dir=cache_folder(), **options)
     if save_plan is not None:
         found.save_plan(save_plan)
     payload = found.to_json()
+    if page is not None:
+        write_why_figure(page, payload, f"What {Path(model).name} loses")
     settings.show(payload, lambda: why_tables(payload, notes=settings.quiet))

@@ -1,15 +1,18 @@
-"""`sensitivity --figure`: a heat map of damage, layers from the first to the last, one column for each setting.
+"""`sensitivity --figure` and `why --figure`: heat maps of damage, one row for each layer.
 
 An SVG without scripts, with colours of its own for dark and for light pages. The colour is the logarithm of the damage,
-the number its thousandths; hovering shows the drop. A bar beside each row is the layer's share of the energy, a letter in
-a cell marks a number that several rows share.
+the number its thousandths; hovering shows the drop. `sensitivity` has a column for each setting, layers from the first to the
+last, and a bar beside each row for the layer's share of the energy; a letter in a cell marks a number that several rows share.
+`why` has a column for each part of a layer, the layer that loses most first, and its cause beside each row.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from html import escape
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +41,71 @@ def write_sensitivity_figure(path: Path, payload: dict[str, Any], title: str) ->
     write_atomic(path, sensitivity_figure(payload, title).encode(), "--figure")
 
 
+def write_why_figure(path: Path, payload: dict[str, Any], title: str) -> None:
+    """Draw `Why.to_json()` (UsageError where the place is not writable)."""
+    write_atomic(path, why_figure(payload, title).encode(), "--figure")
+
+
 def sensitivity_figure(payload: dict[str, Any], title: str) -> str:
     """The drawing as SVG text."""
+    most = max((row["energy_share"] for row in payload["layers"]), default=0.0)
+    caption = (
+        f"Damage x 1000 of one thing compressed alone, everything else in float: {DAMAGE_KINDS[payload['damage_kind']]}, "
+        f"{payload['samples']} {payload['data']} samples. "
+        "Rows with the same letter share the number."
+    )
+    return _heat_map(
+        payload,
+        title,
+        caption,
+        f"energy (INT8, {payload['accelerator']})",
+        lambda row: (row["energy_share"] / most if most else 0.0, percent(row["energy_share"])),
+    )
+
+
+def why_figure(payload: dict[str, Any], title: str) -> str:
+    """The drawing as SVG text: each layer alone, its parts alone, the plan without it and with its best remedy."""
+    whole = {key: payload["whole"][key] for key in ("damage", "drop_points")}
+    parts = [part for part in ("weights", "input", "channels") if any(part in one["parts"] for one in payload["layers"])]
+    columns: list[tuple[str, str, str, Callable[[dict[str, Any]], Any]]] = [
+        ("layer", "alone", "all that the plan does to the layer", itemgetter("alone")),
+        *((part, "alone", f"its {part} alone", partial(_part, part)) for part in parts),
+        ("float", "the plan", "the plan with the layer in float", itemgetter("left_out")),
+        ("remedy", "the plan", "the plan with the layer's best remedy", itemgetter("after")),
+    ]
+    total = {key: sum(one["alone"][key] for one in payload["layers"]) for key in whole}
+    settings = [
+        {"name": name, "kind": kind, "text": text, "together": whole if name == "layer" else None, "sum": total}
+        for name, kind, text, _ in columns
+    ]
+    rows = [
+        {
+            "key": one["key"],
+            "op_type": one["op_type"],
+            "position": place,
+            "operand": 0,
+            "cause": "" if one["cause"] is None else one["cause"]["name"].replace("_", " "),
+            "cells": {name: cell and {**cell, "unit": one["key"]} for name, _, _, of in columns for cell in [of(one)]},
+        }
+        for place, one in enumerate(payload["layers"])
+    ]
+    caption = (
+        f"Damage x 1000: {DAMAGE_KINDS[payload['damage_kind']]}, {payload['samples']} {payload['data']} samples. Alone: everything "
+        f"else in float. The {len(rows)} of {payload['layer_count']} layers that lose most."
+    )
+    return _heat_map({**payload, "settings": settings, "layers": rows}, title, caption, "cause", lambda row: (0.0, row["cause"]))
+
+
+def _part(name: str, layer: dict[str, Any]) -> dict[str, Any] | None:
+    """A part's damage in the record of a layer, None where the plan leaves it alone."""
+    found: dict[str, Any] | None = layer["parts"].get(name)
+    return found
+
+
+def _heat_map(
+    payload: dict[str, Any], title: str, caption: str, head: str, beside: Callable[[dict[str, Any]], tuple[float, str]]
+) -> str:
+    """Rows and columns as in `Sensitivity.to_json()`; `beside` gives each row's bar, up to 1, and the words behind it."""
     rows = sorted(payload["layers"], key=lambda row: (row["position"], row["operand"]))
     settings = payload["settings"]
     letters = tied_letters(payload)
@@ -57,18 +123,10 @@ def sensitivity_figure(payload: dict[str, Any], title: str) -> str:
         f"<style>{STYLE}</style>",
         f'<rect class="page" width="{width}" height="{height}"/>',
         _text(10, 24, title, size=16),
-        _text(
-            10,
-            46,
-            f"Damage x 1000 of one thing compressed alone, everything else in float: {DAMAGE_KINDS[payload['damage_kind']]}, "
-            f"{payload['samples']} {payload['data']} samples. "
-            "Rows with the same letter share the number.",
-            "soft",
-        ),
+        _text(10, 46, caption, "soft"),
         *_heads(settings, places),
-        _text(right, TOP - 10, f"energy (INT8, {payload['accelerator']})", "soft"),
+        _text(right, TOP - 10, head, "soft"),
     ]
-    most = max((row["energy_share"] for row in rows), default=0.0)
     for line, row in enumerate(rows):
         y = TOP + line * ROW
         parts.append(_text(10, y + 15, _short(f"{row['op_type']} {row_name(row)}"), hover=row_name(row)))
@@ -76,9 +134,10 @@ def sensitivity_figure(payload: dict[str, Any], title: str) -> str:
             cell = row["cells"][setting["name"]]
             letter = "" if cell is None else letters.get((setting["kind"], cell["unit"]), "")
             parts.append(_cell(x, y, cell, scale, f"{row_name(row)}, {setting['text']}", letter))
-        length = BARS * row["energy_share"] / most if most else 0.0
+        share, words = beside(row)
+        length = BARS * share
         parts.append(f'<rect class="bar" x="{right}" y="{y + 4}" width="{length:.1f}" height="{ROW - 8}" rx="2"/>')
-        parts.append(_text(right + round(length) + 5, y + 15, percent(row["energy_share"]), "soft"))
+        parts.append(_text(right + round(length) + 5, y + 15, words, "soft"))
     parts += _ends(settings, places, TOP + ROW * len(rows) + 8, scale)
     parts += scale.legend(NAMES, TOP + ROW * (len(rows) + 3) + 6)
     return "\n".join([*parts, "</svg>\n"])
