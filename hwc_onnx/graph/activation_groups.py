@@ -3,7 +3,8 @@
 Every tensor that is stored between nodes either belongs to exactly one group, whose width it is stored at, or is left
 at 16 bits. Operators that only move, select or clip values (pooling by maximum, Reshape, Transpose, Concat, an unfused
 Relu) tie their operands and results to one quantizer. A tensor that no layer reads still has a group, unless an
-operator that needs more precision reads or makes it (LayerNorm, Softmax, GELU and the like).
+operator that needs more precision reads or makes it (LayerNorm, Softmax, GELU and the like), or it lies inside such an operator
+that is written out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from hwc_onnx.graph.layer_graph import ActivationGroup, Layer, Node
 from hwc_onnx.graph.op_kinds import FLOAT_READERS, JOINS, LAYER_OPS, NARROW_OPS
+from hwc_onnx.graph.statistics import inside_statistics
 
 FLOATS = frozenset({"float", "float16", "bfloat16", "double"})
 
@@ -78,7 +80,7 @@ def activation_groups(
     for layer in layers:
         for name in dict.fromkeys(layer.inputs):
             readers.setdefault(name, []).append(layer.key)
-    narrow = _Narrow(nodes, fused, frozenset(outputs))
+    narrow = _Narrow(nodes, inside_statistics(nodes, constants), frozenset(outputs))
     groups = []
     for family in families.values():
         keys = tuple(dict.fromkeys(key for name in family for key in readers.get(name, ())))
@@ -91,7 +93,8 @@ def activation_groups(
 class _Narrow:
     """Whether a stored tensor that no layer reads can live in 8 bits without harm."""
 
-    def __init__(self, nodes: Sequence[Node], fused: Mapping[str, str], outputs: frozenset[str]) -> None:
+    def __init__(self, nodes: Sequence[Node], statistics: frozenset[str], outputs: frozenset[str]) -> None:
+        self.statistics = statistics
         self.maker = {name: node for node in nodes for name in node.outputs}
         self.readers: dict[str, list[Node]] = {}
         for node in nodes:
@@ -100,7 +103,7 @@ class _Narrow:
         self.outputs = outputs
 
     def __call__(self, tensor: str) -> bool:
-        if tensor in self.outputs or tensor not in self.readers:
+        if tensor in self.outputs or tensor not in self.readers or tensor in self.statistics:
             return False
         maker = self.maker.get(tensor)
         made_well = (

@@ -187,7 +187,7 @@ def apply_plan(
     notes += [*loaded.notes, *splits.notes]
     if not splits.real:
         notes.append(
-            f"no data given: ranges and recovery come from {len(splits.calibration)} synthetic {loaded.unit}, the drop from "
+            f"{'no data given' if data is None else 'synthetic data'}: ranges and recovery come from {len(splits.calibration)} synthetic {loaded.unit}, the drop from "
             f"{len(splits.holdout)} others; real samples (--data) would be better"
         )
     tell(Phase("calibrate", f"{len(splits.calibration)} {loaded.unit} through the float model"))
@@ -238,7 +238,7 @@ def apply_plan(
         )
         notes += [said] if said else []
     else:
-        tell(Phase("recover", "each layer by itself"))
+        tell(Phase("recover", "each layer by itself") if recovery == "full" else Phase("recover", f"{recovery}: no layer is repaired"))
         stitched = calibrated.stitch(complete)
     if polish:
         tell(Phase("polish", "round layers of few bits anew"))
