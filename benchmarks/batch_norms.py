@@ -45,7 +45,7 @@ SETTINGS = (
     "w16a16,fine=obs:0.5",
     "w16a16,coarse=gram:0.3",
 )
-COLUMNS = ("neither", "layers", "both", "rebuilt")
+COLUMNS = ("neither", "nodes", "layers", "both", "rebuilt")
 IMAGES = 2048
 
 
@@ -53,16 +53,17 @@ def figures(opened: Opened, seed: int) -> Iterator[tuple[str, str, float]]:
     """(setting, column, damage) of one seed."""
     splits = make_splits(load_data(str(DATA), input_specs(opened.proto)), seed)
     reference = make_reference(opened.proto, splits.search.take(slice(0, IMAGES)))
-    made = calibrate(opened, splits.calibration, seed=seed, repairs=())
-    layers, both = (
-        StatisticsRepair(made.proto, opened.graph, made.database, splits.calibration, normalizations=choice)
-        for choice in (False, True)
+    made = calibrate(opened, splits.calibration, seed=seed, repairs=("bias",))
+    nodes, layers, both = (
+        StatisticsRepair(made.proto, opened.graph, made.database, splits.calibration, layers=first, normalizations=second)
+        for first, second in ((False, True), (True, False), (True, True))
     )
     for spec in SETTINGS:
         plan = uniform(opened.graph, parse_spec(spec))
         stitched = made.database.stitch(plan)
         rebuilt = rebuild(made.proto, opened.graph, plan, made.database, splits.calibration)
-        for column, found in zip(COLUMNS, (stitched, layers(stitched), both(stitched), rebuilt), strict=True):
+        made_by_column = (stitched, nodes(stitched), layers(stitched), both(stitched), rebuilt)
+        for column, found in zip(COLUMNS, made_by_column, strict=True):
             model = assemble(made.proto, opened.graph, found, "measure").proto
             yield spec, column, measure(model, reference).damage
 

@@ -26,8 +26,8 @@ from hwc_onnx.posing import Patches, Posed, Posing
 from hwc_onnx.rebuild import rebuild
 from hwc_onnx.recovery import rounding
 from hwc_onnx.recovery.adaround import code_bounds
-from hwc_onnx.recovery.layer import RepairedRows
 from hwc_onnx.recovery.rounding import Variant
+from hwc_onnx.recovery.setting import RepairedRows
 from hwc_onnx.uniform import parse_spec, uniform
 from hwc_onnx.workspace import calibrate, open_float_model
 

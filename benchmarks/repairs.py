@@ -1,11 +1,12 @@
-"""What the repairs across layers are worth: damage with each of them, with all, and rebuilt layer after layer.
+"""What the repairs beside fitting weights are worth: damage with each of them, with all, and rebuilt layer after layer.
 
     python benchmarks/repairs.py                          # every sample model, 3 seeds
     python benchmarks/repairs.py --model vgg_small --seeds 1
 
 Uniform plans on the first 2,048 search images. Damage is the mean KL divergence of the class probabilities from the
 original's, times 1,000, the median over seeds (a seed decides which images calibrate); the drop of top-1 in points is
-beside it. Every column of a row uses the same calibration images.
+beside it. Every column of a row uses the same calibration images; those with a plus have the bias correction too. The sample
+models have no BatchNormalization left: benchmarks/batch_norms.py shows what mending these is worth.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ SAMPLES = Path(__file__).parent.parent / "sample_models"
 MODELS = ("resnet20", "vgg_small", "mobilenetv2_small", "vit_tiny")
 SETTINGS = ("w8a8", "w4a4", "w3a8", "w2a8", "w8a8,fine=obs:0.5", "w8a8,coarse=gram:0.3")
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "neither": (),
-    "equalize": ("equalize",),
-    "attention": ("attention",),
-    "absorb": ("absorb",),
-    "statistics": ("statistics",),
+    "none": (),
+    "bias": ("bias",),
+    "+ equalize": ("bias", "equalize"),
+    "+ attention": ("bias", "attention"),
+    "+ absorb": ("bias", "absorb"),
+    "+ statistics": ("bias", "statistics"),
     "all": REPAIRS,
 }
 IMAGES = 2048

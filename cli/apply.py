@@ -64,8 +64,8 @@ from .settings import Settings, shared_options
 @click.option(
     "--repairs",
     metavar="LIST",
-    help="Of the repairs across layers that full and sequential recovery make, those to keep: some of"
-    " equalize,attention,absorb,statistics, or none. Default: the plan's own; all for a uniform setting.",
+    help="Of the repairs that full and sequential recovery make beside fitting weights, those to keep: some of"
+    " equalize,attention,absorb,bias,statistics,normalizations, or none. Default: the plan's own; all for a uniform setting.",
 )
 @click.option(
     "--dialect",

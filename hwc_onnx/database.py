@@ -20,6 +20,7 @@ from hwc_onnx.accuracy.collector import Calibration
 from hwc_onnx.accuracy.runner import usable_threads
 from hwc_onnx.graph import external
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, Layer, LayerGraph
+from hwc_onnx.graph.zero_pattern import filled_share
 from hwc_onnx.plan import Achieved, CompressionPlan, LayerConfig, channel_choice, check_plan, group_bits
 from hwc_onnx.pruning.base import CoarseAlgorithm, FineAlgorithm
 from hwc_onnx.pruning.table import algorithm
@@ -28,11 +29,12 @@ from hwc_onnx.quantization.ranges import Method
 from hwc_onnx.recovery.byte_cache import ByteCache
 from hwc_onnx.recovery.channels import ChannelMaps, Folds, Orders, WeightView, choose_channels
 from hwc_onnx.recovery.entries import ROWS_BYTES, Entries, Parameters
-from hwc_onnx.recovery.layer import Recovery, Setting
+from hwc_onnx.recovery.layer import Recovery
 from hwc_onnx.recovery.layer_weight import quantized, select_outputs, taken_by
 from hwc_onnx.recovery.layout import layout_of
 from hwc_onnx.recovery.on_demand import OnDemand
 from hwc_onnx.recovery.plain import rounded
+from hwc_onnx.recovery.setting import Setting
 from hwc_onnx.recovery.statistics import F64
 from hwc_onnx.recovery.stored_ranges import NOTHING_CUT, StoredRanges
 from hwc_onnx.rewrite.float_model import float_model
@@ -82,7 +84,8 @@ class Stitched:
 class LayerDatabase:
     """Entries of one model under one calibration.
 
-    `symmetric` keeps activation zero points at 0, `power_of_two` all scales at powers of two.
+    `symmetric` keeps activation zero points at 0, `power_of_two` all scales at powers of two. Without `corrects_bias` no bias
+    takes up the mean of what a layer gets wrong.
     """
 
     def __init__(
@@ -99,8 +102,9 @@ class LayerDatabase:
         taken: Mapping[tuple[str, int], F64] | None = None,
         symmetric: bool = False,
         power_of_two: bool = False,
+        corrects_bias: bool = True,
     ) -> None:
-        self.symmetric, self.power_of_two = symmetric, power_of_two
+        self.symmetric, self.power_of_two, self.corrects_bias = symmetric, power_of_two, corrects_bias
         self.graph, self.calibration = graph, calibration
         self.lanes, self.recovery, self.portable, self.ranges = lanes, recovery, portable, ranges
         self.maps = ChannelMaps(graph)
@@ -291,7 +295,9 @@ class LayerDatabase:
         chosen = algorithm(config.algorithm)
         density = float(np.count_nonzero(weight.codes)) / weight.codes.size
         if isinstance(chosen, FineAlgorithm):
-            return Achieved(ratio=1.0 - density, weight_density=density)
+            size = chosen.block
+            blocks = None if size is None else filled_share(weight.codes, self._layers[key], size)
+            return Achieved(ratio=1.0 - density, weight_density=density, block_density=blocks)
         group = self.graph.group_of(key)
         if not isinstance(chosen, CoarseAlgorithm) or group is None:
             return Achieved(weight_density=density)
@@ -374,7 +380,7 @@ class LayerDatabase:
         weight = external.tensor_values(tensors[layer.weight])
         if layer.state_weight is not None:
             weight = np.concatenate([weight, external.tensor_values(tensors[layer.state_weight])], axis=layer.input_axis)
-        return Parameters(weight, bias, takes_bias)
+        return Parameters(weight, bias, takes_bias and self.corrects_bias)
 
 
 def _owned_bytes(parameters: Parameters) -> int:

@@ -14,9 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hwc_onnx.errors import PlanError
 from hwc_onnx.graph.constraints import NO_CONSTRAINTS, Constraints
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, MOST_REMOVED, ActivationGroup, ChannelGroup, Layer, LayerGraph
+from hwc_onnx.graph.pruned import is_coarse, pattern_for, pattern_of
 from hwc_onnx.graph.selection import selected
 from hwc_onnx.graph.variant import Setting, variant
-from hwc_onnx.plugins import nearest, resolve
+from hwc_onnx.graph.zero_pattern import Blocks, Pattern, share_of
+from hwc_onnx.plugins import nearest
 
 Bits = Annotated[int, Field(ge=2, le=16)]
 
@@ -37,21 +39,29 @@ class LayerConfig(BaseModel):
 
 
 class Achieved(BaseModel):
-    """What a layer's setting came to once rewritten: shares in 0..1, channels kept (None: no coarse pruning)."""
+    """What a layer's setting came to once rewritten: shares in 0..1, channels kept (None: no coarse pruning).
+
+    `block_density` is the share of blocks that hold a weight which is not zero (None: the algorithm prunes no blocks).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ratio: float = 0.0
     weight_density: float = 1.0
     kept_channels: int | None = None
+    block_density: float | None = None
 
 
 RECOVERIES = ("none", "ranges", "full", "sequential")
 """How weights are fitted: rounded only, with fitted ranges, each layer by itself, each layer after those before it."""
 
-REPAIRS = ("equalize", "attention", "absorb", "statistics")
+REPAIRS = ("equalize", "attention", "absorb", "bias", "statistics", "normalizations")
 """Made with recovery "full" and "sequential": channels scaled across layers to use their quantizers alike, those of queries,
-keys and values too, channels moved into the biases behind them, channel statistics mended."""
+keys and values too, channels moved into the biases behind them, the mean of what a layer gets wrong taken up by its bias,
+channel statistics mended across layers, and those of BatchNormalizations that are no part of a layer."""
+
+MENDED = frozenset({"statistics", "normalizations"})
+"""Repairs of a stitched plan, made in one run of the compressed network (hwc_onnx/statistics_repair.py)."""
 
 RANGES = ("minmax", "percentile", "mse", "entropy")
 """How the range of an activation is chosen (hwc_onnx/quantization/ranges.py)."""
@@ -149,29 +159,17 @@ class CompressionPlan(BaseModel):
         return cls.from_json(text, str(path))
 
 
-COARSE_ALGORITHMS = frozenset({"l1", "l2", "fpgm", "bernoulli", "reconstruct", "gram", "fold"})
-"""Built-in algorithms that remove channels; `pruning/table.py` says where each one is."""
-
-NM_PATTERNS: Mapping[str, tuple[int, int]] = {"nm24": (2, 4), "nm48": (4, 8)}
-"""Built-in algorithms that leave N of every M weights."""
-
 STORED_BITS = 8
 """Width of a stored tensor that no layer reads, in a model where some layer's input is quantized."""
 
 
-def is_coarse(algorithm: str) -> bool:
-    """Whether an algorithm removes channels; a plug-in (`module:attribute`) says so itself."""
-    if ":" not in algorithm:
-        return algorithm in COARSE_ALGORITHMS
-    return getattr(resolve("pruning algorithm", algorithm, {}), "granularity", "fine") == "coarse"
-
-
-def pattern_of(algorithm: str) -> tuple[int, int] | None:
-    """(N, M) for an algorithm that leaves N of every M weights, else None."""
-    if ":" not in algorithm:
-        return NM_PATTERNS.get(algorithm)
-    found = getattr(resolve("pruning algorithm", algorithm, {}), "pattern", None)
-    return None if found is None else (int(found[0]), int(found[1]))
+def zeros_of(plan: CompressionPlan, key: str) -> Pattern | None:
+    """The pattern of a layer's zeros, with the share of blocks that the plan records."""
+    config, record = plan.layers[key], plan.achieved.get(key)
+    found = pattern_for(config.algorithm, config.ratio)
+    if isinstance(found, Blocks) and record is not None and record.block_density is not None:
+        return found._replace(share=record.block_density)
+    return found
 
 
 def kept_count(channels: int, ratio: float, lanes: int = 1) -> int:
@@ -264,7 +262,7 @@ def with_plan(graph: LayerGraph, plan: CompressionPlan) -> LayerGraph:
     """
     weight_bits: dict[str, int] = {}
     weight_density: dict[str, float] = {}
-    patterns: dict[str, tuple[int, int]] = {}
+    patterns: dict[str, Pattern] = {}
     algorithms: dict[str, str] = {}
     for layer in graph.layers:
         config = _config(plan, layer.key)
@@ -272,14 +270,14 @@ def with_plan(graph: LayerGraph, plan: CompressionPlan) -> LayerGraph:
         if layer.weight is None:
             continue
         weight_bits[layer.key] = config.weight_bits
-        pattern = pattern_of(config.algorithm)
+        pattern = zeros_of(plan, layer.key)
         if pattern is not None:
             patterns[layer.key] = pattern
         record = plan.achieved.get(layer.key)
         if record is not None:
             weight_density[layer.key] = record.weight_density
         elif config.algorithm != "none" and not is_coarse(config.algorithm):
-            left = 1.0 - config.ratio if pattern is None else pattern[0] / pattern[1]
+            left = 1.0 - config.ratio if pattern is None else share_of(pattern)
             weight_density[layer.key] = min(layer.weight_density, left)
     kept = {}
     for group in graph.channel_groups:

@@ -31,11 +31,11 @@ from hwc_onnx.pruning.table import algorithm
 from hwc_onnx.rebuild import SAMPLES, recorded
 from hwc_onnx.recovery.adaround import code_bounds, polished_rows
 from hwc_onnx.recovery.bias import corrected_bias
-from hwc_onnx.recovery.layer import RepairedRows
 from hwc_onnx.recovery.layer_weight import quantized
 from hwc_onnx.recovery.quadratic import output_error, output_power, quadratic_of
 from hwc_onnx.recovery.rounding import Variant
 from hwc_onnx.recovery.scales import storable
+from hwc_onnx.recovery.setting import RepairedRows
 from hwc_onnx.recovery.statistics import F64, Moments
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
 
@@ -168,7 +168,7 @@ def polished_layers(
         return stitched, ()
     final = insert_qdq(pruned, graph, weights, stitched.activations, plan.dialect)
     densities = measured_densities(final, graph, used, stitched.activations, threads=threads, batch=batch)
-    return replace(stitched, weights=weights, plan=recorded(plan, weights, densities)), tuple(found)
+    return replace(stitched, weights=weights, plan=recorded(graph, plan, weights, densities)), tuple(found)
 
 
 def polished_layer(

@@ -24,15 +24,17 @@ from hwc_onnx.accuracy.tensors import measured_densities
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.database import LayerDatabase, Stitched
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, Layer, LayerGraph
+from hwc_onnx.graph.zero_pattern import filled_share
 from hwc_onnx.plan import CompressionPlan
 from hwc_onnx.posing import PAIRED_BYTES, Posed, Posing
-from hwc_onnx.pruning.base import FineAlgorithm
+from hwc_onnx.pruning.base import FineAlgorithm, runs_of, spread, summed
 from hwc_onnx.pruning.table import algorithm
 from hwc_onnx.quantization.quantizer import QuantizedWeight
 from hwc_onnx.recovery.activated import Activated, better_rows, fitted, start_of, statistics
-from hwc_onnx.recovery.layer import LayerRecovery, RepairedRows, Setting
+from hwc_onnx.recovery.layer import LayerRecovery
 from hwc_onnx.recovery.layer_weight import quantized
 from hwc_onnx.recovery.rounding import Variant
+from hwc_onnx.recovery.setting import RepairedRows, Setting
 from hwc_onnx.recovery.side_by_side import one_blas_thread
 from hwc_onnx.recovery.statistics import Room
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
@@ -90,18 +92,24 @@ def rebuild(
                 weights[layer.key] = _refitted(posed, database, layer, plan, weights[layer.key].bias)
     final = insert_qdq(pruned, graph, weights, stitched.activations, plan.dialect)
     densities = measured_densities(final, graph, used, stitched.activations, threads=threads, batch=batch)
-    return replace(stitched, weights=weights, plan=recorded(stitched.plan, weights, densities))
+    return replace(stitched, weights=weights, plan=recorded(graph, stitched.plan, weights, densities))
 
 
 def recorded(
+    graph: LayerGraph,
     plan: CompressionPlan, weights: Mapping[str, QuantizedWeight], densities: Mapping[str, float]
 ) -> CompressionPlan:
     """The plan with the densities that a network with other weights has, of `weights` and of stored tensors."""
     achieved = {}
     for key, record in plan.achieved.items():
         density = weights[key].weight_density
-        fine = isinstance(algorithm(plan.layers[key].algorithm), FineAlgorithm)
-        achieved[key] = record.model_copy(update={"weight_density": density} | ({"ratio": 1.0 - density} if fine else {}))
+        facts = {"weight_density": density}
+        chosen = algorithm(plan.layers[key].algorithm)
+        if isinstance(chosen, FineAlgorithm):
+            facts["ratio"] = 1.0 - density
+            if chosen.block is not None:
+                facts["block_density"] = filled_share(weights[key].codes, graph.layer(key), chosen.block)
+        achieved[key] = record.model_copy(update=facts)
     return plan.model_copy(
         update={"achieved": achieved, "activation_density": {**plan.activation_density, **densities}}
     )
@@ -113,6 +121,9 @@ def _refitted(
     """The layer's weight fitted again, row by row where that helps; `bias` is what it has now."""
     setting = database.setting(layer.key, plan.layers[layer.key])
     kept = None if setting.mask is None else posed.start.codes != 0
+    if kept is not None and setting.mask is not None and setting.mask.block is not None:
+        runs = runs_of(setting.mask.block, posed.layout.taps, kept.shape[2])
+        kept = spread(summed(kept.astype(np.float64), runs) > 0, runs, kept.shape[2])
     setting = replace(setting, columns=posed.columns, noise=0.0, ratio=0.0, kept=kept)
     rows = _worker(posed, database).build(setting, posed.start)
     if posed.activated is not None:

@@ -46,7 +46,8 @@ class StatisticsRepair:
         database: where the plans come from.
         samples: calibration inputs; some 256 of them, spread over all, make one batch.
         threads: ONNX Runtime threads.
-        normalizations: whether BatchNormalizations are mended beside the layers (False to see what they are worth).
+        layers: whether layers are mended.
+        normalizations: whether BatchNormalizations are.
 
     A model that does not take a batch of that size, or fewer than 16 samples, leaves plans as they are.
     """
@@ -58,13 +59,14 @@ class StatisticsRepair:
         database: LayerDatabase,
         samples: Samples,
         threads: int | None = None,
+        layers: bool = True,
         normalizations: bool = True,
     ) -> None:
         self._proto, self._graph, self._database, self._threads = proto, graph, database, threads
         largest = max((int(np.prod(info.shape, dtype=np.int64)) for info in graph.tensors.values()), default=1)
         count = min(MOST_SAMPLES, len(samples), BATCH_BYTES // max(4 * largest, 1))
         self._samples = samples.take(np.linspace(0, len(samples) - 1, max(count, 1)).astype(np.int64))
-        self._layers = {layer.key: layer for layer in graph.layers if layer.weight is not None}
+        self._layers = {layer.key: layer for layer in graph.layers if layers and layer.weight is not None}
         norms = [norm for norm in batch_norms(proto) if norm.key in graph.tensors] if normalizations else []
         self._norms = {norm.key: norm for norm in norms if len(graph.tensors[norm.key].shape) > AXIS}
 

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from hwc_onnx.errors import UsageError
 from hwc_onnx.graph.constraints import NO_CONSTRAINTS, Constraints
 from hwc_onnx.graph.layer_graph import MOST_REMOVED, ActivationGroup, Layer, LayerGraph
+from hwc_onnx.graph.pruned import is_coarse, pattern_of
 from hwc_onnx.graph.selection import selected
-from hwc_onnx.plan import CompressionPlan, LayerConfig, is_coarse, pattern_of, width_fields
+from hwc_onnx.plan import CompressionPlan, LayerConfig, width_fields
 from hwc_onnx.plugins import nearest
 from hwc_onnx.pruning.table import COARSE, FINE, granularity
 

@@ -34,8 +34,9 @@ from hwc_onnx.graph.op_kinds import GATES, LAYER_OPS
 from hwc_onnx.graph.open_sizes import settle_open_sizes
 from hwc_onnx.graph.parse import DENSITY_KEY, PATTERN_KEY, parse, with_densities
 from hwc_onnx.graph.read_qdq import BITS_KEY
+from hwc_onnx.graph.zero_pattern import claim_of
 from hwc_onnx.normalize.pipeline import normalize
-from hwc_onnx.plan import REPAIRS, CompressionPlan, LayerConfig, pattern_of, with_plan
+from hwc_onnx.plan import REPAIRS, CompressionPlan, LayerConfig, with_plan, zeros_of
 from hwc_onnx.quantization.dialects import get_dialect
 from hwc_onnx.rewrite.insert_qdq import Purpose
 from hwc_onnx.statistics_repair import StatisticsRepair
@@ -179,7 +180,7 @@ def calibrate(
 
     Without `moments` only ranges are measured: enough for plans that round and do nothing else. `ranges` is
     how those of activations are chosen (`hwc_onnx.quantization.ranges`). `repairs` (of `REPAIRS`) are made with
-    recovery "full" only. `power_of_two` keeps all scales at powers of two, which leaves "statistics" out: means alone, without
+    recovery "full" only; without "bias" layers are repaired as if they had none to change. `power_of_two` keeps all scales at powers of two, which leaves "statistics" out: means alone, without
     the spreads that scales mend, do harm. A dialect without zero points gets symmetric ranges. `measured` is what an earlier call
     without repairs measured on the same samples: nothing is run again. `on_event` hears how many samples are done.
     """
@@ -202,8 +203,12 @@ def calibrate(
         taken=equalized.factors,
         symmetric=not get_dialect(dialect).zero_points,
         power_of_two=power_of_two,
+        corrects_bias=recovery != "full" or "bias" in repairs,
     )
-    repair = StatisticsRepair(equalized.proto, opened.graph, database, samples) if "statistics" in repairs else None
+    layers, nodes = "statistics" in repairs, "normalizations" in repairs
+    repair = None
+    if layers or nodes:
+        repair = StatisticsRepair(equalized.proto, opened.graph, database, samples, layers=layers, normalizations=nodes)
     baseline = uniform(opened.graph, LayerConfig()).model_copy(
         update={"dialect": dialect, "lanes": lanes, "portable": portable}
     )
@@ -244,9 +249,9 @@ def metadata_of(
     return text | dict(extra)
 
 
-def _patterns(plan: CompressionPlan) -> dict[str, list[int]]:
-    found = {key: pattern_of(config.algorithm) for key, config in sorted(plan.layers.items())}
-    return {key: list(pattern) for key, pattern in found.items() if pattern is not None}
+def _patterns(plan: CompressionPlan) -> dict[str, str | list[int]]:
+    found = {key: zeros_of(plan, key) for key in sorted(plan.layers)}
+    return {key: claim_of(pattern) for key, pattern in found.items() if pattern is not None}
 
 
 def _plain(value: Any) -> Any:

@@ -210,7 +210,7 @@ def test_a_second_repair_goes_on_from_the_first() -> None:
     assert error(made, twice) < 1.2 * error(made, once) < 0.5 * error(made, broken)
 
 
-@pytest.mark.parametrize("repairs", [(), ("equalize",), ("statistics",), REPAIRS])
+@pytest.mark.parametrize("repairs", [(), ("equalize",), ("statistics",), ("normalizations",), REPAIRS])
 def test_repairs_say_whether_it_is_done(repairs: tuple[str, ...]) -> None:
     opened = open_float_model(preactivation())
     samples = prepare(preactivation, images=IMAGES).samples
@@ -219,16 +219,16 @@ def test_repairs_say_whether_it_is_done(repairs: tuple[str, ...]) -> None:
     names = {name for found in batch_norms(made.proto) for name in (found.scale, found.bias)}
     written = {tensor.name: tensor for tensor in candidate.proto.graph.initializer}
     changed = {tensor.name for tensor in made.proto.graph.initializer if tensor.name in names and tensor != written[tensor.name]}
-    assert changed == (names if "statistics" in repairs else set())
+    assert changed == (names if "normalizations" in repairs else set())
 
 
 def test_a_sequential_plan_of_float_layers_has_its_normalizations_mended(tmp_path: Path) -> None:
-    """Nothing is refitted there, so recovery "sequential" gives what "full" does, and "statistics" still switches it off."""
+    """Nothing is refitted there, so recovery "sequential" gives what "full" does, and "normalizations" still switches it off."""
     np.savez(tmp_path / "data.npz", x=tiny_models.feeds(preactivation(), 256, seed=1)["x"])
     plan = hwc_onnx.uniform_plan(preactivation(), "w16a16,coarse=l1:0.4")
     found = [
         hwc_onnx.apply_plan(preactivation(), plan=plan, data=tmp_path / "data.npz", recovery=recovery, repairs=repairs)
-        for recovery, repairs in (("sequential", ("statistics",)), ("full", ("statistics",)), ("sequential", ()))
+        for recovery, repairs in (("sequential", ("normalizations",)), ("full", ("normalizations",)), ("sequential", ()))
     ]
     sequential, full, without = (applied.proto.graph.initializer for applied in found)
     assert sequential == full and sequential != without

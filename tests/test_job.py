@@ -153,7 +153,7 @@ def test_options_take_one_name_for_a_list_and_numbers_of_numpy() -> None:
 def test_without_data_compress_and_apply_leave_out_the_same_repair(tmp_path: Path) -> None:
     chosen = {"data": "synthetic:300", "trials": 2, "max_drop": 60.0, "gate": "point"}
     result = hwc_onnx.compress(MODEL, output=tmp_path / "out.onnx", **chosen)
-    assert result.plan.calibration.repairs == ("equalize", "attention", "statistics")
+    assert result.plan.calibration.repairs == ("equalize", "attention", "bias", "statistics", "normalizations")
     again = hwc_onnx.apply_plan(MODEL, plan=result.plan, data="synthetic:300")
     assert again.plan.calibration == result.plan.calibration
     stored = [{t.name: t.raw_data for t in proto.graph.initializer} for proto in (result.proto, again.proto)]
@@ -162,4 +162,5 @@ def test_without_data_compress_and_apply_leave_out_the_same_repair(tmp_path: Pat
     asked = hwc_onnx.apply_plan(MODEL, plan=hwc_onnx.uniform_plan(MODEL, "w4a4"), data="synthetic:300", repairs=["absorb"])
     real = hwc_onnx.apply_plan(MODEL, plan=hwc_onnx.uniform_plan(MODEL, "w4a4"), data=SAMPLES)
     made = [applied.plan.calibration.repairs for applied in (fresh, asked, real)]
-    assert made == [("equalize", "attention", "statistics"), ("absorb",), ("equalize", "attention", "absorb", "statistics")]
+    rest = ("bias", "statistics", "normalizations")
+    assert made == [("equalize", "attention", *rest), ("absorb",), ("equalize", "attention", "absorb", *rest)]

@@ -16,6 +16,7 @@ from hwc_onnx.database import Stitched
 from hwc_onnx.errors import DataError
 from hwc_onnx.graph.layer_graph import Layer
 from hwc_onnx.graph.shortcut import Shortcuts, clip_bounds
+from hwc_onnx.graph.zero_pattern import filled_share
 from hwc_onnx.rebuild import rebuild
 from hwc_onnx.rewrite.insert_qdq import insert_qdq
 from hwc_onnx.rewrite.remove_channels import remove_channels
@@ -189,7 +190,7 @@ def test_too_few_samples_for_a_fixed_batch_are_refused() -> None:
         list(run_tensors(made.proto, made.samples, ["t1"], {}, 1))
 
 
-@pytest.mark.parametrize("spec", ["w8a8,fine=magnitude:0.5", "w4a8,fine=obs:0.5", "w2a8,fine=wanda:0.3", "w4a8,fine=nm24"])
+@pytest.mark.parametrize("spec", ["w8a8,fine=magnitude:0.5", "w4a8,fine=obs:0.5", "w2a8,fine=wanda:0.3", "w4a8,fine=nm24", "w4a8,fine=block4:0.5"])
 def test_rebuilding_keeps_the_zeros_and_records_how_many_there_are(spec: str) -> None:
     made = prepare(tiny_models.chain, images=IMAGES)
     before, after = rebuilt(made, spec)
@@ -202,11 +203,17 @@ def test_rebuilding_keeps_the_zeros_and_records_how_many_there_are(spec: str) ->
             assert (now.sum(axis=rows) >= zero.sum(axis=rows)).all()
         elif "nm24" in spec:
             assert now.sum() >= zero.sum() and follows(now, made.graph.layer(key))
+        elif "block4" in spec:
+            layer = made.graph.layer(key)
+            record = after.plan.achieved[key].block_density
+            assert record == pytest.approx(filled_share(np.asarray(weight.codes), layer, 4))
+            assert record <= filled_share(np.asarray(before.weights[key].codes), layer, 4) + 1e-12
         else:
             assert now[zero].all()
         share = float(np.mean(np.asarray(weight.codes) == 0))
         assert after.plan.achieved[key].ratio == pytest.approx(share)
-        assert share >= before.plan.achieved[key].ratio - 1e-9
+        if "block4" not in spec:  # there, zeros that rounding made inside a block that stays may come back
+            assert share >= before.plan.achieved[key].ratio - 1e-9
 
 
 def follows(zero: NDArray[np.bool_], layer: Layer) -> bool:

@@ -15,7 +15,7 @@ from hwc_onnx.workspace import open_float_model
 PLAIN = "none"
 VARIANTS = (PLAIN, "alone", "full", "sequential")
 """What `--recovery` says, in the order of the columns; the first is the plain baseline, "alone" is full without the
-repairs across layers."""
+repairs across layers, with the correction of biases."""
 
 
 def plan_of(model: Path, setting: Setting, variant: str) -> CompressionPlan:
@@ -44,7 +44,7 @@ def write(judge: Judge, setting: Setting, variant: str, seed: int, out: Path) ->
         plan=plan_of(judge.model, setting, variant),
         data=judge.path,
         recovery="full" if alone else variant,
-        repairs=() if alone else None,
+        repairs=("bias",) if alone else None,
         split_seed=seed,
     )
     digest = judge.calibration(seed)[1]

@@ -100,8 +100,8 @@ class Array(_Model):
 class Format(_Model):
     """How zeros are left out of a stored tensor (see `hwc_onnx.cost.formats`)."""
 
-    kind: Literal["bitmask", "csc", "rlc", "nm"]
-    """Bitmask, compressed sparse columns, run-length code, or N:M."""
+    kind: Literal["bitmask", "csc", "rlc", "nm", "blocks"]
+    """Bitmask, compressed sparse columns, run-length code, N:M, or a bitmask of blocks."""
     run_bits: Positive = 4
     """bit: a count or index (`csc` and `rlc` only)."""
     selectable: Switch = True
@@ -176,8 +176,8 @@ class Sparsity(_Model):
     """Spared actions."""
     skip: Skip | None = None
     """Spared actions and cycles."""
-    patterns: tuple[Annotated[str, Field(pattern=r"^[1-9]\d*:[1-9]\d*$")], ...] = ()
-    """N:M patterns of weights that the array skips, for example "2:4"."""
+    patterns: tuple[Annotated[str, Field(pattern=r"^([1-9]\d*:|1x)[1-9]\d*$")], ...] = ()
+    """Patterns of weights that the array skips: N:M, for example "2:4", or blocks of input channels, for example "1x4"."""
     decode_pj: Energy = 0.0
     """pJ: unpacking one element of a compressed stream."""
 

@@ -11,11 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from hwc_onnx.cost.accelerator import Format, Operand
+from hwc_onnx.cost.formats import pattern_bits
 from hwc_onnx.cost.mapping import MappingTable
 from hwc_onnx.cost.passes import Floats, Ints
 from hwc_onnx.cost.query import LayerQuery
 from hwc_onnx.cost.setting import LayerSetting, Place
 from hwc_onnx.cost.widths import FINISHED, INPUT, WEIGHT
+from hwc_onnx.graph.zero_pattern import Pattern, share_of
 
 
 class Densities(NamedTuple):
@@ -57,7 +59,7 @@ def _widths(query: LayerQuery, setting: LayerSetting, densities: Densities) -> F
     """Bits per word of every kind at every memory, [kinds * memories, s]; only those of stored tensors have zeros."""
     memories, shares = len(query.profile.memories), query.widths.stored_share(setting)
     rows = np.repeat(query.widths.vector(setting)[:, None], len(densities.activation), axis=1)
-    kinds: tuple[tuple[int, Operand, Floats, tuple[int, int] | None, float], ...] = (
+    kinds: tuple[tuple[int, Operand, Floats, Pattern | None, float], ...] = (
         (INPUT, "I", densities.activation, None, 1.0),
         (WEIGHT, "W", densities.weight, setting.nm, 1.0),
         (FINISHED, "O", densities.output, None, shares),
@@ -69,10 +71,10 @@ def _widths(query: LayerQuery, setting: LayerSetting, densities: Densities) -> F
     return rows
 
 
-def element_bits_of(bits: int, density: Floats, storage: Format | None, pattern: tuple[int, int] | None) -> Floats:
+def element_bits_of(bits: int, density: Floats, storage: Format | None, pattern: Pattern | None) -> Floats:
     """`formats.element_bits` for many densities, [s]."""
     dense = np.full(len(density), float(bits))
-    if storage is None or (storage.kind == "nm" and pattern is None):
+    if storage is None:
         return dense
     if storage.kind == "bitmask":
         packed = 1.0 + density * bits
@@ -84,8 +86,10 @@ def element_bits_of(bits: int, density: Floats, storage: Format | None, pattern:
         share = np.divide(density, filled, out=np.full(len(density), 1.0 / longest), where=density > 0.0)
         packed = share * (bits + storage.run_bits + 1 / 3)
     else:
-        assert pattern is not None
-        packed = np.full(len(density), pattern[0] / pattern[1] * (bits + math.ceil(math.log2(pattern[1]))))
+        fixed = pattern_bits(bits, storage.kind, pattern)
+        if fixed is None:
+            return dense
+        packed = np.full(len(density), fixed)
     return np.minimum(packed, dense) if storage.selectable else packed
 
 
@@ -94,7 +98,8 @@ def _probabilities(query: LayerQuery, setting: LayerSetting, densities: Densitie
     by_operand = {"I": densities.activation, "W": densities.weight}
     happens = {}
     for action, seen in query.watched(setting.nm).items():
-        left, gated = np.full(len(densities.activation), seen.pattern), np.ones(len(densities.activation))
+        share = share_of(setting.nm) if seen.listed and setting.nm is not None else 1.0
+        left, gated = np.full(len(densities.activation), share), np.ones(len(densities.activation))
         for operand in seen.skipped:
             left = left * by_operand[operand]
         for operand in seen.gated:

@@ -204,8 +204,8 @@ def _unit(profile: AcceleratorProfile) -> Iterator[str]:
 
 def _zeros(profile: AcceleratorProfile) -> Iterator[str]:
     for pattern in profile.sparsity.patterns:
-        kept, group = map(int, pattern.split(":"))
-        if kept > group:
+        kept, _, group = pattern.partition(":")
+        if group and int(kept) > int(group):
             yield _mistake("sparsity.patterns", f"'{pattern}' keeps more than there are", "write N:M with N <= M")
     features: tuple[tuple[str, Gate | Skip | None], ...] = (
         ("gate", profile.sparsity.gate),

@@ -3,7 +3,8 @@
 With n elements of b bits at density d (share of non-zeros, independent):
 bitmask n(1 + d b) (SparTen, MICRO 2019); CSC n d (b + count bits) (EIE, ISCA 2016; Eyeriss v2, JETCAS 2019);
 run-length coding with r-bit runs: n d / (1 - (1-d)^(2^r)) pairs of (r + b) bits, three pairs and one end bit in a
-64-bit word at 16 bits (Eyeriss, JSSC 2017); N:M: n N/M (b + ceil(log2 M)) (NVIDIA's sparse tensor cores).
+64-bit word at 16 bits (Eyeriss, JSSC 2017); N:M: n N/M (b + ceil(log2 M)) (NVIDIA's sparse tensor cores); blocks of B of which the
+share s is not all zero: n (s b + 1/B), a bitmask with a bit for each block (as SparTen's for each element).
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from __future__ import annotations
 import math
 
 from hwc_onnx.cost.accelerator import Format
+from hwc_onnx.graph.zero_pattern import Blocks, Pattern
 
 
-def element_bits(bits: int, density: float, storage: Format | None, pattern: tuple[int, int] | None = None) -> float:
+def element_bits(bits: int, density: float, storage: Format | None, pattern: Pattern | None = None) -> float:
     """Mean stored bits of one element (zeros included), metadata counted.
 
     Args:
         bits: stored width of a non-zero element.
         density: share of elements that are not zero, 0..1.
         storage: the memory's format for this tensor, None for uncompressed.
-        pattern: (N, M) when zeros follow an N:M pattern; only the "nm" format needs it.
+        pattern: (N, M) when zeros follow an N:M pattern, or `Blocks`; only the formats "nm" and "blocks" need it.
     """
     if storage is None:
         return float(bits)
@@ -30,7 +32,7 @@ def element_bits(bits: int, density: float, storage: Format | None, pattern: tup
     return min(packed, float(bits)) if storage.selectable else packed
 
 
-def _compressed(bits: int, density: float, storage: Format, pattern: tuple[int, int] | None) -> float | None:
+def _compressed(bits: int, density: float, storage: Format, pattern: Pattern | None) -> float | None:
     if storage.kind == "bitmask":
         return 1.0 + density * bits
     if storage.kind == "csc":
@@ -40,7 +42,14 @@ def _compressed(bits: int, density: float, storage: Format, pattern: tuple[int, 
             return (bits + storage.run_bits + 1 / 3) / (1 << storage.run_bits)
         filled = 1.0 - (1.0 - density) ** (1 << storage.run_bits)
         return density / filled * (bits + storage.run_bits + 1 / 3)
-    if pattern is None:
+    return pattern_bits(bits, storage.kind, pattern)
+
+
+def pattern_bits(bits: int, kind: str, pattern: Pattern | None) -> float | None:
+    """Mean stored bits of one element in a format made for a pattern; None where the zeros do not lie in one that it is made for."""
+    if isinstance(pattern, Blocks):
+        return pattern.share * bits + 1 / pattern.size if kind == "blocks" else None
+    if pattern is None or kind != "nm":
         return None
     kept, group = pattern
     return kept / group * (bits + math.ceil(math.log2(group)))

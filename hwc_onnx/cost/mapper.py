@@ -25,6 +25,7 @@ from hwc_onnx.cost.terms import Mapped
 from hwc_onnx.cost.types import NodeCost
 from hwc_onnx.errors import MappingError
 from hwc_onnx.graph.loop_dims import LoopDims
+from hwc_onnx.graph.zero_pattern import Blocks, Pattern
 from hwc_onnx.plugins import nearest
 
 NAME = "layer"
@@ -42,7 +43,7 @@ class LayerOptions:
         activation_density: share of inputs that differ from their zero point.
         weight_density: the same of the weights.
         output_density: the same of the stored result.
-        pattern: (N, M) where the zeros of the weights follow an N:M pattern.
+        pattern: (N, M) where the zeros of the weights follow an N:M pattern, or `Blocks`.
         weighted: False for a product of two activations.
         channel_constants: whether each output channel has a bias and a scale to fetch.
         input_stays: the input is in the home memory already; otherwise it comes from DRAM.
@@ -55,7 +56,7 @@ class LayerOptions:
     activation_density: float = 1.0
     weight_density: float = 1.0
     output_density: float = 1.0
-    pattern: tuple[int, int] | None = None
+    pattern: Pattern | None = None
     weighted: bool = True
     channel_constants: bool = True
     input_stays: bool = False
@@ -121,10 +122,15 @@ def checked_share(share: object, name: str, *, below: bool = False) -> float:
     return number
 
 
-def checked_pattern(pattern: object) -> tuple[int, int] | None:
-    """An N:M pattern as two `int`s, or None (MappingError if it is neither)."""
+def checked_pattern(pattern: object) -> Pattern | None:
+    """An N:M pattern as two `int`s, blocks, or None (MappingError if it is none of these)."""
     if pattern is None:
         return None
+    if isinstance(pattern, Blocks):
+        share, size = checked_share(pattern.share, "pattern, share"), pattern.size
+        if type(size) is not int or size < 1:
+            raise MappingError(f"options, pattern: found blocks of {size!r}, expected a whole number of weights, for example 4")
+        return Blocks(share, size)
     pair = tuple(pattern) if isinstance(pattern, Sequence) and not isinstance(pattern, str) else ()
     whole = [int(n.__index__()) for n in pair if hasattr(n, "__index__") and not isinstance(n, bool)]
     if len(pair) != 2 or len(whole) != 2 or not 1 <= whole[0] <= whole[1]:
@@ -167,7 +173,7 @@ class LayerFields(TypedDict, total=False):
     activation_density: float
     weight_density: float
     output_density: float
-    pattern: tuple[int, int] | None
+    pattern: Pattern | None
     weighted: bool
     channel_constants: bool
     input_stays: bool

@@ -27,6 +27,7 @@ from hwc_onnx.cost.steps import StepEnergies
 from hwc_onnx.errors import MappingError, ModelError
 from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.graph.loop_dims import LoopDims
+from hwc_onnx.graph.zero_pattern import Pattern, share_of
 from hwc_onnx.plan import CompressionPlan, LayerConfig, with_plan
 
 INT8_BITS = 8
@@ -36,14 +37,14 @@ Base = tuple[LayerSetting, Place]
 class TableOption(NamedTuple):
     """What may be done to a layer: widths, share of zeros among its weights, share of its output channels removed.
 
-    `pattern` is (N, M) where the zeros follow an N:M pattern; it states their share too.
+    `pattern` is (N, M) where the zeros follow an N:M pattern, or `Blocks`; it states their share too.
     """
 
     weight_bits: int = 8
     activation_bits: int = 8
     zeros: float = 0.0
     removed: float = 0.0
-    pattern: tuple[int, int] | None = None
+    pattern: Pattern | None = None
 
 
 def energy_table(
@@ -135,7 +136,7 @@ def _setting(base: LayerSetting, option: TableOption) -> LayerSetting:
     )
     if not base.weighted:
         return made
-    kept = option.pattern[0] / option.pattern[1] if option.pattern is not None else 1.0 - option.zeros
+    kept = share_of(option.pattern) if option.pattern is not None else 1.0 - option.zeros
     made = made._replace(weight_density=base.weight_density * kept, nm=option.pattern or base.nm)
     if not option.removed:
         return made

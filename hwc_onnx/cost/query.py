@@ -26,6 +26,7 @@ from hwc_onnx.cost.setting import FREE_STEPS, LayerSetting, Place
 from hwc_onnx.cost.types import COMPONENTS
 from hwc_onnx.cost.watched import Watched, watched
 from hwc_onnx.cost.widths import Widths
+from hwc_onnx.graph.zero_pattern import Pattern, name_of, share_of
 
 CHANNEL_BITS = 64
 """Bias and requantization scale of one output channel, 32 bits each, read from DRAM once."""
@@ -60,7 +61,7 @@ class LayerQuery:
         self.fits = Fits(hierarchy)
         self._wirings: dict[tuple[bool, Place], Wiring] = {}
         self._mac: dict[tuple[int, int], tuple[float, float]] = {}
-        self._watched: dict[tuple[int, int] | None, dict[str, Watched]] = {}
+        self._watched: dict[str | None, dict[str, Watched]] = {}
         self._latest: tuple[LayerSetting | None, Floats, Fixed] = (None, np.empty(0), Fixed({}, 0.0, 0.0, 1.0))
 
     def reduced(self, table: MappingTable, setting: LayerSetting) -> MappingTable:
@@ -214,7 +215,7 @@ class LayerQuery:
         densities: dict[str, float] = {"I": setting.activation_density, "W": setting.weight_density}
         happens = {}
         for action, seen in self.watched(setting.nm).items():
-            left, gated = seen.pattern, 1.0
+            left, gated = share_of(setting.nm) if seen.listed and setting.nm is not None else 1.0, 1.0
             for operand in seen.skipped:
                 left *= densities[operand]
             for operand in seen.gated:
@@ -223,11 +224,12 @@ class LayerQuery:
             happens[action] = left * (residual + (1.0 - residual) * gated)
         return happens
 
-    def watched(self, nm: tuple[int, int] | None) -> dict[str, Watched]:
+    def watched(self, nm: Pattern | None) -> dict[str, Watched]:
         """Which zeros spare which action, with weights of this pattern."""
-        found = self._watched.get(nm)
+        name = None if nm is None else name_of(nm)
+        found = self._watched.get(name)
         if found is None:
-            found = self._watched[nm] = watched(self.profile, nm)
+            found = self._watched[name] = watched(self.profile, name)
         return found
 
     def residual(self, action: str) -> float:

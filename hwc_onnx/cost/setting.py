@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from hwc_onnx.graph.loop_dims import LoopDims
+from hwc_onnx.graph.zero_pattern import Pattern
 
 FREE_STEPS = 16
 """Free space in the home memory is counted down to sixteenths, so that few different settings meet in a search."""
@@ -15,7 +16,7 @@ class LayerSetting(NamedTuple):
 
     Bits and densities of input, weight (or second operand) and stored output; `out_words` elements are stored (0: the
     result is consumed on the fly), `weighted` is False for a product of two activations. `channels` output channels
-    have a bias and a scale. `nm` is the N:M pattern of the weight's zeros.
+    have a bias and a scale. `nm` is the pattern of the weight's zeros.
     """
 
     dims: LoopDims
@@ -24,7 +25,7 @@ class LayerSetting(NamedTuple):
     weight_bits: int
     activation_density: float
     weight_density: float
-    nm: tuple[int, int] | None
+    nm: Pattern | None
     out_words: int
     out_bits: int
     out_density: float

@@ -8,6 +8,7 @@ from hwc_onnx.cost.accelerator import Format, Mac
 from hwc_onnx.cost.formats import element_bits
 from hwc_onnx.cost.query import LayerQuery
 from hwc_onnx.cost.setting import LayerSetting
+from hwc_onnx.graph.zero_pattern import Blocks, Pattern, name_of, share_of
 
 Words = tuple[str, ...]
 
@@ -48,7 +49,7 @@ def psum_words(query: LayerQuery, setting: LayerSetting, together: float) -> Wor
 
 
 def width_words(
-    asked: int, stored: int, density: float, storage: Format | None, pattern: tuple[int, int] | None
+    asked: int, stored: int, density: float, storage: Format | None, pattern: Pattern | None
 ) -> Words:
     """How many bits one element takes: the granule it is packed in, and the format that leaves out zeros."""
     found: Words = () if asked == stored else (f"{asked} bits take {stored}",)
@@ -60,7 +61,7 @@ def width_words(
     return (*found, f"{storage.kind}: {_formula(stored, density, storage, pattern)} = {bits:.6g} bits")
 
 
-def _formula(stored: int, density: float, storage: Format, pattern: tuple[int, int] | None) -> str:
+def _formula(stored: int, density: float, storage: Format, pattern: Pattern | None) -> str:
     run = storage.run_bits
     if storage.kind == "bitmask":
         return f"1 + {density:.6g} x {stored}"
@@ -71,6 +72,8 @@ def _formula(stored: int, density: float, storage: Format, pattern: tuple[int, i
         return f"{pairs} x ({run} + {stored} + 1/3)"
     if pattern is None:
         return f"{stored}"
+    if isinstance(pattern, Blocks):
+        return f"{pattern.share:.6g} x {stored} + 1/{pattern.size}"
     kept, group = pattern
     return f"{kept}/{group} x ({stored} + {math.ceil(math.log2(group))})"
 
@@ -80,10 +83,14 @@ def _cause(query: LayerQuery, setting: LayerSetting, action: str, residual: floa
     seen = query.watched(setting.nm)[action]
     densities: dict[str, float] = {"I": setting.activation_density, "W": setting.weight_density}
     said, factors = [], []
-    if setting.nm is not None and seen.pattern != 1.0:
-        kept, group = setting.nm
-        said.append(f"{kept} of {group} weights are there")
-        factors.append(f"{kept}/{group}")
+    if setting.nm is not None and seen.listed and share_of(setting.nm) != 1.0:
+        if isinstance(setting.nm, Blocks):
+            said.append(f"{setting.nm.share:.6g} of the blocks {name_of(setting.nm)} are there")
+            factors.append(f"{setting.nm.share:.6g}")
+        else:
+            kept, group = setting.nm
+            said.append(f"{kept} of {group} weights are there")
+            factors.append(f"{kept}/{group}")
     if seen.skipped:
         said.append(f"skipped where {' x '.join(seen.skipped)} = 0")
         factors += [f"{densities[operand]:.6g}" for operand in seen.skipped]

@@ -1,7 +1,7 @@
 """Which zeros spare which action: the operands that an accelerator watches, each counted once.
 
 A gate and a skip may watch different operands; zeros of different operands are independent, so their shares multiply.
-An operand that is skipped leaves nothing to gate, and zeros of a pattern that the array skips are the weights' zeros.
+An operand that is skipped leaves nothing to gate, and where the array skips a pattern, the weights' other zeros spare nothing.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ ACTIONS = ("mac", "read_I", "read_W", "psum")
 
 
 class Watched(NamedTuple):
-    """An action happens for the share `pattern` x densities of `skipped` x (residual + (1 - residual) x densities of `gated`)."""
+    """An action happens for the share of the pattern, if `listed`, x densities of `skipped` x (residual + (1 - residual) x
+    densities of `gated`).
+    """
 
-    pattern: float
+    listed: bool
     skipped: tuple[Operand, ...]
     gated: tuple[Operand, ...]
 
 
-def watched(profile: AcceleratorProfile, nm: tuple[int, int] | None) -> dict[str, Watched]:
-    """What is watched for each action, and for "cycle", the time that skipping leaves."""
+def watched(profile: AcceleratorProfile, pattern: str | None) -> dict[str, Watched]:
+    """What is watched for each action, and for "cycle", the time that skipping leaves; `pattern` is that of the weights."""
     gate, skip = profile.sparsity.gate, profile.sparsity.skip
-    listed = nm is not None and f"{nm[0]}:{nm[1]}" in profile.sparsity.patterns
-    share = nm[0] / nm[1] if nm is not None and listed else 1.0
+    listed = pattern in profile.sparsity.patterns
     found = {}
     for action in (*ACTIONS, "cycle"):
         skips = skip is not None and (action == "cycle" or action in skip.saves)
@@ -33,5 +34,5 @@ def watched(profile: AcceleratorProfile, nm: tuple[int, int] | None) -> dict[str
         gates = gate is not None and action in gate.saves
         beside = (*skipped, "W") if listed else skipped
         gated = tuple(o for o in gate.operands if o not in beside) if gate is not None and gates else ()
-        found[action] = Watched(share, skipped, gated)
+        found[action] = Watched(listed, skipped, gated)
     return found

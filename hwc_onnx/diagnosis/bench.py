@@ -27,7 +27,7 @@ from hwc_onnx.database import LayerDatabase, Stitched
 from hwc_onnx.errors import UsageError
 from hwc_onnx.events import Event, Listener, Note, Phase
 from hwc_onnx.graph.layer_graph import FLOAT_BITS
-from hwc_onnx.plan import REPAIRS, CompressionPlan, LayerConfig, with_plan
+from hwc_onnx.plan import MENDED, REPAIRS, CompressionPlan, LayerConfig, with_plan
 from hwc_onnx.quantization.ranges import Method
 from hwc_onnx.recovery.layer import Recovery
 from hwc_onnx.workspace import Calibrated, Model, Opened, calibrate, load_samples, open_float_model
@@ -136,7 +136,7 @@ class Bench:
             recovery=recovery,
             portable=portable,
             ranges=ranges,
-            repairs=[name for name in chosen if name != "statistics"],
+            repairs=[name for name in chosen if name not in MENDED],
             power_of_two=power_of_two,
             dialect=dialect,
             on_event=self.tell,
@@ -175,6 +175,7 @@ class Bench:
             taken=self.database.taken,
             symmetric=self.database.symmetric,
             power_of_two=self.database.power_of_two,
+            corrects_bias=self.database.corrects_bias,
         )
 
     def evaluate(

@@ -12,7 +12,8 @@ from typing import Literal
 
 from hwc_onnx.diagnosis.bench import IN_FLOAT
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, ActivationGroup, ChannelGroup, Layer, LayerGraph
-from hwc_onnx.plan import CompressionPlan, LayerConfig, is_coarse, width_fields
+from hwc_onnx.graph.pruned import is_coarse
+from hwc_onnx.plan import CompressionPlan, LayerConfig, width_fields
 
 Part = Literal["weights", "input", "channels"]
 PARTS: tuple[Part, ...] = ("weights", "input", "channels")

@@ -14,6 +14,7 @@ from math import prod
 from typing import Any
 
 from hwc_onnx.graph.loop_dims import LoopDims
+from hwc_onnx.graph.zero_pattern import Pattern
 
 FLOAT_BITS = 16
 """Width at which unquantized tensors are costed (see docs/energy-model.md)."""
@@ -59,7 +60,7 @@ class Layer:
     `weight_shape` is the ONNX layout; `output_axis`/`input_axis` are the weight's axes of output and input channels.
     A recurrent layer's `weight` [directions, gates x hidden, inputs] is read with `state_weight` [directions, gates x hidden,
     hidden] beside it, as one matrix of inputs + hidden columns; both have one width and one scale for each row.
-    `nm_pattern` is (N, M) when the zeros follow an N:M pattern, `weight_sum` the largest sum of magnitudes of the integers
+    `nm_pattern` is (N, M) when the zeros follow an N:M pattern, `Blocks` when they fill whole blocks, `weight_sum` the largest sum of magnitudes of the integers
     that one output adds (None where the file's weights are not integers; no plan foretells it, so it does not compare).
     `ratio_bounds` are the lowest and highest share that may be removed.
     """
@@ -80,7 +81,7 @@ class Layer:
     output_bits: int = FLOAT_BITS
     weight_density: float = 1.0
     activation_density: float = 1.0
-    nm_pattern: tuple[int, int] | None = None
+    nm_pattern: Pattern | None = None
     algorithm: str = "none"
     state_weight: str | None = None
     weight_sum: int | None = field(default=None, compare=False)

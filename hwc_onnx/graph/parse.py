@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,6 +28,7 @@ from hwc_onnx.graph.layer_graph import FLOAT_BITS, ActivationGroup, Body, Layer,
 from hwc_onnx.graph.layers import layer_of
 from hwc_onnx.graph.model_view import ModelView, attributes, reads, subgraphs
 from hwc_onnx.graph.op_kinds import GATES, LAYER_OPS, OTHER_MAC_OPS, REDUCTIONS
+from hwc_onnx.graph.zero_pattern import Blocks, Pattern, filled_share, follows_pattern
 
 DENSITY_KEY = "hwc.activation_density"
 """Metadata: JSON {tensor: share of elements that are not the zero point}."""
@@ -34,7 +36,10 @@ DENSITY_KEY = "hwc.activation_density"
 AXES_OPS = REDUCTIONS | {"Squeeze", "Unsqueeze"}
 
 PATTERN_KEY = "hwc.nm_pattern"
-"""Metadata: JSON {layer key: [N, M]}, believed only where every run of M weights holds at most N that are not zero."""
+"""Metadata: JSON {layer key: [N, M]}, believed only where every run of M weights holds at most N that are not zero, or
+{layer key: "1x4"} for blocks of four, which are counted."""
+
+BLOCK_NAME = re.compile(r"1x([1-9]\d{0,3})")
 
 
 @dataclass(frozen=True)
@@ -358,17 +363,17 @@ def _record(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _pattern(view: ModelView, layer: Layer, claimed: Any) -> tuple[int, int] | None:
-    if layer.weight is None or not isinstance(claimed, list) or len(claimed) != 2:
+def _pattern(view: ModelView, layer: Layer, claimed: Any) -> Pattern | None:
+    """What the file says of a layer's zeros, as far as its weights bear it out."""
+    if layer.weight is None:
         return None
-    kept, run = int(claimed[0]), int(claimed[1])
+    block = BLOCK_NAME.fullmatch(claimed) if isinstance(claimed, str) else None
+    if block is not None:
+        names = (layer.weight,) if layer.state_weight is None else (layer.weight, layer.state_weight)
+        whole = np.concatenate([view.array(name) for name in names], axis=layer.input_axis)
+        return Blocks(filled_share(whole, layer, int(block[1])), int(block[1]))
+    if not isinstance(claimed, list) or [type(number) for number in claimed] != [int, int] or min(claimed) < 1:
+        return None
+    kept, run = claimed
     return (kept, run) if follows_pattern(view.array(layer.weight), layer, kept, run) else None
 
-
-def follows_pattern(weight: NDArray[Any], layer: Layer, kept: int, run: int) -> bool:
-    """Whether each run of `run` weights along the input channels holds at most `kept` that are not zero."""
-    rows = np.moveaxis(weight, (layer.output_axis, layer.input_axis), (0, -1))
-    channels = rows.shape[-1]
-    padded = np.zeros((*rows.shape[:-1], -(-channels // run) * run), bool)
-    padded[..., :channels] = rows != 0
-    return bool((padded.reshape(-1, run).sum(axis=1) <= kept).all())

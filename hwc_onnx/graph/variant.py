@@ -16,6 +16,7 @@ from hwc_onnx.graph.fusion import stored_output
 from hwc_onnx.graph.layer_graph import FIXED, ChannelGroup, Layer, LayerGraph, Member, Node, TensorInfo
 from hwc_onnx.graph.layers import loop_dims_of
 from hwc_onnx.graph.parse import density_of, operand_facts
+from hwc_onnx.graph.zero_pattern import Pattern
 
 Shape = tuple[int, ...]
 
@@ -37,7 +38,7 @@ class Setting:
     group_bits: Sequence[int]
     activation_density: Mapping[str, float] = field(default_factory=dict)
     kept: Mapping[str, int] = field(default_factory=dict)
-    nm_pattern: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    nm_pattern: Mapping[str, Pattern] = field(default_factory=dict)
     algorithm: Mapping[str, str] = field(default_factory=dict)
 
 

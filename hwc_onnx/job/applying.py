@@ -126,8 +126,9 @@ def apply_plan(
         ranges: how the range of each stored tensor is chosen: "minmax" (all values seen), "percentile" (0.01% cut off either
             tail), "mse" (least squared error) or "entropy" (least relative entropy); default: the plan's own.
         repairs: with recovery "full" or "sequential", which of "equalize" (channels scaled across layers to use their quantizers
-            alike), "attention" (those of queries, keys and values too), "absorb" (channels moved into the biases behind them) and
-            "statistics" (means and spreads of channels mended) are made; default: the plan's own, without "absorb" where the
+            alike), "attention" (those of queries, keys and values too), "absorb" (channels moved into the biases behind them),
+            "bias" (a layer's bias takes up the mean of what it gets wrong), "statistics" (means and spreads of channels mended
+            across layers) and "normalizations" (BatchNormalizations that are no part of a layer mended too) are made; default: the plan's own, without "absorb" where the
             plan was never carried out and there is no data.
         power_of_two: whether all scales, of activations and of weights, are powers of two; default: the plan's own.
         polish: with recovery "full" or "sequential", whether layers of at most 4 weight bits are rounded up or down anew (AdaRound)

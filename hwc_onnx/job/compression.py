@@ -21,7 +21,7 @@ from hwc_onnx.files import write_atomic
 from hwc_onnx.job.finished import finished
 from hwc_onnx.job.record import record
 from hwc_onnx.job.resolving import Earlier, resolve
-from hwc_onnx.job.rewards import rewards
+from hwc_onnx.job.rewards import rewards, unsearched_patterns
 from hwc_onnx.job.running import Running
 from hwc_onnx.job.sampling import samples_of
 from hwc_onnx.job.steps import recovery_steps
@@ -156,6 +156,9 @@ class Compression:
         text = None if self.earlier else rewards(self.opened.graph, self.options, run.cost_model).warning(self.profile.name)
         if text is not None:
             self.tell(Note(text, warning=True))
+        unsearched = None if self.earlier else unsearched_patterns(self.profile, self.options)
+        if unsearched is not None:
+            self.tell(Note(unsearched))
 
     def _search(self, run: Running, objective: Objective) -> SearchResult:
         options = self.options

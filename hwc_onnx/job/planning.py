@@ -24,10 +24,11 @@ from hwc_onnx.cost.model import CostModel
 from hwc_onnx.errors import UsageError
 from hwc_onnx.events import Phase
 from hwc_onnx.graph.layer_graph import Layer
+from hwc_onnx.graph.pruned import pattern_of
 from hwc_onnx.graph.selection import selected
-from hwc_onnx.job.rewards import Rewards, rewards
+from hwc_onnx.job.rewards import Rewards, rewards, unsearched_patterns
 from hwc_onnx.job.sampling import samples_of
-from hwc_onnx.plan import REPAIRS, LayerConfig, pattern_of
+from hwc_onnx.plan import REPAIRS, LayerConfig
 from hwc_onnx.pruning.table import granularity
 from hwc_onnx.rebuild import rebuild
 from hwc_onnx.runfolder import RunState, state_of
@@ -78,6 +79,7 @@ def work_plan(job: Compression) -> dict[str, Any]:
     reference = make_reference(opened.proto, splits.search, options.metric, task=options.task)
     check_reference(reference, options.split_seed)
     begins = job.earlier is None and state is not RunState.CONTINUES
+    unsearched = unsearched_patterns(job.profile, options)
     bounds = rewards(opened.graph, options, CostModel(job.profile))
     limit, relative = options.drop_limit
     chosen = selected(opened.graph, options.include, options.exclude)
@@ -117,7 +119,7 @@ def work_plan(job: Compression) -> dict[str, Any]:
         "run_state": state.value,
         "search": {"sampler": options.sampler, "trials": options.trials, "timeout_s": options.timeout, "seed": options.seed},
         "estimate": _estimate(job, splits, _time(job, splits)) if begins else None,
-        "notes": list(job.notes),
+        "notes": [*job.notes, *([unsearched] if unsearched is not None else [])],
     }
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.graph.layer_graph import LayerGraph
+from hwc_onnx.graph.pruned import BLOCK_SIZES, NM_PATTERNS
 from hwc_onnx.graph.selection import selected
 from hwc_onnx.options import Options
 from hwc_onnx.plan import Achieved, CompressionPlan, LayerConfig, with_plan
@@ -52,6 +54,22 @@ class Rewards:
             f"accelerator {accelerator} hardly rewards some of what is searched: of the INT8 energy, {words}; all freedoms together "
             f"save at most {max(self.together, 0.0):.1%}, before accuracy is looked at"
         )
+
+
+def unsearched_patterns(profile: AcceleratorProfile, options: Options) -> str | None:
+    """What to say where the accelerator skips zeros in a pattern that no algorithm of the search makes."""
+    made = {name: f"{kept}:{run}" for name, (kept, run) in NM_PATTERNS.items()}
+    made |= {name: f"1x{size}" for name, size in BLOCK_SIZES.items()}
+    if "fine" not in options.granularity:
+        return None
+    left = [name for name, pattern in made.items() if pattern in profile.sparsity.patterns and name not in options.pruning]
+    if not left:
+        return None
+    wanted = ",".join((*options.pruning, *left))
+    return (
+        f"accelerator {profile.name} skips zeros in the pattern {made[left[0]]}, which this search does not make; "
+        f"--algorithms {wanted} searches it too"
+    )
 
 
 def rewards(graph: LayerGraph, options: Options, model: CostModel) -> Rewards:

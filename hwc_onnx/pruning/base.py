@@ -37,14 +37,16 @@ class FineAlgorithm:
 
     `score` maps rows [R, d] to scores [R, d]. `scope` says within what the smallest are taken: the whole layer, each
     row, or runs of M consecutive input channels at one tap (`pattern` = (N, M): N of every M are kept and the ratio is
-    implied). `sequential` asks for zeros chosen column by column while the rest is being repaired; `score` is then
-    used only where no repair runs.
+    implied). With `block`, runs of so many consecutive input channels at one tap become zero as wholes, those with the
+    least sums of scores in the layer; the ratio is the share of runs. `sequential` asks for zeros chosen column by column
+    while the rest is being repaired; `score` is then used only where no repair runs.
     """
 
     name: str
     score: Callable[[F64, WeightContext], F64]
-    scope: Literal["layer", "row", "pattern"] = "layer"
+    scope: Literal["layer", "row", "pattern", "block"] = "layer"
     pattern: tuple[int, int] | None = None
+    block: int | None = None
     sequential: bool = False
     granularity: Literal["fine"] = "fine"
 
@@ -53,6 +55,8 @@ class FineAlgorithm:
         scores = self.score(weight, context)
         if self.pattern is not None:
             return keep_pattern(scores, self.pattern, context.taps)
+        if self.block is not None:
+            return keep_blocks(scores, ratio, runs_of(self.block, context.taps, scores.shape[1]))
         if self.scope == "row":
             return keep_largest(scores, ratio)
         return keep_largest(scores.reshape(1, -1), ratio).reshape(scores.shape)
@@ -113,3 +117,32 @@ def keep_pattern(scores: F64, pattern: tuple[int, int], taps: int) -> NDArray[np
         order = np.argsort(-part, axis=2, kind="stable")[:, :, :kept]
         np.put_along_axis(keep[:, :, first : first + run], order, True, axis=2)
     return keep.transpose(0, 2, 1).reshape(rows, width)
+
+
+def runs_of(size: int, taps: int, width: int) -> NDArray[np.int64]:
+    """The positions [n, size] of every `size` consecutive input channels at one tap, of a row of `width`; -1 fills up the last run."""
+    channels = width // taps
+    padded = np.full((-(-channels // size) * size, taps), -1)
+    padded[:channels] = np.arange(width).reshape(channels, taps)
+    return padded.reshape(-1, size, taps).transpose(0, 2, 1).reshape(-1, size)
+
+
+def summed(values: F64, runs: NDArray[np.int64]) -> F64:
+    """Sums [..., n] of `values` [..., d] over runs [n, size]."""
+    padded = np.concatenate([values, np.zeros((*values.shape[:-1], 1), values.dtype)], axis=-1)
+    sums: F64 = padded[..., runs].sum(axis=-1)
+    return sums
+
+
+def spread(keep: NDArray[np.bool_], runs: NDArray[np.int64], width: int) -> NDArray[np.bool_]:
+    """The mask [..., d] of weights whose runs are kept, from that of runs [..., n]."""
+    owner = np.empty(width + 1, dtype=np.int64)
+    owner[runs.ravel()] = np.repeat(np.arange(len(runs)), runs.shape[1])
+    found: NDArray[np.bool_] = keep[..., owner[:width]]
+    return found
+
+
+def keep_blocks(scores: F64, ratio: float, runs: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Of all runs of all rows, exactly round(ratio * n) with the smallest sums of `scores` [R, d] go (at least one stays)."""
+    sums = summed(scores, runs)
+    return spread(keep_largest(sums.reshape(1, -1), ratio).reshape(sums.shape), runs, scores.shape[1])

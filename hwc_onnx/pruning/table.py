@@ -15,6 +15,7 @@ FINE: dict[str, str] = {
     "obs": "hwc_onnx.pruning.obs:ALGORITHM",
     "nm24": "hwc_onnx.pruning.pattern:TWO_OF_FOUR",
     "nm48": "hwc_onnx.pruning.pattern:FOUR_OF_EIGHT",
+    "block4": "hwc_onnx.pruning.block:BLOCKS_OF_FOUR",
 }
 
 COARSE: dict[str, str] = {
@@ -30,7 +31,7 @@ COARSE: dict[str, str] = {
 WEIGHTS_ALONE = frozenset({NONE, "magnitude", "sensitivity", "l1", "l2", "fpgm", "bernoulli", "fold"})
 """Names whose choice does not depend on the layers' inputs: they need no calibration."""
 
-ON_REQUEST = frozenset({"fold"})
+ON_REQUEST = frozenset({"fold", "block4"})
 """Names that a search takes up only where they are asked for."""
 
 PATTERNS: dict[str, tuple[int, int]] = {"nm24": (2, 4), "nm48": (4, 8)}

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.recovery.exchange import solved
-from hwc_onnx.recovery.layer import RepairedRows
 from hwc_onnx.recovery.quadratic import ridge_of
+from hwc_onnx.recovery.setting import RepairedRows
 from hwc_onnx.recovery.statistics import F64, LayerStatistics, MomentsBuilder, Room
 
 F32 = NDArray[np.float32]

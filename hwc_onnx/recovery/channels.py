@@ -18,8 +18,8 @@ from hwc_onnx.graph.layer_graph import FIXED, ChannelGroup, Layer, LayerGraph
 from hwc_onnx.plan import kept_of
 from hwc_onnx.pruning.base import CoarseAlgorithm, Consumer
 from hwc_onnx.recovery.folding import joined, moved, representatives, shared_by_equals, stand_ins
-from hwc_onnx.recovery.layer import Taken
 from hwc_onnx.recovery.layout import RowLayout
+from hwc_onnx.recovery.setting import Taken
 from hwc_onnx.recovery.statistics import F64, WIDEST, LayerStatistics, Moments
 
 Index = NDArray[np.int64]

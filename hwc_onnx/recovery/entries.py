@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from hwc_onnx.recovery.byte_cache import ByteCache
 from hwc_onnx.recovery.channels import WeightView
-from hwc_onnx.recovery.layer import LayerRecovery, Recovery, RepairedRows, Setting
+from hwc_onnx.recovery.layer import LayerRecovery, Recovery
 from hwc_onnx.recovery.on_demand import OnDemand
+from hwc_onnx.recovery.setting import RepairedRows, Setting
 from hwc_onnx.recovery.side_by_side import build, one_blas_thread, parts_of
 from hwc_onnx.recovery.store import EntryStore
 
@@ -29,7 +30,7 @@ ROWS_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Parameters:
-    """A layer's weight (ONNX layout), its bias [outputs] or None, and whether a bias can be written at all."""
+    """A layer's weight (ONNX layout), its bias [outputs] or None, and whether a bias may be changed or added."""
 
     weight: NDArray[np.generic]
     bias: NDArray[np.generic] | None

@@ -21,6 +21,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from hwc_onnx.pruning.base import spread, summed
 from hwc_onnx.recovery.statistics import F64
 
 ROUNDS = 20
@@ -70,6 +71,7 @@ def exchanged(
     runs: NDArray[np.int64] | None = None,
     rounds: int = ROUNDS,
     settling: int = SETTLING,
+    whole: bool = False,
 ) -> tuple[NDArray[np.bool_], F64]:
     """A mask [groups, rows, d] with as many zeros in each row as `keep` and no larger error, and its values.
 
@@ -84,32 +86,45 @@ def exchanged(
         runs: [n, M] positions within which zeros change places (-1: none), where each run keeps as many as it has.
         rounds: how often places are exchanged at most.
         settling: steps on the last mask.
+        whole: runs change places as wholes, each of them kept or zero; costs and gains are then the sums over a run.
     """
     ratio = ratio_of(matrix, factor)
     keep, values = keep.copy(), solved(values, target, matrix, keep, 2 * STEPS)
     error = row_errors(values, target, matrix)
+    units = runs if whole else None
+    width = keep.shape[2]
+    if units is not None:
+        keep = keep[:, :, units[:, 0]]
     pairs = np.full(keep.shape[:2], max(1, int(SHARE * keep.shape[2])))
-    for _ in range(min(rounds, int(MULTIPLICATIONS / ((STEPS + 2) * products(keep))))):
+    for _ in range(min(rounds, int(MULTIPLICATIONS / ((STEPS + 2) * products(values))))):
         rows = np.flatnonzero((pairs > 0).any(axis=0))
         if not len(rows):
             break
         here, now, aim, most = keep[:, rows], values[:, rows], target[:, rows], pairs[:, rows]
         gradient = (aim - now) @ matrix
-        cost = np.where(here, now**2 * ratio, np.inf)
-        gain = np.where(here, -np.inf, gradient**2 / ratio)
-        leaving, coming = _ranked(cost, gain, int(most.max())) if runs is None else _ranked_in_runs(cost, gain, runs)
+        costs, gains = now**2 * ratio, gradient**2 / ratio
+        if units is not None:
+            costs, gains = summed(costs, units), summed(gains, units)
+        cost, gain = np.where(here, costs, np.inf), np.where(here, -np.inf, gains)
+        if runs is None or whole:
+            leaving, coming = _ranked(cost, gain, int(most.max()))
+        else:
+            leaving, coming = _ranked_in_runs(cost, gain, runs)
         worth = np.take_along_axis(gain, coming, axis=2) > np.take_along_axis(cost, leaving, axis=2)
         group, row, at = np.nonzero(worth & (np.arange(worth.shape[2]) < most[:, :, None]))
         tried = here.copy()
         tried[group, row, leaving[group, row, at]] = False
         tried[group, row, coming[group, row, at]] = True
-        moved = solved(now, aim, matrix, tried, STEPS)
+        mask = tried if units is None else spread(tried, units, width)
+        moved = solved(now, aim, matrix, mask, STEPS)
         reached = row_errors(moved, aim, matrix)
         better = reached < error[:, rows]
         keep[:, rows] = np.where(better[:, :, None], tried, here)
         values[:, rows] = np.where(better[:, :, None], moved, now)
         error[:, rows] = np.where(better, reached, error[:, rows])
         pairs[:, rows] = np.where(better, most, most // 2)
+    if units is not None:
+        keep = spread(keep, units, width)
     return keep, solved(values, target, matrix, keep, settling)
 
 
@@ -120,17 +135,9 @@ def ratio_of(matrix: F64, factor: F64) -> F64:
     return ratio
 
 
-def products(keep: NDArray[np.bool_]) -> float:
+def products(rows: NDArray[np.generic]) -> float:
     """Multiplications of rows [groups, rows, d] with their matrices."""
-    return float(keep.size * keep.shape[2])
-
-
-def runs_of(pattern: tuple[int, int], taps: int, width: int) -> NDArray[np.int64]:
-    """The positions [n, M] of every M consecutive input channels at one tap, of a row of `width`; -1 fills up the last run."""
-    size, channels = pattern[1], width // taps
-    padded = np.full((-(-channels // size) * size, taps), -1)
-    padded[:channels] = np.arange(width).reshape(channels, taps)
-    return padded.reshape(-1, size, taps).transpose(0, 2, 1).reshape(-1, size)
+    return float(rows.size * rows.shape[2])
 
 
 def _ranked(cost: F64, gain: F64, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

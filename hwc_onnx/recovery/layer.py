@@ -17,19 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.graph.layer_graph import FLOAT_BITS
-from hwc_onnx.pruning.base import FineAlgorithm, WeightContext
+from hwc_onnx.pruning.base import WeightContext, runs_of
 from hwc_onnx.recovery.across_rows import across_rows
 from hwc_onnx.recovery.bias import corrected_bias
+from hwc_onnx.recovery.block_masks import select_blocks
 from hwc_onnx.recovery.byte_cache import ByteCache
 from hwc_onnx.recovery.coordinate import descend_values
 from hwc_onnx.recovery.exact_masks import exact_mask, narrow, row_tables
-from hwc_onnx.recovery.exchange import exchanged, runs_of, solved
+from hwc_onnx.recovery.exchange import exchanged, solved
 from hwc_onnx.recovery.folding import folded
 from hwc_onnx.recovery.layout import RowLayout
 from hwc_onnx.recovery.obs import obs_mask, obs_select
 from hwc_onnx.recovery.quadratic import Quadratic, output_error, output_power, quadratic_of
 from hwc_onnx.recovery.rounding import WIDE, Job, Variant, polish, round_jobs
 from hwc_onnx.recovery.scales import ranges_of, search_scale, storable
+from hwc_onnx.recovery.setting import RepairedRows, Setting, Taken
 from hwc_onnx.recovery.statistics import F64, LayerStatistics, Moments
 
 Recovery = Literal["full", "ranges", "none"]
@@ -38,54 +40,6 @@ STEPS: Mapping[str, int] = {"none": 1, "ranges": 24}
 """Scales tried for each row where nothing is repaired; one is that of the largest weight."""
 NOISE_FLOOR = 5e-4
 """Rounding noise below this share of the mean input variance is left out of the problem."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a layer becomes. `mask` is a fine-grained algorithm or None; `noise` the variance of input rounding.
-
-    `columns` are the kept columns of each group (None: all), `rescale` the factor on what is read where no repair
-    runs, `refit` asks for the least-squares refit to kept inputs even without other repairs. `into` [d] names for each column
-    the one that its weights are added to where no repair runs (None: what is not kept is lost). `kept` [groups, rows, kept] is
-    a mask that is settled; at most, zeros change places within rows.
-    """
-
-    bits: int
-    mask: FineAlgorithm | None = None
-    ratio: float = 0.0
-    noise: float = 0.0
-    columns: NDArray[np.int64] | None = None
-    rescale: float = 1.0
-    refit: bool = False
-    into: NDArray[np.int64] | None = None
-    kept: NDArray[np.bool_] | None = None
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What equalization multiplied a layer's rows with: `rows` [groups, rows] times `columns` [groups, d]."""
-
-    rows: F64
-    columns: F64
-
-    def digest_bytes(self) -> bytes:
-        """The factors as bytes."""
-        return self.rows.tobytes() + self.columns.tobytes()
-
-
-@dataclass(frozen=True)
-class RepairedRows:
-    """Rows of one setting: integer `codes` [groups, rows, kept] and `scale` [groups, rows], or real rows (scale None).
-
-    `bias` is [outputs] or None; the errors are squared output errors relative to the layer's output variance, on the
-    moments fitted to and on the held-out ones (rounding noise included).
-    """
-
-    codes: NDArray[np.int8] | NDArray[np.float32]
-    scale: NDArray[np.float32] | None
-    bias: NDArray[np.float32] | None
-    error_fit: float
-    error_heldout: float
 
 
 @dataclass(frozen=True)
@@ -257,7 +211,7 @@ class LayerRecovery:
             plain = self._problem(setting, 0.0)
             if setting.mask.sequential:
                 by = 1.0 if self.taken is None else self.taken.rows[:, :, None]
-                keep, values = obs_select(plain.target / by, plain.factor, setting.ratio)
+                keep, values = self._selected(setting, plain.target / by)
                 values = values * by
             else:
                 keep = self._scored_mask(setting, plain.target)
@@ -268,15 +222,30 @@ class LayerRecovery:
             self._remember(key, found, found[0].nbytes + found[1].nbytes)
         return found
 
+    def _selected(self, setting: Setting, rows: F64) -> tuple[NDArray[np.bool_], F64]:
+        """Zeros chosen while the rest of `rows` is repaired, and the repaired rows."""
+        plain, runs = self._problem(setting, 0.0), self._runs(setting, rows.shape[2])
+        if runs is None:
+            return obs_select(rows, plain.factor, setting.ratio)
+        return select_blocks(rows, plain.matrix, runs, setting.ratio)
+
+    def _runs(self, setting: Setting, width: int) -> NDArray[np.int64] | None:
+        """The runs of input channels that a mask cares for; None where it takes every weight by itself."""
+        mask = setting.mask
+        size = None if mask is None else mask.block if mask.pattern is None else mask.pattern[1]
+        alone = mask is not None and mask.block is not None and width == self.layout.taps
+        return None if size is None or alone else runs_of(size, self.layout.taps, width)
+
     def _exchanged(
         self, setting: Setting, keep: NDArray[np.bool_], values: F64
     ) -> tuple[NDArray[np.bool_], F64]:
         """Mask and rows with zeros in better places: within rows, for the rows that err less on the held-out images so, then
-        across rows where the whole layer does. A mask that is settled keeps the zeros of each row, N:M those of each run.
+        across rows where the whole layer does. A mask that is settled keeps the zeros of each row, N:M those of each run; blocks
+        change places as wholes, within rows.
         """
         assert setting.mask is not None
-        plain, pattern = self._problem(setting, 0.0), setting.mask.pattern
-        runs = None if pattern is None else runs_of(pattern, self.layout.taps, keep.shape[2])
+        plain, runs = self._problem(setting, 0.0), self._runs(setting, keep.shape[2])
+        whole = runs is not None and setting.mask.block is not None
         problem, unit = plain.scaled(plain.target.shape[2] >= WIDE)
 
         def finished(mask: NDArray[np.bool_], start: F64) -> tuple[NDArray[np.bool_], F64, F64]:
@@ -286,7 +255,7 @@ class LayerRecovery:
         start = (values / unit).astype(problem.target.dtype)
         error = self._judged(Variant(values, None), setting).error
         other, moved, reached = finished(
-            *exchanged(start, problem.target, problem.matrix, problem.factor, keep, runs, settling=0)
+            *exchanged(start, problem.target, problem.matrix, problem.factor, keep, runs, settling=0, whole=whole)
         )
         better = (reached < error)[:, :, None]
         keep, values = np.where(better, other, keep), np.where(better, moved, values)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from hwc_onnx.graph.layer_graph import Layer
 from hwc_onnx.quantization.quantizer import QuantizedWeight, QuantParams
-from hwc_onnx.recovery.layer import RepairedRows, Taken
 from hwc_onnx.recovery.layout import RowLayout
+from hwc_onnx.recovery.setting import RepairedRows, Taken
 from hwc_onnx.recovery.statistics import F64
 
 Index = NDArray[np.int64]

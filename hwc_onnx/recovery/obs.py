@@ -53,7 +53,7 @@ def rows_of(array: NDArray[T], rows: NDArray[np.int64]) -> NDArray[T]:
     return array[np.arange(len(array))[:, None], rows]
 
 
-def _run(
+def sweep(
     weight: F64,
     factor: F64,
     spans: list[tuple[int, int]],
@@ -110,7 +110,7 @@ def obs_round(
 
         return replace
 
-    return np.rint(_run(weight, factor, blocks(weight.shape[2], BLOCK), start, rows) / scale[:, :, None])
+    return np.rint(sweep(weight, factor, blocks(weight.shape[2], BLOCK), start, rows) / scale[:, :, None])
 
 
 def obs_mask(weight: F64, factor: F64, keep: NDArray[np.bool_]) -> F64:
@@ -120,7 +120,7 @@ def obs_mask(weight: F64, factor: F64, keep: NDArray[np.bool_]) -> F64:
         free = columns_of(keep, first, last)
         return lambda j, column: column * free[:, j]
 
-    return _run(weight, factor, blocks(weight.shape[2], BLOCK), start)
+    return sweep(weight, factor, blocks(weight.shape[2], BLOCK), start)
 
 
 def obs_select(weight: F64, factor: F64, ratio: float) -> tuple[NDArray[np.bool_], F64]:
@@ -141,5 +141,5 @@ def obs_select(weight: F64, factor: F64, ratio: float) -> tuple[NDArray[np.bool_
         free = columns_of(keep, first, last)
         return lambda j, column: column * free[:, j]
 
-    values = _run(weight, factor, blocks(weight.shape[2], SELECTION_BLOCK), start)
+    values = sweep(weight, factor, blocks(weight.shape[2], SELECTION_BLOCK), start)
     return keep, values

@@ -16,9 +16,10 @@ from hwc_onnx.graph.external import BLOCK_BYTES
 from hwc_onnx.graph.layer_graph import FLOAT_BITS
 from hwc_onnx.pruning.base import WeightContext
 from hwc_onnx.recovery.folding import folded
-from hwc_onnx.recovery.layer import STEPS, RepairedRows, Setting
+from hwc_onnx.recovery.layer import STEPS
 from hwc_onnx.recovery.layout import RowLayout
 from hwc_onnx.recovery.scales import ranges_of, search_scale, storable
+from hwc_onnx.recovery.setting import RepairedRows, Setting
 from hwc_onnx.recovery.statistics import F64
 
 ROW_BYTES = BLOCK_BYTES // 4

@@ -19,7 +19,8 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from hwc_onnx.recovery.byte_cache import ByteCache
-from hwc_onnx.recovery.layer import LayerRecovery, RepairedRows, Setting
+from hwc_onnx.recovery.layer import LayerRecovery
+from hwc_onnx.recovery.setting import RepairedRows, Setting
 from hwc_onnx.recovery.statistics import LayerStatistics, Moments
 
 Part = tuple[str, Sequence[Setting]]

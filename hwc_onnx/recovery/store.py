@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwc_onnx.recovery.byte_cache import ByteCache
-from hwc_onnx.recovery.layer import RepairedRows
+from hwc_onnx.recovery.setting import RepairedRows
 
 logger = logging.getLogger(__name__)
 

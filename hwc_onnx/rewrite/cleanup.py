@@ -13,6 +13,7 @@ import onnx
 from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.graph.model_view import reads
 from hwc_onnx.graph.parse import DENSITY_KEY, PATTERN_KEY
+from hwc_onnx.graph.zero_pattern import claim_of
 
 
 def cleanup(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -39,14 +40,14 @@ def cleanup(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def annotate(proto: onnx.ModelProto, planned: LayerGraph) -> None:
-    """Write into `proto` the densities and N:M patterns of `planned`, the graph with the plan applied (in place).
+    """Write into `proto` the densities and patterns of zeros of `planned`, the graph with the plan applied (in place).
 
     Densities are of the tensors in activation groups, share of elements that are not the zero point; patterns are by
     layer key. The integers are counted again on reading, and a pattern is believed only if they follow it.
     """
     stored = {name for group in planned.activation_groups for name in group.tensors}
     densities = {name: planned.tensors[name].density for name in sorted(stored) if name in planned.tensors}
-    patterns = {layer.key: list(layer.nm_pattern) for layer in planned.layers if layer.nm_pattern is not None}
+    patterns = {layer.key: claim_of(layer.nm_pattern) for layer in planned.layers if layer.nm_pattern is not None}
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     metadata[DENSITY_KEY] = json.dumps(densities, sort_keys=True)
     if patterns:

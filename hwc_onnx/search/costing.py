@@ -15,8 +15,10 @@ from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.schedule import Step
 from hwc_onnx.database import LayerDatabase
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
+from hwc_onnx.graph.pruned import pattern_for
 from hwc_onnx.graph.variant import Part, Setting, variant
-from hwc_onnx.plan import CompressionPlan, channel_choice, group_bits, kept_of, pattern_of, with_plan
+from hwc_onnx.graph.zero_pattern import Pattern
+from hwc_onnx.plan import CompressionPlan, channel_choice, group_bits, kept_of, with_plan
 from hwc_onnx.search.problem import Choices, Factor, Option
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class _Draft:
     group_bits: list[int]
     density: dict[str, float]
     kept: dict[str, int] = field(default_factory=dict)
-    pattern: dict[str, tuple[int, int]] = field(default_factory=dict)
+    pattern: dict[str, Pattern] = field(default_factory=dict)
     algorithm: dict[str, str] = field(default_factory=dict)
 
     def setting(self) -> Setting:
@@ -190,7 +192,7 @@ class Costing:
         draft.weight_bits[key] = option.bits
         draft.weight_density[key] = density
         draft.algorithm[key] = option.algorithm
-        pattern = pattern_of(option.algorithm)
+        pattern = pattern_for(option.algorithm, option.ratio)
         if pattern is not None:
             draft.pattern[key] = pattern
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from hwc_onnx.database import LayerDatabase, Request
 from hwc_onnx.graph.layer_graph import MOST_REMOVED, ActivationGroup, ChannelGroup, LayerGraph
-from hwc_onnx.plan import LayerConfig, kept_of, pattern_of, width_fields
+from hwc_onnx.graph.pruned import pattern_of
+from hwc_onnx.plan import LayerConfig, kept_of, width_fields
 from hwc_onnx.pruning.table import granularity
 from hwc_onnx.search.problem import Option
 

@@ -12,7 +12,7 @@ import pytest
 
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import load_profile
-from hwc_onnx.job.rewards import rewards
+from hwc_onnx.job.rewards import rewards, unsearched_patterns
 from hwc_onnx.options import Options
 from hwc_onnx.workspace import open_float_model
 from tests.cli.running import Case, Run, hwc
@@ -90,6 +90,19 @@ def test_bounds_hold_for_every_plan_within_them_and_are_not_warned_of_where_they
     for spec, name in (("w2a8", "weight_bits"), ("w4a8", "weight_bits"), ("w8a4", "activation_bits"), ("w8a8,coarse=l1:0.5", "channels")):
         saved = 1 - model.cost_total(with_plan(graph, uniform(graph, parse_spec(spec)))) / base
         assert saved <= found.single[name] + 1e-12 and saved <= found.together
+
+
+def test_a_pattern_that_the_accelerator_skips_and_the_search_leaves_out_is_said() -> None:
+    listing = load_profile("edge-flex")
+    sparsity = listing.sparsity.model_copy(update={"patterns": ("2:4", "1x4")})
+    listing = listing.model_copy(update={"sparsity": sparsity})
+    said = unsearched_patterns(listing, Options())
+    assert said is not None and "1x4" in said and said.count("block4") == 1 and "nm24" in said.split("--algorithms")[1]
+    assert unsearched_patterns(listing, Options(algorithms=("obs", "nm24", "block4"))) is None
+    assert unsearched_patterns(listing, Options(granularity=("coarse",))) is None
+    assert unsearched_patterns(load_profile("edge-flex"), Options()) is None
+    alone = unsearched_patterns(listing, Options(algorithms=("obs", "block4")))
+    assert alone is not None and "2:4" in alone and alone.endswith("--algorithms obs,block4,nm24 searches it too")
 
 
 def test_compress_warns_before_its_search(case: Case, tmp_path: Path) -> None:

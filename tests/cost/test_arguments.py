@@ -7,6 +7,7 @@ from hwc_onnx.cost import LayerMapping, LayerOptions, LoopDims, TableOption, ene
 from hwc_onnx.cost.cache import LARGEST
 from hwc_onnx.errors import HwcError, MappingError, ModelError
 from hwc_onnx.graph.parse import parse
+from hwc_onnx.graph.zero_pattern import Blocks
 from hwc_onnx.normalize.pipeline import normalize
 from tests import tiny_models
 from tests.cost.tiny_accelerator import tiny
@@ -27,6 +28,8 @@ STATED = LayerMapping({"rows": {"C": 2}, "columns": {"K": 2}}, (("OY", 2),))
         ({"output_density": 1.5}, "output_density: found 1.5"),
         ({"pattern": "2:4"}, r"pattern: found '2:4', expected \(N, M\)"),
         ({"pattern": (4, 2)}, "pattern: found"),
+        ({"pattern": Blocks(1.5, 4)}, "pattern, share: found 1.5"),
+        ({"pattern": Blocks(0.5, 0)}, "pattern: found blocks of 0"),
         ({"pattern": (1, 2, 3)}, "pattern: found"),
         ({"input_density": 1}, "no field 'input_density'.*choose from activation_bits"),
         ({"weighted": "no"}, "weighted: found 'no', expected True or False"),

@@ -14,6 +14,7 @@ from hwc_onnx.cost.setting import LayerSetting, Place
 from hwc_onnx.cost.steps import StepEnergies
 from hwc_onnx.graph.loop_dims import LoopDims
 from hwc_onnx.graph.parse import parse
+from hwc_onnx.graph.zero_pattern import Blocks
 from hwc_onnx.normalize.pipeline import normalize
 from hwc_onnx.plan import CompressionPlan, LayerConfig, with_plan
 from tests import tiny_models
@@ -28,7 +29,7 @@ EVERYTHING = tiny({
     "sparsity": {
         "gate": {"operands": ["I"], "saves": ["mac", "read_W", "psum"], "residual": 0.1, "flag_bits": 1},
         "skip": {"operands": ["W"], "imbalance": 1.3},
-        "patterns": ["2:4"],
+        "patterns": ["2:4", "1x4"],
         "decode_pj": 0.01,
     },
     "memories.dram.formats": {"W": {"kind": "rlc", "run_bits": 4}, "A": {"kind": "csc", "run_bits": 4, "selectable": False}},
@@ -36,7 +37,11 @@ EVERYTHING = tiny({
     "memories.dram.bits_per_cycle": 16,
     "static": {"power_mw": 3.0},
 })  # fmt: skip
-PROFILES = {name: load_profile(name) for name in list_profiles()} | {"everything": EVERYTHING}
+BLOCKED = tiny({
+    "sparsity": {"gate": {"operands": ["I", "W"], "saves": ["mac", "read_W"]}, "patterns": ["1x4"], "decode_pj": 0.01},
+    "memories.dram.formats": {"W": {"kind": "blocks"}},
+})  # fmt: skip
+PROFILES = {name: load_profile(name) for name in list_profiles()} | {"everything": EVERYTHING, "blocked": BLOCKED}
 
 
 @pytest.mark.parametrize("accelerator", PROFILES)
@@ -44,7 +49,7 @@ PROFILES = {name: load_profile(name) for name in list_profiles()} | {"everything
 def test_batch_equals_one_setting_after_the_other(name, accelerator):
     step, dims, rng = StepEnergies(PROFILES[accelerator], None), LAYERS[name], np.random.default_rng(0)
     outputs = Nest(dims).words("O")
-    for (a, w), nm, place in itertools.product(((8, 8), (3, 5), (16, 2)), (None, (2, 4)), (Place(), Place(True, False, True))):
+    for (a, w), nm, place in itertools.product(((8, 8), (3, 5), (16, 2)), (None, (2, 4), Blocks(0.4, 4)), (Place(), Place(True, False, True))):
         shares = Densities(*(np.concatenate([[0.0, 1.0], rng.uniform(0, 1, 6)]) for _ in range(3)))
         one = LayerSetting(dims, True, a, w, 1.0, 1.0, nm, outputs, a, 1.0, dims.K * dims.G)
         found = energies(step.query, step.tables.table(dims), one, place, shares)

@@ -6,6 +6,7 @@ import pytest
 
 from hwc_onnx.cost.accelerator import Format
 from hwc_onnx.cost.formats import element_bits
+from hwc_onnx.graph.zero_pattern import Blocks
 
 WORDS = 200_000
 DENSITIES = (0.02, 0.1, 0.3, 0.6, 0.9, 1.0)
@@ -51,6 +52,15 @@ def test_bits_are_those_worked_out_by_hand():
     assert element_bits(8, 0.5, Format(kind="nm"), (2, 4)) == 0.5 * (8 + 2)
     assert element_bits(4, 0.5, Format(kind="nm"), (4, 8)) == 0.5 * (4 + 3)
     assert element_bits(8, 0.5, None) == 8
+
+
+def test_blocks_format_stores_whole_blocks_and_a_bit_for_each():
+    stored = element_bits(8, 0.4, Format(kind="blocks"), Blocks(0.5, 4))
+    assert stored == 0.5 * 8 + 1 / 4
+    assert stored != element_bits(8, 0.5, Format(kind="bitmask"))
+    assert element_bits(8, 0.5, Format(kind="blocks")) == element_bits(8, 0.5, Format(kind="blocks"), (2, 4)) == 8
+    assert element_bits(8, 0.5, Format(kind="nm"), Blocks(0.5, 4)) == 8
+    assert element_bits(8, 1.0, Format(kind="blocks"), Blocks(1.0, 4)) == 8
 
 
 def test_nm_format_without_a_pattern_stores_all_words():

@@ -34,7 +34,7 @@ WRONG = [
     ("memories.buffer.pack", [], "at least 1 item"),
     ("memories.buffer.pack", [4, 0], "greater than 0"),
     ("memories.buffer.operands", ["I", "X"], "'I', 'W' or 'O'"),
-    ("memories.dram.formats", {"W": {"kind": "zip"}}, "'bitmask', 'csc', 'rlc' or 'nm'"),
+    ("memories.dram.formats", {"W": {"kind": "zip"}}, "'bitmask', 'csc', 'rlc', 'nm' or 'blocks'"),
     ("memories.buffer.bytes", 0, "greater than 0"),
     ("memories.buffer.bytes", -64, "greater than 0"),
     ("memories.buffer.bytes", 64.5, "valid integer"),

@@ -12,6 +12,7 @@ from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import list_profiles, load_profile
 from hwc_onnx.cost.types import COMPONENTS
 from hwc_onnx.graph.parse import parse
+from hwc_onnx.graph.zero_pattern import Blocks
 from hwc_onnx.normalize.pipeline import normalize
 from hwc_onnx.plan import with_plan
 from tests import tiny_models
@@ -31,7 +32,8 @@ def sparse(graph):
         graph, plan.model_copy(update={"activation_density": {name: rng.uniform(0.05, 0.9) for name in stored}})
     )
     patterned = replace(made.layers[0], nm_pattern=(2, 4), weight_density=0.4)
-    return replace(made, layers=(patterned, *made.layers[1:]))
+    blocked = replace(made.layers[1], nm_pattern=Blocks(0.6, 4), weight_density=0.5)
+    return replace(made, layers=(patterned, blocked, *made.layers[2:]))
 
 
 def sums(terms):
@@ -77,7 +79,7 @@ def changed(profile):
         for i, memory in enumerate(profile.memories)
     ]
     skip = {"operands": ("I",), "saves": ("mac", "read_W", "psum"), "imbalance": 1.3}
-    sparsity = profile.sparsity.model_copy(update={"patterns": ("2:4",), "decode_pj": 0.01})
+    sparsity = profile.sparsity.model_copy(update={"patterns": ("2:4", "1x4"), "decode_pj": 0.01})
     sparsity = type(sparsity).model_validate(sparsity.model_dump() | {"skip": skip})
     changes = {"memories": tuple(memories), "sparsity": sparsity, "static": Static(power_mw=3.0)}
     return profile.model_copy(update=changes)

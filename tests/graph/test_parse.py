@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hwc_onnx.errors import ModelError
 from hwc_onnx.graph.parse import DENSITY_KEY, PATTERN_KEY, parse
+from hwc_onnx.graph.zero_pattern import Blocks
 from hwc_onnx.normalize.pipeline import normalize
 from tests import tiny_models
 from tests.tiny_models import Builder
@@ -86,6 +87,30 @@ def test_parse_declared_pattern_is_believed_only_if_weights_follow(
     stored.CopyFrom(numpy_helper.from_array(values, "c2"))
     model.metadata_props.add(key=PATTERN_KEY, value='{"t2": [2, 4]}')
     assert parse(model).layer("t2").nm_pattern == expected
+
+
+@pytest.mark.parametrize("claimed", ['["a", 2]', '[2.0, 4]', '[true, 4]', '[0, 4]', '"1x"', '"1x0"', '"1x99999"', '4'])
+def test_parse_pattern_that_is_none_counts_as_absent(claimed: str) -> None:
+    model = tiny_models.chain()
+    model.metadata_props.add(key=PATTERN_KEY, value=f'{{"t2": {claimed}}}')
+    assert parse(model).layer("t2").nm_pattern is None
+
+
+def test_parse_blocks_are_counted_whatever_is_declared() -> None:
+    model = tiny_models.chain()
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}["c2"]
+    values = numpy_helper.to_array(stored).copy()
+    values[:] = 1.0
+    values[:2, :4] = 0.0
+    stored.CopyFrom(numpy_helper.from_array(values, "c2"))
+    model.metadata_props.add(key=PATTERN_KEY, value='{"t2": "1x4"}')
+    outputs, channels = values.shape[:2]
+    blocks = -(-channels // 4)
+    assert parse(model).layer("t2").nm_pattern == Blocks(pytest.approx(1 - 2 / (outputs * blocks)), 4)
+    values[0, 0, 0, 0] = 1.0
+    stored.CopyFrom(numpy_helper.from_array(values, "c2"))
+    taps = values[0, 0].size
+    assert parse(model).layer("t2").nm_pattern == Blocks(pytest.approx(1 - (2 * taps - 1) / (outputs * blocks * taps)), 4)
 
 
 def test_parse_bias_of_conv_gemm_and_matmul_add_is_named() -> None:

@@ -8,20 +8,9 @@ import pytest
 from hwc_onnx.errors import PlanError
 from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.graph.parse import parse
+from hwc_onnx.graph.pruned import COARSE_ALGORITHMS, NM_PATTERNS, is_coarse, pattern_of
 from hwc_onnx.normalize.pipeline import normalize
-from hwc_onnx.plan import (
-    COARSE_ALGORITHMS,
-    NM_PATTERNS,
-    Achieved,
-    CompressionPlan,
-    LayerConfig,
-    check_plan,
-    group_bits,
-    is_coarse,
-    kept_count,
-    pattern_of,
-    with_plan,
-)
+from hwc_onnx.plan import Achieved, CompressionPlan, LayerConfig, check_plan, group_bits, kept_count, with_plan
 from hwc_onnx.pruning import table
 from tests import tiny_models
 

@@ -10,7 +10,8 @@ import onnx
 from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.graph.model_view import ModelView
 from hwc_onnx.graph.parse import PATTERN_KEY
-from hwc_onnx.plan import Achieved, CompressionPlan, LayerConfig, channel_choice, group_bits, is_coarse, pattern_of
+from hwc_onnx.graph.pruned import is_coarse, pattern_of
+from hwc_onnx.plan import Achieved, CompressionPlan, LayerConfig, channel_choice, group_bits
 from hwc_onnx.quantization.quantizer import QuantizedWeight
 from hwc_onnx.quantization.ranges import range_params
 from hwc_onnx.rewrite.insert_qdq import insert_qdq

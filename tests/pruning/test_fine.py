@@ -74,6 +74,8 @@ def expected_mask(name: str, rows: F64, x: F64, taps: int, ratio: float, centred
     cost = saliency(rows, x, centred)
     if name == "obs":
         return smallest(cost.ravel(), count).reshape(rows.shape)
+    if name == "block4":
+        return block_mask(cost, taps, 4, ratio)
     kept, run = PATTERN[name]
     keep = np.zeros(rows.shape, dtype=bool)
     for g, r, tap in itertools.product(*map(range, rows.shape[:2]), range(taps)):
@@ -81,6 +83,20 @@ def expected_mask(name: str, rows: F64, x: F64, taps: int, ratio: float, centred
         for first in range(0, channels, run):
             columns = [c * taps + tap for c in range(first, min(first + run, channels))]
             keep[g, r, sorted(columns, key=lambda j: (-cost[g, r, j], j))[:kept]] = True
+    return keep
+
+
+def block_mask(cost: F64, taps: int, size: int, ratio: float) -> Bools:
+    """Of all runs of `size` channels at one tap in any row, keep all but those with the least sums."""
+    places = []
+    for g, r, tap in itertools.product(*map(range, cost.shape[:2]), range(taps)):
+        channels = cost.shape[2] // taps
+        for first in range(0, channels, size):
+            columns = [c * taps + tap for c in range(first, min(first + size, channels))]
+            places.append((cost[g, r, columns].sum(), (g, r, columns)))
+    keep = np.ones(cost.shape, dtype=bool)
+    for _, (g, r, columns) in sorted(places, key=lambda one: one[0])[: round(ratio * len(places))]:
+        keep[g, r, columns] = False
     return keep
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hwc_onnx.recovery.activated import Activated, better_rows, fitted, start_of, statistics
 from hwc_onnx.recovery.kept_patches import KeptPatches, Patches
-from hwc_onnx.recovery.layer import RepairedRows
+from hwc_onnx.recovery.setting import RepairedRows
 from hwc_onnx.recovery.statistics import Room
 from tests.recovery.problems import F64
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hwc_onnx.pruning.base import keep_pattern
+from hwc_onnx.pruning.base import keep_pattern, runs_of
 from hwc_onnx.recovery import exchange
-from hwc_onnx.recovery.exchange import exchanged, runs_of, solved
+from hwc_onnx.recovery.exchange import exchanged, solved
 from hwc_onnx.recovery.obs import obs_select
 from hwc_onnx.recovery.quadratic import Quadratic, upper_factor_of_inverse
 
@@ -105,7 +105,7 @@ def test_runs_keep_as_many_as_they_had(pattern: tuple[int, int], channels: int, 
     flat = np.abs(found.target[0])
     keep = keep_pattern(flat, pattern, taps)[None]
     start = found.error(solved(found.target, found.target, found.matrix, keep, 100))
-    runs = runs_of(pattern, taps, channels * taps)
+    runs = runs_of(pattern[1], taps, channels * taps)
     after, values = exchanged(found.target, found.target, found.matrix, found.factor, keep, runs)
     assert sorted(runs[runs >= 0].tolist()) == list(range(channels * taps))
     for run in runs:

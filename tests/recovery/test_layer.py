@@ -9,9 +9,10 @@ import pytest
 
 from hwc_onnx.pruning.base import FineAlgorithm
 from hwc_onnx.pruning.table import FINE, algorithm
-from hwc_onnx.recovery.layer import LayerRecovery, RepairedRows, Setting
+from hwc_onnx.recovery.layer import LayerRecovery
 from hwc_onnx.recovery.rounding import Variant
 from hwc_onnx.recovery.scales import ranges_of
+from hwc_onnx.recovery.setting import RepairedRows, Setting
 from tests.recovery.problems import F64, Case, case, layout_for, moments
 
 

@@ -9,8 +9,9 @@ from hwc_onnx.graph.model_view import ModelView
 from hwc_onnx.pruning.base import FineAlgorithm
 from hwc_onnx.pruning.table import algorithm
 from hwc_onnx.recovery import plain
-from hwc_onnx.recovery.layer import LayerRecovery, RepairedRows, Setting
+from hwc_onnx.recovery.layer import LayerRecovery
 from hwc_onnx.recovery.layout import layout_of
+from hwc_onnx.recovery.setting import RepairedRows, Setting
 from hwc_onnx.recovery.statistics import LayerStatistics, Moments
 from tests.recovery.layers import KINDS, one_layer
 

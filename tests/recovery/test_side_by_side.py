@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from hwc_onnx.pruning.base import FineAlgorithm
 from hwc_onnx.pruning.table import algorithm
 from hwc_onnx.recovery import side_by_side
-from hwc_onnx.recovery.layer import LayerRecovery, RepairedRows, Setting
+from hwc_onnx.recovery.layer import LayerRecovery
+from hwc_onnx.recovery.setting import RepairedRows, Setting
 from hwc_onnx.recovery.side_by_side import build, parts_of, split
 from tests.recovery.problems import case, layout_for
 
@@ -112,7 +113,8 @@ ABANDONED = """
 import time
 import numpy as np
 from hwc_onnx.recovery import side_by_side
-from hwc_onnx.recovery.layer import LayerRecovery, Setting
+from hwc_onnx.recovery.layer import LayerRecovery
+from hwc_onnx.recovery.setting import Setting
 from tests.recovery.problems import case, layout_for
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwc_onnx.recovery.byte_cache import ByteCache
-from hwc_onnx.recovery.layer import RepairedRows
+from hwc_onnx.recovery.setting import RepairedRows
 from hwc_onnx.recovery.store import EntryStore, decode, encode
 
 

@@ -7,8 +7,9 @@ import onnx
 import pytest
 
 from hwc_onnx import api
-from hwc_onnx.recovery.layer import LayerRecovery, Setting
+from hwc_onnx.recovery.layer import LayerRecovery
 from hwc_onnx.recovery.rounding import Variant
+from hwc_onnx.recovery.setting import Setting
 from tests.tiny_models import Builder
 
 

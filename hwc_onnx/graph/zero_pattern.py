@@ -1,0 +1,60 @@
+"""Zeros of weights that lie in a pattern which hardware can skip: N of every M, or whole blocks.
+
+Runs of M, and blocks, are of consecutive input channels at one kernel position of one output channel; where the channels
+do not divide, the last one is shorter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from hwc_onnx.graph.layer_graph import Layer
+
+
+class Blocks(NamedTuple):
+    """Blocks of `size` weights are zero as wholes; `share` of them hold a weight that is not zero."""
+
+    share: float
+    size: int
+
+
+Pattern = tuple[int, int] | Blocks
+"""(N, M): at most N of every M weights are not zero; or blocks."""
+
+
+def name_of(pattern: Pattern) -> str:
+    """How an accelerator file calls it: "2:4", "1x4"."""
+    return f"1x{pattern.size}" if isinstance(pattern, Blocks) else f"{pattern[0]}:{pattern[1]}"
+
+
+def share_of(pattern: Pattern) -> float:
+    """Share of the weights that is left by the pattern."""
+    return pattern.share if isinstance(pattern, Blocks) else pattern[0] / pattern[1]
+
+
+def claim_of(pattern: Pattern) -> str | list[int]:
+    """How a file's metadata declares it; the share of blocks is counted anew on reading."""
+    return name_of(pattern) if isinstance(pattern, Blocks) else list(pattern)
+
+
+def follows_pattern(weight: NDArray[Any], layer: Layer, kept: int, run: int) -> bool:
+    """Whether each run of `run` weights along the input channels holds at most `kept` that are not zero."""
+    return bool((_runs(weight, layer, run).sum(axis=1) <= kept).all())
+
+
+def filled_share(weight: NDArray[Any], layer: Layer, size: int) -> float:
+    """Share of the blocks of `size` weights along the input channels that hold one that is not zero."""
+    return float(_runs(weight, layer, size).any(axis=1).mean())
+
+
+def _runs(weight: NDArray[Any], layer: Layer, run: int) -> NDArray[np.bool_]:
+    """Whether weights (ONNX layout) are not zero, by runs [n, run]."""
+    rows = np.moveaxis(weight, (layer.output_axis, layer.input_axis), (0, -1))
+    channels = rows.shape[-1]
+    padded = np.zeros((*rows.shape[:-1], -(-channels // run) * run), bool)
+    padded[..., :channels] = rows != 0
+    return padded.reshape(-1, run)
