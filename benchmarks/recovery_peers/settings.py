@@ -82,6 +82,8 @@ ROWS = (
     _zeros("w8a8", 0.15),
     _zeros("w4a8", 0.6),
     _zeros("w4a4", 0.8),
+    Setting("resnet20", "w8a8,fine=block4:0.5"),
+    Setting("resnet20", "w4a8,fine=block4:0.5"),
     _channels(0.3, INSIDE, 1.2, 0.1),
     _channels(0.5, INSIDE, 2.0),
     _channels(0.3, STREAM),
