@@ -197,7 +197,7 @@ def _evaluation(
     if len(differences) > 1:
         # pseudo-values of a metric that is not a mean are centred on a bias-corrected drop: keep the measured one
         shift = drop - float(differences.mean()) * scale
-        low, high = drop_bounds(differences)
+        low, high = drop_bounds(differences, continuous=isinstance(reference.metric, Metric) and reference.metric.continuous)
         interval, error = (low * scale + shift, high * scale + shift), standard_error(differences) * scale
     return Evaluation(
         metric=reference.metric.name,

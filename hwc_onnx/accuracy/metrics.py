@@ -33,6 +33,7 @@ class Metric:
     `scale` is points per unit. `finish` turns mean contributions [..., width] into values [...]; None takes the only
     column. `against` says what the drop is measured from: the "original" model's value, or the INT8 "baseline"'s where
     the original scores perfectly by definition. `relative_only`: a limit makes sense only as a share of that value.
+    `continuous`: a sample is never just right or wrong, even where all differences happen to be zero.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Metric:
     needs_classes: bool = False
     against: str = "original"
     relative_only: bool = False
+    continuous: bool = False
 
     def value(self, rows: F64) -> float:
         """The metric's value of samples with contributions [n, width]."""
@@ -229,8 +231,8 @@ METRICS: Mapping[str, Metric] = {
     "top1": Metric("top1", top1, needs_classes=True),
     "top5": Metric("top5", top5, needs_classes=True),
     "agreement": Metric("agreement", agreement, needs_labels=False, needs_classes=True),
-    "miou": Metric("miou", confusion, finish=mean_iou, needs_classes=True),
-    "cosine": Metric("cosine", cosine, needs_labels=False),
-    "sqnr": Metric("sqnr", sqnr, scale=1.0, needs_labels=False, against="baseline"),
-    "mse": Metric("mse", squared_error, higher_is_better=False, scale=1.0, relative_only=True),
+    "miou": Metric("miou", confusion, finish=mean_iou, needs_classes=True, continuous=True),
+    "cosine": Metric("cosine", cosine, needs_labels=False, continuous=True),
+    "sqnr": Metric("sqnr", sqnr, scale=1.0, needs_labels=False, against="baseline", continuous=True),
+    "mse": Metric("mse", squared_error, higher_is_better=False, scale=1.0, relative_only=True, continuous=True),
 }

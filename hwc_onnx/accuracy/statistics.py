@@ -135,16 +135,20 @@ def discordant(differences: F64) -> tuple[int, int, int]:
     return int((differences == 1).sum()), int((differences == -1).sum()), len(differences)
 
 
-def drop_bounds(differences: F64, confidence: float = 0.95) -> tuple[float, float]:
-    """Two-sided interval of the mean paired difference: Tango's for right-or-wrong answers, else Student's."""
-    if is_binary(differences):
+def drop_bounds(differences: F64, confidence: float = 0.95, continuous: bool = False) -> tuple[float, float]:
+    """Two-sided interval of the mean paired difference: Tango's for right-or-wrong answers, else (and where the metric is
+    known to be `continuous`) Student's.
+    """
+    if not continuous and is_binary(differences):
         return tango_bounds(*discordant(differences), confidence)
     return mean_bounds(differences, confidence)
 
 
-def drop_upper_bound(differences: F64, rng: np.random.Generator, confidence: float = 0.95) -> float:
-    """One-sided upper bound of the mean paired difference: Tango's, else the studentised bootstrap's."""
-    if is_binary(differences):
+def drop_upper_bound(
+    differences: F64, rng: np.random.Generator, confidence: float = 0.95, continuous: bool = False
+) -> float:
+    """One-sided upper bound of the mean paired difference: Tango's, else the studentised bootstrap's (as `drop_bounds`)."""
+    if not continuous and is_binary(differences):
         return tango_bounds(*discordant(differences), 2 * confidence - 1)[1]
     return bootstrap_upper(differences, rng, confidence)
 

@@ -33,6 +33,9 @@ from hwc_onnx.graph.layer_graph import Layer, LayerGraph
 from hwc_onnx.graph.selection import selected
 from hwc_onnx.workspace import Model
 
+NOTHING = 1e-9
+"""Summed damage of a setting below which it is the rounding of sums, and says nothing of the layers."""
+
 
 def sensitivity(
     model: Model,
@@ -136,9 +139,9 @@ def _rows(graph: LayerGraph, layer: Layer, columns: Sequence[Column], energy: fl
             if unit is None:
                 continue
             units[column.setting.name] = unit
-            if column.total > 0:
+            if column.total > NOTHING:
                 share += column.alone[unit.name].damage / len(unit.layers) / column.total
-        used = sum(1 for column in columns if column.units)
+        used = sum(1 for column in columns if column.units and column.total > NOTHING)
         rows.append(
             Row(
                 layer.key,

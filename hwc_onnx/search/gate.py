@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hwc_onnx.accuracy.measure import Measurement, measure_paired
-from hwc_onnx.accuracy.metrics import SessionMetric
+from hwc_onnx.accuracy.metrics import Metric, SessionMetric
 from hwc_onnx.accuracy.reference import Model, Reference
 from hwc_onnx.accuracy.statistics import drop_upper_bound, normal_quantile
 from hwc_onnx.accuracy.types import Evaluation
@@ -172,7 +172,8 @@ class Gate:
         scale = self.holdout.metric.scale
         shift = measured.evaluation.drop_points - float(measured.differences.mean()) * scale
         rng = np.random.default_rng([self.seed, 0x6A7E])
-        return drop_upper_bound(measured.differences, rng, CONFIDENCE) * scale + shift
+        continuous = isinstance(self.holdout.metric, Metric) and self.holdout.metric.continuous
+        return drop_upper_bound(measured.differences, rng, CONFIDENCE, continuous) * scale + shift
 
     def _unmeasured(self) -> Evaluation:
         value = self.holdout.value

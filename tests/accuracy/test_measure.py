@@ -73,6 +73,15 @@ def test_measure_of_the_original_drops_nothing(samples):
     assert found.damage == pytest.approx(0.0, abs=1e-9)
 
 
+@pytest.mark.parametrize(("metric", "certain"), [("cosine", True), ("agreement", False)])
+def test_outputs_that_are_the_same_leave_a_continuous_metric_no_doubt(samples, metric: str, certain: bool) -> None:
+    """Counted answers stay uncertain: of 1,000 that agree, one in some hundred may still not."""
+    reference = make_reference(classifier(), Samples(samples.inputs, None), metric, threads=1)
+    found = measure(classifier(), reference, threads=1)
+    assert found.drop_points == pytest.approx(0.0, abs=1e-9)
+    assert (found.ci95[1] - found.ci95[0] < 1e-6) == certain
+
+
 def test_measure_softmax_in_the_graph_same_damage(samples):
     damages = []
     for softmax in (False, True):
