@@ -39,9 +39,12 @@ class _Bytes(_Quantity):
 
 
 class _Share(click.ParamType[Any]):
-    """A share of the INT8 baseline: 40% or 0.4."""
+    """A share of something: 40% or 0.4."""
 
     name = "share"
+
+    def __init__(self, of: str) -> None:
+        self._of = of
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
@@ -49,7 +52,7 @@ class _Share(click.ParamType[Any]):
         match = re.fullmatch(_NUMBER + r"(%?)", value.strip())
         share = float(match.group(1)) / (100.0 if match.group(2) else 1.0) if match else -1.0
         if not 0.0 < share <= 1.0:
-            self.fail(f"'{value}' is not a share of the INT8 baseline; write a percentage from 0% to 100%, such as 40%")
+            self.fail(f"'{value}' is not a share of {self._of}; write a percentage from 0% to 100%, such as 40%")
         return share
 
 
@@ -189,7 +192,8 @@ BYTES = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1024.0, "MiB": 104857
 Duration = _Quantity("duration", SECONDS, "s", "30m")
 Latency = _Quantity("latency", LATENCY, "s", "5ms")
 ByteSize = _Bytes("size", BYTES, "B", "500KB")
-Share = _Share()
+Share = _Share("the INT8 baseline")
+Difference = _Share("the original's outputs")
 Drop = _Drop()
 BitRange = _BitRange()
 Widths = _Widths()

@@ -6,6 +6,7 @@ import click
 
 from .configuration import Configurable
 from .options import DEFAULT_ACCELERATOR, data_option, input_shape_option, preset_option
+from .parameters import Difference
 from .settings import Settings, shared_options
 
 
@@ -22,6 +23,12 @@ from .settings import Settings, shared_options
     show_default=True,
     help="Accelerator on which the file's energy is computed again.",
 )
+@click.option(
+    "--max-difference",
+    metavar="SHARE",
+    type=Difference,
+    help="The largest difference of the outputs from the original's that passes (root mean square, on --data), such as 5%.",
+)
 @input_shape_option
 @shared_options
 @click.pass_context
@@ -34,6 +41,7 @@ def verify(
     preset: str | None,
     accelerator: str,
     input_shapes: dict[str, tuple[int, ...]] | None,
+    max_difference: float | None,
 ) -> None:
     """Check that COMPRESSED opens, computes and declares what it should.
 
@@ -45,14 +53,20 @@ def verify(
     \b
     Examples:
       hwc-onnx verify model.hwc.onnx --against model.onnx
-      hwc-onnx verify model.hwc.onnx --against model.onnx --data val.npz --json
+      hwc-onnx verify model.hwc.onnx --against model.onnx --data val.npz --max-difference 5% --json
     """
     from hwc_onnx import api
     from hwc_onnx.report.payloads import verify_payload
     from hwc_onnx.report.verify_table import verify_tables
 
     checked = api.verify(
-        compressed, against=against, data=data, accelerator=accelerator, preset=preset, input_shapes=input_shapes
+        compressed,
+        against=against,
+        data=data,
+        accelerator=accelerator,
+        preset=preset,
+        input_shapes=input_shapes,
+        max_difference=max_difference,
     )
     payload = verify_payload(checked, compressed, against)
     settings.show(payload, lambda: verify_tables(payload))

@@ -360,8 +360,11 @@ def verify(
     accelerator: str | Path | None = "edge-flex",
     preset: str | None = None,
     input_shapes: InputShapes = None,
+    max_difference: float | None = None,
 ) -> VerifyReport:
     """Check a written file against its original with ONNX Runtime; failed checks are in the report.
+
+    With `max_difference` the outputs must not differ by more on `data` (root mean square, as a share of the original's).
 
     Its `capabilities` say where the file runs: ONNX Runtime's four levels, OpenVINO and qonnx where they are installed, and
     which of TensorRT's published rules it keeps.
@@ -374,7 +377,9 @@ def verify(
         pool = loaded.holdout if loaded.holdout is not None else loaded.pool
         samples = pool.samples(np.arange(min(len(pool), 1024)))
     profile = load_profile(accelerator) if accelerator is not None else None
-    return verify_file(compressed, against, samples, profile, input_shapes=input_shapes, everywhere=True)
+    return verify_file(
+        compressed, against, samples, profile, input_shapes=input_shapes, everywhere=True, most_different=max_difference
+    )
 
 
 def _int8(graph: LayerGraph, densities: Mapping[str, float]) -> CompressionPlan:

@@ -126,6 +126,11 @@ def relative_error(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDA
     return worst
 
 
+def has_answers(values: NDArray[Any]) -> bool:
+    """Whether an output has several scores for each sample, one of which is the largest."""
+    return bool(values.dtype.kind == "f" and values.ndim == 2 and values.shape[1] > 1)
+
+
 def same_largest(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]) -> float:
     """Share of samples with the same largest element in every float output of rank 2 (1.0 when there is none)."""
     if set(expected) != set(found):
@@ -133,6 +138,6 @@ def same_largest(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArr
     shares = [
         float(np.mean(np.argmax(values, axis=1) == np.argmax(found[name], axis=1)))
         for name, values in expected.items()
-        if values.dtype.kind == "f" and values.ndim == 2 and values.shape[1] > 1
+        if has_answers(values)
     ]
     return min(shares, default=1.0)

@@ -7,9 +7,16 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from hwc_onnx.errors import PlanError
 from hwc_onnx.graph.constraints import NO_CONSTRAINTS, Constraints
@@ -41,7 +48,8 @@ class LayerConfig(BaseModel):
 class Achieved(BaseModel):
     """What a layer's setting came to once rewritten: shares in 0..1, channels kept (None: no coarse pruning).
 
-    `block_density` is the share of blocks that hold a weight which is not zero (None: the algorithm prunes no blocks).
+    `block_density` is the share of blocks that hold a weight which is not zero (None, and not written: the algorithm prunes no
+    blocks).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +58,11 @@ class Achieved(BaseModel):
     weight_density: float = 1.0
     kept_channels: int | None = None
     block_density: float | None = None
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = write(self)
+        return {name: value for name, value in found.items() if name != "block_density" or value is not None}
 
 
 RECOVERIES = ("none", "ranges", "full", "sequential")

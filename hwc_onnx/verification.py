@@ -24,6 +24,7 @@ import onnx
 from hwc_onnx.accuracy.inputs import input_specs
 from hwc_onnx.accuracy.runner import LEVELS, cpu_features, open_session, run
 from hwc_onnx.accuracy.types import Samples
+from hwc_onnx.errors import UsageError
 from hwc_onnx.export import PREFIX
 from hwc_onnx.graph.domains import obstacle_to_running
 from hwc_onnx.graph.infer import input_shapes_of
@@ -33,6 +34,7 @@ from hwc_onnx.graph.read_qdq import BITS_KEY, read_qdq
 from hwc_onnx.level_agreement import (
     Check,
     LevelResult,
+    has_answers,
     levels_agree,
     relative_error,
     run_levels,
@@ -64,15 +66,15 @@ RANDOM_SAMPLES = 16
 class VerifyReport:
     """All checks, and what was counted from the file.
 
-    `agreement` is the share of samples on which the compressed and the original model have the same largest output,
-    `relative_error` the root-mean-square difference of their outputs over the original's. `weight_bits` and
+    `agreement` is the share of samples on which the compressed and the original model have the same largest output (None
+    where no output has several scores for each sample), `relative_error` the root-mean-square difference of their outputs over the original's. `weight_bits` and
     `activation_bits` count tensors by width. The costs are None without an accelerator. `capabilities` say what the file
     does in each runtime that was tried.
     """
 
     checks: tuple[Check, ...]
     levels: tuple[LevelResult, ...]
-    agreement: float
+    agreement: float | None
     relative_error: float
     n_samples: int
     real_samples: bool
@@ -101,6 +103,7 @@ def verify(
     threads: int | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     everywhere: bool = False,
+    most_different: float | None = None,
 ) -> VerifyReport:
     """Check `compressed` against `original`; failed checks are in the report, they do not raise.
 
@@ -112,16 +115,24 @@ def verify(
         threads: ONNX Runtime threads.
         input_shapes: sizes of dynamic inputs.
         everywhere: try OpenVINO, qonnx and TensorRT's rules on the file whatever its dialect.
+        most_different: the largest root-mean-square difference of the outputs that passes, as a share of the original's (0.05
+            is 5 %); needs `samples`, since random inputs say little of real ones.
 
     Raises:
         ModelError: one of the two cannot be read as a model.
         DataError: the samples do not fit the inputs.
+        UsageError: `most_different` without samples, or not above zero.
     """
+    if most_different is not None and (samples is None or not most_different > 0):
+        raise UsageError(
+            f"max_difference: {most_different:g}; "
+            + ("give a share above zero, such as 5%" if samples is not None else "outputs are compared on real samples; give --data")
+        )
     ours = load_model(compressed)
     theirs = original if isinstance(original, Loaded) else load_model(original)
     if not isinstance(original, Loaded) and _values(ours.proto, "input") != _values(theirs.proto, "input"):
         settle_open_sizes(theirs.proto)  # as `compress` and `apply` do, which write the size that they found
-    obstacle = obstacle_to_running(ours.proto)
+    obstacle = obstacle_to_running(ours.proto) or _other_inputs(ours.proto, theirs.proto)
     used = None if obstacle is not None else samples or _random_samples(theirs.proto, input_shapes)
     checks = [
         _declarations(ours.proto, theirs.proto, "input"),
@@ -131,7 +142,8 @@ def verify(
         _source(ours.proto, theirs),
     ]
     levels: tuple[LevelResult, ...] = ()
-    agreement, error = 0.0, float("inf")
+    agreement: float | None = None
+    error = float("inf")
     file = _as_written(compressed, ours)
     capabilities: tuple[Capability, ...] = ()
     if used is None:
@@ -139,6 +151,9 @@ def verify(
     else:
         levels, reference, agreement, error, found = _run_checks(ours, theirs.proto, used, threads)
         checks += found
+        if most_different is not None:
+            said = f"outputs differ by {100 * error:.2g} % (root mean square); at most {100 * most_different:g} % is allowed"
+            checks.append(Check("outputs near the original's", error <= most_different, said))
         capabilities = _capabilities(file, ours, levels, used, reference, threads, everywhere)
         mine = dialect_check(file, capabilities)
         checks += [] if mine is None else [mine]
@@ -196,7 +211,7 @@ def _capabilities(
 
 def _run_checks(
     loaded: Loaded, theirs: onnx.ModelProto, samples: Samples, threads: int | None
-) -> tuple[tuple[LevelResult, ...], Mapping[str, np.ndarray] | None, float, float, list[Check]]:
+) -> tuple[tuple[LevelResult, ...], Mapping[str, np.ndarray] | None, float | None, float, list[Check]]:
     """The levels, the outputs, agreement with the original, relative error of the outputs, and the checks that take runs."""
     ours = loaded.proto
     levels, reference = run_levels(ours, samples, threads)
@@ -209,11 +224,13 @@ def _run_checks(
         levels_agree(levels, len(samples), lambda: sensitivity(ours, samples, threads)),
     ]
     if reference is None:
-        return levels, None, 0.0, float("inf"), checks
+        return levels, None, None, float("inf"), checks
     expected = run(open_session(theirs, threads, "all"), samples)
     finite = all(bool(np.isfinite(value).all()) for value in reference.values() if value.dtype.kind == "f")
     checks.append(Check("outputs are finite", finite, "all finite" if finite else "NaN or infinity in the outputs"))
-    return levels, reference, same_largest(expected, reference), relative_error(expected, reference), checks
+    answers = any(has_answers(value) for value in expected.values())
+    agreement = same_largest(expected, reference) if answers else None
+    return levels, reference, agreement, relative_error(expected, reference), checks
 
 
 def _declarations(ours: onnx.ModelProto, theirs: onnx.ModelProto, kind: str) -> Check:
@@ -223,6 +240,12 @@ def _declarations(ours: onnx.ModelProto, theirs: onnx.ModelProto, kind: str) -> 
     return Check(
         f"{kind}s unchanged", good, ", ".join(found) if good else f"{', '.join(found)} instead of {', '.join(expected)}"
     )
+
+
+def _other_inputs(ours: onnx.ModelProto, theirs: onnx.ModelProto) -> str | None:
+    """What keeps two models from being run on the same inputs: other names, types or numbers of axes."""
+    found, expected = ([text.split("[")[0] + str(text.count(",")) for text in _values(proto, "input")] for proto in (ours, theirs))
+    return None if found == expected else "its inputs are not the original's, so the two cannot be compared; is it the right original?"
 
 
 def _values(proto: onnx.ModelProto, kind: str) -> list[str]:
@@ -265,6 +288,8 @@ def _declared_widths(proto: onnx.ModelProto) -> Check:
             f"{name}: declared {declared[name]}, stored {logical.weight_bits.get(name)}" for name in wrong[:3]
         )
         return Check("declared widths hold", False, found)
+    if not declared:
+        return Check("declared widths hold", True, "no weight is declared narrower than it is stored")
     return Check("declared widths hold", True, f"{len(declared)} declared, all integers fit")
 
 

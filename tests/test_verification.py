@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from hwc_onnx.accuracy.types import Samples
-from hwc_onnx.errors import DataError, ModelError
+from hwc_onnx.errors import DataError, ModelError, UsageError
 from hwc_onnx.export import write_model
 from hwc_onnx.graph.loading import load_model
 from hwc_onnx.graph.read_qdq import BITS_KEY
@@ -129,3 +129,29 @@ def test_verify_samples_that_do_not_fit_are_refused(tmp_path: Path, quantized: Q
 def test_verify_missing_file_is_a_model_error(tmp_path: Path, quantized: QuantizedCase) -> None:
     with pytest.raises(ModelError, match=r"nowhere\.onnx"):
         verify(tmp_path / "nowhere.onnx", original_file(tmp_path, quantized))
+
+
+def test_verify_difference_from_the_original_is_held_to_a_limit(tmp_path: Path, quantized: QuantizedCase) -> None:
+    original, samples = original_file(tmp_path, quantized), Samples(quantized.case.feeds, None)
+    apart = verify(quantized.written(4, 8), original, samples, threads=1).relative_error
+    assert 0 < apart < 1
+    for limit, good in ((1.01 * apart, True), (0.99 * apart, False)):
+        report = verify(quantized.written(4, 8), original, samples, threads=1, most_different=limit)
+        assert [check.passed for check in report.checks if check.name == "outputs near the original's"] == [good]
+    with pytest.raises(UsageError, match=r"max_difference: 0\.1; outputs are compared on real samples"):
+        verify(quantized.written(4, 8), original, threads=1, most_different=0.1)
+    with pytest.raises(UsageError, match="max_difference: 0; give a share"):
+        verify(quantized.written(4, 8), original, samples, threads=1, most_different=0.0)
+
+
+def test_verify_another_model_is_not_run_on_inputs_that_it_does_not_take(tmp_path: Path, quantized: QuantizedCase) -> None:
+    original = original_file(tmp_path, quantized)
+    other = quantized.written(8, 8)
+    name = other.graph.input[0].name
+    for node in other.graph.node:
+        for place, read in enumerate(node.input):
+            node.input[place] = "another" if read == name else read
+    other.graph.input[0].name = "another"
+    report = verify(other, original, threads=1)
+    assert "inputs unchanged" in failed(report) and not report.levels
+    assert any("not the original's" in check.found for check in report.checks)

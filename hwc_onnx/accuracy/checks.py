@@ -29,6 +29,8 @@ def check_inputs(arrays: Mapping[str, NDArray[np.generic]], specs: Sequence[Inpu
                 f"{where}: no array for the model's input '{spec.name}' (found {', '.join(sorted(arrays)) or 'none'}); "
                 f"the model reads {', '.join(_describe(other) for other in specs)}; name the arrays like the inputs"
             )
+    wrong = []
+    for spec in specs:
         array = arrays[spec.name]
         if array.dtype != spec.dtype:
             raise DataError(
@@ -38,10 +40,11 @@ def check_inputs(arrays: Mapping[str, NDArray[np.generic]], specs: Sequence[Inpu
             want is None or want == have for want, have in zip(spec.shape[1:], array.shape[1:], strict=False)
         )
         if array.ndim != len(spec.shape) or not sizes_fit:
-            raise DataError(
-                f"{where}: array '{spec.name}' has shape [N, {', '.join(map(str, array.shape[1:]))}], the model's input "
-                f"is {_describe(spec)}; bring the samples to that shape (layout, size, channels)"
+            wrong.append(
+                f"array '{spec.name}' has shape [N, {', '.join(map(str, array.shape[1:]))}], the model's input is {_describe(spec)}"
             )
+    if wrong:
+        raise DataError(f"{where}: {'; '.join(wrong)}; bring the samples to that shape (layout, size, channels)")
     counts = {name: len(array) for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
         raise DataError(f"{where}: arrays have different numbers of samples ({counts}); each needs one row per sample")

@@ -6,12 +6,19 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
 from hwc_onnx.accuracy.checks import check_labels
 from hwc_onnx.accuracy.metrics import METRICS, Metric, SessionMetric, WholeMetric
 from hwc_onnx.accuracy.outputs import ClassOutput, Outputs
+from hwc_onnx.accuracy.pool import Data
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import DataError, UsageError
 from hwc_onnx.plugins import nearest, resolve
+
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 
 AnyMetric = Metric | WholeMetric | SessionMetric
 Request = str | Callable[..., Any] | AnyMetric | None
@@ -40,8 +47,28 @@ def choose_metric(
     return metric, f"metric {metric.name}: {reason}"
 
 
+def check_declared(model: onnx.ModelProto, data: Data, request: Request, task: str | None) -> None:
+    """Refuse class labels that the scores which the model declares cannot answer, before anything is run (DataError)."""
+    if request not in (None, "top1", "top5") or task not in (None, "classification"):
+        return
+    scores = [
+        value.type.tensor_type.shape.dim[1].dim_value
+        for value in model.graph.output
+        if value.type.tensor_type.elem_type in _FLOATS and len(value.type.tensor_type.shape.dim) == 2
+    ]
+    for pool in (data.pool, data.holdout):
+        labels = None if pool is None else pool.labels
+        if labels is not None and labels.dtype.kind in "iu" and labels.ndim == 1 and scores and scores[0] > 1:
+            check_labels(labels, len(labels), scores[0], data.source)
+
+
 def _default(samples: Samples, classes: ClassOutput | None) -> tuple[str, str]:
     labels = samples.labels
+    if labels is not None and classes is not None and _one_hot(labels, classes):
+        raise DataError(
+            f"labels: one-hot {list(labels.shape)}; give the numbers of the classes (y.argmax(axis=1)), or --metric mse to "
+            "take them as numeric targets"
+        )
     if labels is not None and labels.dtype.kind in "iu" and classes is not None:
         if labels.ndim == 1:
             return "top1", "the data has labels"
@@ -51,6 +78,12 @@ def _default(samples: Samples, classes: ClassOutput | None) -> tuple[str, str]:
     if classes is not None:
         return "agreement", "the data has no labels, so the original model's answers are the reference"
     return "sqnr", "there are no labels and no classes, so outputs are compared with the original's"
+
+
+def _one_hot(labels: NDArray[np.generic], classes: ClassOutput) -> bool:
+    if labels.ndim != 2 or labels.shape[1] != classes.classes or labels.dtype.kind not in "iuf":
+        return False
+    return bool((np.isin(labels, (0, 1)).all(axis=1) & (labels.sum(axis=1) == 1)).all())
 
 
 def _resolve(name: Request) -> AnyMetric:

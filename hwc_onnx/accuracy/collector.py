@@ -202,7 +202,13 @@ def unseen_because(layer: Layer) -> str | None:
     """Why no moments are gathered for a layer that has a weight, so that it is rounded and pruned without repair."""
     if layer.weight is None or collectable(layer):
         return None
-    return f"more than {WIDEST:,} inputs to each output" if _too_wide(layer) else f"{layer.op_type} of this form"
+    if _too_wide(layer):
+        return f"more than {WIDEST:,} inputs to each output"
+    if layer.state_weight is not None:
+        return f"what a {layer.op_type} reads of its own state is not seen"
+    if layer.op_type in ("Conv", "ConvTranspose"):
+        return f"{layer.op_type} with more than two kernel axes"
+    return f"{layer.op_type} with a stack of matrices"
 
 
 def _too_wide(layer: Layer) -> bool:

@@ -24,6 +24,7 @@ from hwc_onnx.plugins import resolve
 
 DATASETS: Mapping[str, str] = {
     "npz": "hwc_onnx.accuracy.npz:load_npz",
+    "npy": "hwc_onnx.accuracy.npz:load_npy",
     "binary": "hwc_onnx.accuracy.binary_sets:load_binary_set",
     "folder": "hwc_onnx.accuracy.image_folder:load_image_folder",
     "function": "hwc_onnx.accuracy.python_source:load_function",
@@ -32,7 +33,7 @@ DATASETS: Mapping[str, str] = {
 }
 """Kind of source -> a function of (source, specs, preset, stored preprocessing) that returns `Data`."""
 
-_ALLOWED = "an .npz file, an image folder, CIFAR or IDX files, module:function, or synthetic"
+_ALLOWED = "an .npz or .npy file, an image folder, CIFAR or IDX files, module:function, or synthetic"
 
 
 def load_data(
@@ -116,11 +117,11 @@ def _recognise(source: Any) -> tuple[str, Any]:
         found = find_binary_set(path)
         if found is not None:
             return "binary", found
-        if path.suffix == ".npz":
-            return "npz", path
+        if path.suffix in (".npz", ".npy"):
+            return path.suffix[1:], path
         raise DataError(f"{path}: '{path.suffix or path.name}' is not a known kind of data file; give {_ALLOWED}")
     text = str(source)
-    if ":" in text and path.suffix != ".npz":
+    if ":" in text and path.suffix not in (".npz", ".npy"):
         return "function", text
     raise DataError(f"{path}: no such file or folder; give {_ALLOWED}")
 

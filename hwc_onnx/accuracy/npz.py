@@ -1,4 +1,4 @@
-"""Samples in a NumPy .npz file: arrays named as the model's inputs, or `x`; labels `y`; a holdout; mean and std."""
+"""Samples in a NumPy .npz or .npy file: arrays named as the model's inputs, or `x`; labels `y`; a holdout; mean and std."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.arrays import content_digest, has_pixels, pool_of_arrays, suspicious_range
 from hwc_onnx.accuracy.inputs import InputSpec
-from hwc_onnx.accuracy.npz_file import read_npz
+from hwc_onnx.accuracy.npz_file import read_npy, read_npz
 from hwc_onnx.accuracy.pool import Data
 from hwc_onnx.accuracy.presets import Preprocess
 from hwc_onnx.errors import DataError
 
 Contents = dict[str, NDArray[np.generic]]
+
+LOOKED_AT = 64
+"""Samples that are looked at for being all the same."""
 
 
 def load_npz(path: Path, specs: Sequence[InputSpec], preset: Preprocess | None, stored: Preprocess | None) -> Data:
@@ -30,6 +33,20 @@ def load_npz(path: Path, specs: Sequence[InputSpec], preset: Preprocess | None, 
             not fit the model.
     """
     return data_of_arrays(read_npz(path), specs, preset, stored, str(path))
+
+
+def load_npy(path: Path, specs: Sequence[InputSpec], preset: Preprocess | None, stored: Preprocess | None) -> Data:
+    """Read the samples of a model with one input from a single array, without labels.
+
+    Raises:
+        DataError: not an .npy, pickled objects inside, a model with several inputs, or an array that does not fit it.
+    """
+    if len(specs) != 1:
+        raise DataError(
+            f"{path}: a single array, and the model has {len(specs)} inputs ({', '.join(spec.name for spec in specs)}); save "
+            "one array for each with np.savez"
+        )
+    return data_of_arrays({specs[0].name: read_npy(path)}, specs, preset, stored, str(path))
 
 
 def data_of_arrays(
@@ -47,7 +64,8 @@ def data_of_arrays(
         raise DataError(f"{where}: only one of y and y_holdout is there; give labels for both parts or for none")
     pool = pool_of_arrays(arrays, labels, specs, preprocess, where)
     held = pool_of_arrays(holdout, held_labels, specs, preprocess, f"{where} (holdout)") if holdout else None
-    remark = suspicious_range(arrays, specs)
+    remarks = (suspicious_range(arrays, specs), _unused(contents, names, labels), _all_alike(arrays))
+    notes = (*notes, *(text for text in remarks if text is not None))
     return Data(
         pool=pool,
         holdout=held,
@@ -55,8 +73,27 @@ def data_of_arrays(
         source=where,
         real=True,
         digest=content_digest([*(contents[key] for key in sorted(contents))]),
-        notes=(*notes, remark) if remark else notes,
+        notes=notes,
     )
+
+
+def _unused(contents: Contents, names: set[str], labels: NDArray[np.generic] | None) -> str | None:
+    """A remark on arrays that nothing reads, such as labels under another name."""
+    known = {"y", "mean", "std", "x"} | names
+    left = sorted(key for key in contents if key.removesuffix("_holdout") not in known)
+    if not left:
+        return None
+    advice = "" if labels is not None else "; labels are read from an array y"
+    return f"array{'s' if left[1:] else ''} not used: {', '.join(left)}{advice}"
+
+
+def _all_alike(arrays: Contents) -> str | None:
+    """A remark where the first samples are all the same: nothing can be measured on them."""
+    for array in arrays.values():
+        part = array[:LOOKED_AT]
+        if len(part) < 2 or (part != part[:1]).any():
+            return None
+    return f"the first {min(LOOKED_AT, len(next(iter(arrays.values()))))} samples are all the same; ranges and drops say nothing of others"
 
 
 def _inputs(contents: Contents, specs: Sequence[InputSpec], suffix: str) -> Contents:

@@ -69,6 +69,21 @@ def read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
         ) from error
 
 
+def read_npy(path: Path) -> NDArray[np.generic]:
+    """The array of the file, mapped: what is not read takes no memory.
+
+    Raises:
+        DataError: not an .npy, damaged, or it holds something else than a plain array.
+    """
+    try:
+        found: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (*_BROKEN_ZIP, *_BROKEN_HEADER) as error:
+        raise DataError(f"{path}: cannot be read as .npy ({error}); save it with np.save(path, images)") from error
+    if not isinstance(found, np.ndarray):
+        raise DataError(f"{path}: an archive of several arrays; name it .npz")
+    return found
+
+
 def _check_total(path: Path, members: list[zipfile.ZipInfo]) -> None:
     """Refuse a file whose directory announces too much."""
     total = sum(member.file_size for member in members)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hwc_onnx.accuracy.choose import check_declared
 from hwc_onnx.accuracy.damage import ClassReference
 from hwc_onnx.accuracy.data_shapes import shapes_from_data
 from hwc_onnx.accuracy.measure import measure
-from hwc_onnx.accuracy.reference import Reference, make_reference, with_baseline
+from hwc_onnx.accuracy.reference import Reference, make_reference
 from hwc_onnx.accuracy.sanity import check_reference
 from hwc_onnx.accuracy.splits import calibration_size, make_splits
 from hwc_onnx.accuracy.synthetic import served
@@ -114,6 +115,7 @@ class Bench:
         self.graph = self.opened.graph
         source = "synthetic" if options.data is None else options.data
         loaded = load_samples(source, self.opened.proto, options.preset, shapes, seed=options.split_seed)
+        check_declared(self.opened.proto, loaded, options.metric, options.task)
         self.splits: Splits = make_splits(
             loaded, options.split_seed, None if calibration is None else calibration_size(loaded, calibration)
         )
@@ -215,10 +217,12 @@ class Bench:
         if reference.note:
             self.note(reference.note)
         check_reference(reference, options.split_seed)
-        if reference.needs_baseline:
-            baseline = self.database.stitch(self.calibrated.baseline)
-            reference = with_baseline(reference, assemble(self.calibrated.proto, self.graph, baseline).proto)
-            self.note(
-                f"metric {reference.metric.name}: drops are measured from the INT8 baseline, less than 0 is better"
+        if not reference.needs_baseline:
+            return reference
+        if options.metric is not None:
+            raise UsageError(
+                f"metric {reference.metric.name}: its drop is measured from the INT8 baseline, and layers are compared with the "
+                "original here; choose cosine, or leave the metric out"
             )
-        return reference
+        self.note("metric cosine: there are no labels and no classes, so outputs are compared with the original's")
+        return make_reference(self.opened.proto, samples, "cosine", task=options.task)

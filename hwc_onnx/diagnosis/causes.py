@@ -142,7 +142,7 @@ def _weights(facts: Facts, seen: LayerFacts) -> Iterator[Finding]:
             "few_samples",
             "weights",
             f"repaired from {seen.patches} calibration samples for {seen.columns} inputs: the rest is not determined "
-            f"(relative error {seen.error_fit:.2g} on these samples, {seen.error:.2g} on others)",
+            f"(relative error {seen.error_fit:.2g} on these samples, {seen.error:.2g} on others); more calibration samples would tell",
             {
                 "patches": float(seen.patches),
                 "inputs": float(seen.columns),

@@ -19,7 +19,7 @@ from hwc_onnx.diagnosis.shares import (
     with_layer,
     without,
 )
-from hwc_onnx.diagnosis.suspect import Suspect
+from hwc_onnx.diagnosis.suspect import Suspect, Unread
 from hwc_onnx.events import Phase, Step
 from hwc_onnx.graph.layer_graph import FLOAT_BITS
 from hwc_onnx.plan import CompressionPlan, LayerConfig
@@ -29,6 +29,9 @@ from hwc_onnx.recovery.layer import Recovery
 
 MATTERS = 0.1
 """Remedies are tried on the parts that do at least this share of the largest part's damage."""
+
+NAMED = 3
+"""Stored tensors that are named, of those that no layer reads."""
 
 SCREENED, SCREENED_AT_LEAST = 4, 40
 """Layers that are measured alone for each that is looked at, and in all at least."""
@@ -104,25 +107,39 @@ class Examination:
             left_out if best is None or best.remedy.part is None else self._in_plan(best.remedy),
         )
 
-    def unread(self) -> Damage | None:
-        """Damage of the stored tensors that no layer reads, alone (None where there is none)."""
-        tensors = {name for group in self.graph.activation_groups if not group.readers for name in group.tensors}
-        stitched = self.bench.database.stitch(self.plan)
-        if not tensors & set(stitched.activations):
+    def unread(self) -> Unread | None:
+        """Damage of the stored tensors that no layer reads, alone (None where there is none); where that is a good part of the
+        plan's, of each of them.
+        """
+        stored = set(self.bench.database.stitch(self.plan).activations)
+        groups = [group for group in self.graph.activation_groups if not group.readers and set(group.tensors) & stored]
+        if not groups:
             return None
         weighted = [layer.key for layer in self.graph.layers if layer.weight is not None]
         plan = with_layer(self.plan, weighted, algorithm="none", ratio=0.0, weight_bits=FLOAT_BITS)
-        return self.bench.evaluate(plan, tensors)
+        found = self.bench.evaluate(plan, {name for group in groups for name in group.tensors})
+        single = {}
+        if found.damage >= MATTERS * self.whole.damage and len(groups) > 1:
+            for number, group in enumerate(groups):
+                self.bench.tell(Step(number, len(groups), group.tensor))
+                single[group.tensor] = self.bench.evaluate(plan, set(group.tensors))
+        elif len(groups) == 1:
+            single[groups[0].tensor] = found
+        worst = sorted(single.items(), key=lambda item: -item[1].damage)[:NAMED]
+        return Unread(found, len(groups), tuple(worst))
 
     def planwide(self) -> list[tuple[str, str, Damage]]:
         """(name, change, the plan's damage) of each option that concerns the whole plan."""
         database = self.bench.database
-        found = []
+        options: list[tuple[str, Recovery | None, Method | None]] = []
         if database.recovery != "full":
-            found.append(("recovery full", "--recovery full", self._with("full", None)))
-        for method in METHODS:
-            if method != database.ranges:
-                found.append((f"ranges {method}", f"--ranges {method}", self._with(None, method)))
+            options.append(("recovery full", "full", None))
+        options += [(f"ranges {method}", None, method) for method in METHODS if method != database.ranges]
+        found = []
+        for number, (name, recovery, ranges) in enumerate(options):
+            self.bench.tell(Step(number, len(options) + 1, name))
+            found.append((name, f"--{name}", self._with(recovery, ranges)))
+        self.bench.tell(Step(len(options), len(options) + 1, "recovery sequential"))
         self._sequential = self.bench.measured(self._rebuilt(self.plan, None))
         return [*found, ("recovery sequential", "--recovery sequential", self._sequential)]
 
@@ -171,7 +188,14 @@ class Examination:
         """A plan with recovery "sequential"."""
         full = self.bench.database.recovery == "full"
         database = self._database(None if full else "full", ranges)
-        return rebuild(self.bench.calibrated.proto, self.graph, plan, database, self.bench.splits.calibration)
+        return rebuild(
+            self.bench.calibrated.proto,
+            self.graph,
+            plan,
+            database,
+            self.bench.splits.calibration,
+            on_layer=lambda done, total, key: self.bench.tell(Step(done, total, f"{key}, rebuilt")),
+        )
 
     def _alone(
         self,

@@ -13,6 +13,23 @@ from hwc_onnx.plan import LayerConfig
 
 
 @dataclass(frozen=True)
+class Unread:
+    """Stored tensors that no layer reads: the damage of all `count` of them, and of the `worst` alone, most first.
+
+    `worst` is empty where all together do little.
+    """
+
+    all: Damage
+    count: int
+    worst: tuple[tuple[str, Damage], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """`unread_tensors` in `why --json`."""
+        worst = [{"tensor": name, **found.to_json()} for name, found in self.worst]
+        return {**self.all.to_json(), "count": self.count, "worst": worst}
+
+
+@dataclass(frozen=True)
 class Suspect:
     """One layer that was measured.
 

@@ -17,7 +17,7 @@ from typing import Any, cast
 from hwc_onnx.accuracy.data_shapes import shapes_from_data
 from hwc_onnx.diagnosis.bench import Bench, Damage, Options
 from hwc_onnx.diagnosis.examination import Examination
-from hwc_onnx.diagnosis.suspect import Suspect
+from hwc_onnx.diagnosis.suspect import Suspect, Unread
 from hwc_onnx.errors import UsageError
 from hwc_onnx.events import Listener, Phase, Step
 from hwc_onnx.files import write_atomic
@@ -50,7 +50,7 @@ class Why:
     whole: Damage
     suspects: tuple[Suspect, ...]
     layer_count: int
-    unread: Damage | None
+    unread: Unread | None
     planwide: tuple[PlanWide, ...]
     mended: CompressionPlan
     mended_damage: Damage

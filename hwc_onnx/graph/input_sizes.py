@@ -108,7 +108,9 @@ def _open_message(left: Sequence[onnx.ValueInfoProto], sizes: Mapping[str, int])
         told.append(f"input '{value.name}': shape {_text(value)} leaves {'axes' if axes[1:] else 'axis'} {', '.join(names)} open")
         if any(_size(dims[axis], known, None) is None for axis in axes):
             example = IMAGE_SIDE if len(dims) == 4 else LENGTH
-            shape = [_size(dim, known, 1 if axis == 0 else example) for axis, dim in enumerate(dims)]
+            # behind a first axis of fixed size the second is the batch, as in the state of a recurrent layer
+            batch = 1 if dims[0].HasField("dim_value") and not _name(dims[min(1, len(dims) - 1)]) else 0
+            shape = [_size(dim, known, 1 if axis in (0, batch) else example) for axis, dim in enumerate(dims)]
             known |= {_name(dim): size for dim, size in zip(dims, shape, strict=True) if _name(dim) and size}
             options.append(f"--input-shape {value.name}:{'x'.join(map(str, shape))}")
     return (

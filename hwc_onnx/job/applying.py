@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import onnx
 
+from hwc_onnx.accuracy.choose import check_declared
 from hwc_onnx.accuracy.data_shapes import shapes_from_data
 from hwc_onnx.accuracy.measure import measure
 from hwc_onnx.accuracy.reference import make_reference, with_baseline
@@ -57,6 +59,10 @@ from hwc_onnx.workspace import (
     open_float_model,
     plan_from,
 )
+
+NOTICEABLE = 0.5
+"""Points that are surely lost before `why` is recommended."""
+METRICS_IN_POINTS = {"top1", "top5", "agreement", "miou"}
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,7 @@ def apply_plan(
     opened = open_float_model(model, input_shapes, to_run=False).under(chosen.constraints)
     if output is not None:
         check_output(Path(output), opened.loaded.path)
+    cost_model = CostModel(load_profile(accelerator))
     notes: list[str] = [f"dialect {chosen.dialect}: {measured}"] if measured else []
     check_plan(opened.graph, chosen)
     check_ratios(opened.graph, chosen)
@@ -177,9 +184,10 @@ def apply_plan(
         notes.append("the plan was made for another file; it fits this model's layers and is applied as it is")
     obstacle = obstacle_to_running(opened.proto)
     if obstacle is not None:
-        return _without_running(opened, chosen, recovery, powers, accelerator, notes, obstacle)
+        return _without_running(opened, chosen, recovery, powers, cost_model, notes, obstacle)
     seed = chosen.calibration.split_seed if split_seed is None else split_seed
     loaded = load_samples("synthetic" if data is None else data, opened.proto, preset, input_shapes, seed=seed)
+    check_declared(opened.proto, loaded, metric, task)
     splits = make_splits(loaded, seed, calibration_size(loaded, chosen.calibration.samples))
     recorded = chosen.calibration.digest
     if recorded and recorded != splits.calibration_digest:
@@ -248,7 +256,6 @@ def apply_plan(
         stitched = polished.stitched
         notes.append(polished.note())
     candidate = assemble(calibrated.proto, opened.graph, stitched)
-    cost_model = CostModel(load_profile(accelerator))
     unquantized, baseline, cost = costs(cost_model, opened, calibrated, candidate.plan)
     tell(Phase("measure", f"the original and the compressed model on {len(splits.holdout)} held-out {loaded.unit}"))
     reference = make_reference(opened.proto, splits.holdout, metric, task=task)
@@ -258,6 +265,7 @@ def apply_plan(
         reference = with_baseline(reference, calibrated.candidate(calibrated.baseline).proto)
         notes.append(f"metric {reference.metric.name}: compared with the INT8 baseline, built with the same repairs")
     evaluation = measure(candidate.proto, reference, level="all")
+    notes += _advice(evaluation, candidate.plan)
     metadata = metadata_of(candidate.plan, opened, loaded.preprocess, {"hwc.version": complete.code_version})
     original = opened.loaded.path
     return Applied(
@@ -277,12 +285,27 @@ def apply_plan(
     )
 
 
+def _advice(found: Evaluation, plan: CompressionPlan) -> list[str]:
+    """What the user may not expect of the file, and what to do about a loss that is no chance."""
+    said = []
+    stored = get_dialect(plan.dialect).stored_bits
+    widths = sorted({config.weight_bits for config in plan.layers.values()})
+    wider = [f"{bits}-bit weights as INT{stored[bits]}" for bits in widths if stored.get(bits, bits) > bits]
+    if wider:
+        said.append(
+            f"dialect {plan.dialect} stores {', '.join(wider)}: the file is larger than what an accelerator holds that packs them"
+        )
+    if math.isfinite(found.drop_points) and found.ci95[0] >= NOTICEABLE and METRICS_IN_POINTS & {found.metric}:
+        said.append("`hwc-onnx why` with the same model, data and plan (or --uniform) says which layers lose it, and what helps")
+    return said
+
+
 def _without_running(
     opened: Opened,
     plan: CompressionPlan,
     recovery: str,
     power_of_two: bool,
-    accelerator: str | Path,
+    cost_model: CostModel,
     notes: list[str],
     obstacle: str,
 ) -> Applied:
@@ -300,7 +323,6 @@ def _without_running(
         }
     )
     candidate = with_weights_rounded(opened, complete, recovery, where)
-    cost_model = CostModel(load_profile(accelerator))
     int8 = uniform(opened.graph, LayerConfig())
     baseline, cost = (cost_model.cost(with_plan(opened.graph, which)) for which in (int8, candidate.plan))
     return Applied(

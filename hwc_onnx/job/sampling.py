@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hwc_onnx.accuracy.choose import check_declared
 from hwc_onnx.accuracy.datasets import load_data
 from hwc_onnx.accuracy.inputs import input_specs
 from hwc_onnx.accuracy.pool import Data
@@ -23,6 +24,7 @@ def samples_of(opened: Opened, options: Options, tell: Listener) -> tuple[Data, 
         seed=options.split_seed,
         model=opened.proto,
     )
+    check_declared(opened.proto, data, options.metric, options.task)
     splits = make_splits(data, options.split_seed, options.calibration_samples, options.search_samples)
     for text in (*data.notes, *splits.notes, splits.description):
         tell(Note(text))

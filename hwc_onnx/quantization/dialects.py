@@ -52,6 +52,13 @@ class Dialect:
     measured: str = ""
 
     @property
+    def stored_bits(self) -> Mapping[int, int]:
+        """Bits that the file takes for a weight of each width; none for Quant nodes, which store real numbers."""
+        if self.quant_nodes:
+            return {}
+        return {bits: 4 if kind in (TensorProto.INT4, TensorProto.UINT4) else 8 for bits, (kind, _) in self.weight_types.items()}
+
+    @property
     def weight_bits(self) -> tuple[int, ...]:
         """Weight widths that can be written."""
         return tuple(sorted(self.weight_types))

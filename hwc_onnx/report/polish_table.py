@@ -11,12 +11,14 @@ from hwc_onnx.report.quantities import percent
 
 
 def polish_tables(polish: dict[str, Any] | None) -> list[RenderableType]:
-    """The layers of a payload's `polish`, and nothing where there was none."""
-    if polish is None:
+    """The layers of a payload's `polish` that changed; nothing where there was none, or where it was not kept."""
+    if polish is None or not polish["kept"]:
         return []
     title = "Polish: output error on held-out images, relative to the output's variance"
     made = table(title, "layer", "weights", "before", "after", "codes changed", "seconds")
     for layer in polish["layers"]:
+        if not layer["changed"]:
+            continue
         made.add_row(
             layer["key"],
             f"{layer['bits']} bit",

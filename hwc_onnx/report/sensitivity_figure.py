@@ -14,14 +14,18 @@ from functools import partial
 from html import escape
 from operator import itemgetter
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from hwc_onnx.files import write_atomic
 from hwc_onnx.report.quantities import percent, points
 from hwc_onnx.report.sensitivity_table import DAMAGE_KINDS, milli, row_name, tied_letters
 
-ROW, TOP, NAMES, CELL, GAP, BARS = 22, 104, 300, 54, 10, 120
+ROW, TOP, NAMES, CELL, GAP, BARS = 22, 104, 300, 60, 10, 120
 """Pixels: height of a row, space above, widths of the layer names, of a cell, of the gap between kinds and of the bars."""
+
+LETTER, LINE = 6.2, 17
+"""Pixels: width of a letter of the caption on the whole, height of a line."""
 
 STOPS = ((255, 247, 214), (254, 217, 142), (254, 153, 41), (217, 95, 14), (110, 20, 10))
 """Colours from the least damage to the most."""
@@ -111,7 +115,9 @@ def _heat_map(
     letters = tied_letters(payload)
     places = _places(settings)
     right = places[-1] + CELL + 20
-    width, height = right + BARS + 70, TOP + ROW * (len(rows) + 4) + 60
+    lines = wrap(caption, int((right + BARS + 50) / LETTER))
+    top = TOP + LINE * (len(lines) - 1)
+    width, height = right + BARS + 70, top + ROW * (len(rows) + 4) + 60
     scale = _Scale(
         [cell["damage"] for row in rows for cell in row["cells"].values() if cell is not None]
         + [setting["together"]["damage"] for setting in settings if setting["together"] is not None]
@@ -123,12 +129,12 @@ def _heat_map(
         f"<style>{STYLE}</style>",
         f'<rect class="page" width="{width}" height="{height}"/>',
         _text(10, 24, title, size=16),
-        _text(10, 46, caption, "soft"),
-        *_heads(settings, places),
-        _text(right, TOP - 10, head, "soft"),
+        *(_text(10, 46 + LINE * number, text, "soft") for number, text in enumerate(lines)),
+        *_heads(settings, places, top),
+        _text(right, top - 10, head, "soft"),
     ]
     for line, row in enumerate(rows):
-        y = TOP + line * ROW
+        y = top + line * ROW
         parts.append(_text(10, y + 15, _short(f"{row['op_type']} {row_name(row)}"), hover=row_name(row)))
         for setting, x in zip(settings, places, strict=True):
             cell = row["cells"][setting["name"]]
@@ -138,8 +144,8 @@ def _heat_map(
         length = BARS * share
         parts.append(f'<rect class="bar" x="{right}" y="{y + 4}" width="{length:.1f}" height="{ROW - 8}" rx="2"/>')
         parts.append(_text(right + round(length) + 5, y + 15, words, "soft"))
-    parts += _ends(settings, places, TOP + ROW * len(rows) + 8, scale)
-    parts += scale.legend(NAMES, TOP + ROW * (len(rows) + 3) + 6)
+    parts += _ends(settings, places, top + ROW * len(rows) + 8, scale)
+    parts += scale.legend(NAMES, top + ROW * (len(rows) + 3) + 6)
     return "\n".join([*parts, "</svg>\n"])
 
 
@@ -184,13 +190,15 @@ def _places(settings: Sequence[dict[str, Any]]) -> list[int]:
     return places
 
 
-def _heads(settings: Sequence[dict[str, Any]], places: Sequence[int]) -> list[str]:
-    found, kind = [], None
-    for setting, x in zip(settings, places, strict=True):
-        if setting["kind"] != kind:
-            found.append(_text(x, TOP - 30, setting["kind"], "soft"))
-            kind = setting["kind"]
-        found.append(_text(x + 4, TOP - 10, setting["name"], hover=setting["text"]))
+def _heads(settings: Sequence[dict[str, Any]], places: Sequence[int], top: int) -> list[str]:
+    """The kind above its first column, cut to the columns that it has, and the name above each."""
+    found: list[str] = []
+    for number, (setting, x) in enumerate(zip(settings, places, strict=True)):
+        if not number or setting["kind"] != settings[number - 1]["kind"]:
+            columns = sum(other["kind"] == setting["kind"] for other in settings)
+            room = int((columns * CELL + GAP - 4) / LETTER)
+            found.append(_text(x, top - 30, _short(setting["kind"], room), "soft", hover=setting["kind"]))
+        found.append(_text(x + 4, top - 10, setting["name"], hover=setting["text"]))
     return found
 
 

@@ -26,9 +26,12 @@ def verify_tables(payload: dict[str, Any]) -> list[RenderableType]:
     counted = table(None, "counted from the file", "", left=2)
     measured = payload["data"] == "real"
     if measured:
-        counted.add_row(f"agreement with the original on {payload['n_samples']} samples", percent(payload["agreement"]))
+        if payload["agreement"] is not None:
+            counted.add_row(
+                f"agreement with the original on {payload['n_samples']} samples", percent(payload["agreement"])
+            )
         if payload["relative_error"] is not None:
-            counted.add_row("relative difference of the outputs", percent(payload["relative_error"]))
+            counted.add_row(f"relative difference of the outputs ({payload['n_samples']} samples)", percent(payload["relative_error"]))
     for label, key in (("weight tensors by width", "weight_bits"), ("activations by width", "activation_bits")):
         widths = ", ".join(f"{number} x {bits} bit" for bits, number in payload[key].items())
         counted.add_row(label, widths or "none quantized")

@@ -32,13 +32,18 @@ def why_tables(payload: dict[str, Any], notes: bool = True) -> list[RenderableTy
         ),
     ]
     if payload["unread_tensors"] is not None:
-        shown.append(
-            wrapped(f"stored tensors that no layer reads, alone: damage {short(payload['unread_tensors']['damage'])}")
-        )
+        shown.append(wrapped(_unread(payload["unread_tensors"])))
     for number, layer in enumerate(payload["layers"], 1):
-        shown += _layer(number, layer)
+        shown += _layer(number, layer, payload["whole"]["damage"])
     shown += _plan(payload)
     return shown + ([wrapped(f"note: {text}") for text in payload["notes"]] if notes else [])
+
+
+def _unread(found: dict[str, Any]) -> str:
+    """What the tensors do that feed sums, products and activation functions only, and which of them most."""
+    worst = ", ".join(f"{one['tensor']} {short(one['damage'])}" for one in found["worst"])
+    many = f"{found['count']} stored tensors that no layer reads" if found["count"] > 1 else "a stored tensor that no layer reads"
+    return f"{many}, alone: damage {short(found['damage'])}" + (f" (most: {worst})" if worst else "")
 
 
 def short(value: float) -> str:
@@ -74,7 +79,7 @@ def _overview(payload: dict[str, Any]) -> RenderableType:
     return made
 
 
-def _layer(number: int, layer: dict[str, Any]) -> list[RenderableType]:
+def _layer(number: int, layer: dict[str, Any], whole: float) -> list[RenderableType]:
     parts = ", ".join(f"{part} {short(found['damage'])}" for part, found in layer["parts"].items())
     shown: list[RenderableType] = [
         "",
@@ -102,10 +107,11 @@ def _layer(number: int, layer: dict[str, Any]) -> list[RenderableType]:
     best = next((trial for trial in layer["remedies"] if trial["name"] == layer["best"]), None)
     if best is not None:
         after = layer["after"]
+        harm = "" if after["damage"] < whole else ", no less than without it, so it is left out of --save-plan"
         shown.append(
             wrapped(
                 f"   best (*): {_changes(best['change'])}; the whole plan with it: damage {short(after['damage'])}, drop "
-                f"{points(after['drop_points'])}",
+                f"{points(after['drop_points'])}{harm}",
                 "      ",
             )
         )

@@ -285,3 +285,32 @@ def test_npz_damaged_at_any_byte_is_read_or_refused_but_never_crashes(tmp_path, 
             assert all(isinstance(array, np.ndarray) for array in found.values())
 
     check()
+
+
+def test_npy_of_one_input_is_read_and_what_is_none_is_refused(tmp_path):
+    x = pixels()
+    np.save(tmp_path / "x.npy", x)
+    data = load_data(tmp_path / "x.npy", SPECS)
+    np.testing.assert_allclose(data.pool.samples().inputs["image"], x / np.float32(255), rtol=1e-6)
+    with pytest.raises(DataError, match=r"a single array, and the model has 2 inputs"):
+        load_data(tmp_path / "x.npy", [*SPECS, InputSpec("more", np.dtype("float32"), (None, 4))])
+    np.save(tmp_path / "o.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    (tmp_path / "t.npy").write_bytes(b"text")
+    for name in ("o.npy", "t.npy"):
+        with pytest.raises(DataError, match=r"cannot be read as \.npy"):
+            load_data(tmp_path / name, SPECS)
+
+
+def test_npz_arrays_that_nothing_reads_are_named(tmp_path):
+    x, y = pixels(), np.zeros(6, np.int64)
+    said = load_data(saved(tmp_path, x=x, labels=y, extra_holdout=y), SPECS).notes
+    assert any("extra_holdout, labels" in text and "from an array y" in text for text in said)
+    said = load_data(saved(tmp_path, x=x, y=y, labels=y), SPECS).notes
+    assert any(text == "array not used: labels" for text in said)
+    assert not any("not used" in text for text in load_data(saved(tmp_path, x=x, y=y), SPECS).notes)
+
+
+def test_npz_samples_that_are_all_the_same_are_remarked(tmp_path):
+    x = pixels()
+    assert any("all the same" in text for text in load_data(saved(tmp_path, x=np.repeat(x[:1], 6, axis=0)), SPECS).notes)
+    assert not any("all the same" in text for text in load_data(saved(tmp_path, x=x), SPECS).notes)

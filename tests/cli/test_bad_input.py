@@ -233,3 +233,32 @@ def test_faithful_with_another_sampler_is_a_contradiction(case: Case, tmp_path: 
 
 def test_compressed_file_is_not_compressed_again(compressed: Run, case: Case, tmp_path: Path) -> None:
     refused(compress(case, tmp_path, model=compressed.output), 4, "already quantized")
+
+
+def test_what_is_wrong_with_labels_or_accelerator_is_said_before_anything_is_calibrated(case: Case, tmp_path: Path) -> None:
+    y = np.load(case.data)["y"]
+    spoilt = data_with(case, tmp_path, y=y + 1)
+    for command in (("apply", "--uniform", "w8a8"), ("why",), ("sensitivity",), ("compress",)):
+        result = hwc(command[0], case.model, *command[1:], "--data", spoilt)
+        assert "samples through" not in result.stderr
+        refused_after_notes(result, 4, "changed.npz", "labels go from", "subtract 1")
+        result = hwc(command[0], case.model, *command[1:], "--data", case.data, "--accel", "nope")
+        assert "samples through" not in result.stderr
+        refused_after_notes(result, 4, "nope")
+
+
+def test_one_hot_labels_are_refused_with_what_to_give(case: Case, tmp_path: Path) -> None:
+    y = np.load(case.data)["y"]
+    spoilt = data_with(case, tmp_path, y=np.eye(int(y.max()) + 1, dtype=np.float32)[y])
+    result = hwc("apply", case.model, "--uniform", "w8a8", "--data", spoilt, "-o", tmp_path / "out.onnx")
+    refused_after_notes(result, 4, "one-hot", "argmax")
+    result = hwc("apply", case.model, "--uniform", "w8a8", "--data", spoilt, "--metric", "mse", "-o", tmp_path / "out.onnx")
+    assert result.exit_code == 0, result.stderr
+
+
+def refused_after_notes(result: Result, code: int, *words: str) -> None:
+    """As `refused`, where progress may have been told before."""
+    assert result.exit_code == code, f"{result.exit_code}: {result.stdout}{result.stderr}"
+    assert "Traceback" not in result.stderr and result.stdout == ""
+    for word in words:
+        assert word in result.stderr, f"{word!r} is not in {result.stderr!r}"
