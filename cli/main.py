@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "sensitivity": "hwc_onnx.cli.sensitivity:sensitivity",
     "why": "hwc_onnx.cli.why:why",
     "verify": "hwc_onnx.cli.verify:verify",
+    "fix": "hwc_onnx.cli.fix:fix",
     "report": "hwc_onnx.cli.report:report",
     "data": "hwc_onnx.cli.data:data",
     "accel": "hwc_onnx.cli.accel:accel",

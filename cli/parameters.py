@@ -120,6 +120,27 @@ class _InputShape(click.ParamType[Any]):
         return (match.group(1), sizes)
 
 
+class _InputValue(click.ParamType[Any]):
+    """An input's name and the number that it always has: sr=16000."""
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        name, found, text = value.strip().rpartition("=")
+        words: dict[str, bool] = {"true": True, "false": False}
+        if found and name and text.lower() in words:
+            return name, words[text.lower()]
+        try:
+            number = int(text) if re.fullmatch(r"[+-]?[0-9]+", text) else float(text)
+        except ValueError:
+            number = None
+        if number is None or not name:
+            self.fail(f"'{value}' gives no input a value; write the input's name and a number, such as sr=16000")
+        return name, number
+
+
 class _ByPattern(click.ParamType[Any]):
     """A value for all layers, or a pattern of layers and a value: 16, Conv=16."""
 
@@ -192,6 +213,7 @@ BYTES = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1024.0, "MiB": 104857
 Duration = _Quantity("duration", SECONDS, "s", "30m")
 Latency = _Quantity("latency", LATENCY, "s", "5ms")
 ByteSize = _Bytes("size", BYTES, "B", "500KB")
+InputValue = _InputValue()
 Share = _Share("the INT8 baseline")
 Difference = _Share("the original's outputs")
 Drop = _Drop()

@@ -25,6 +25,7 @@ from hwc_onnx.diagnosis.sensitivity_result import Sensitivity
 from hwc_onnx.diagnosis.why import Why, why
 from hwc_onnx.errors import DataError, ModelError, UsageError
 from hwc_onnx.events import Listener
+from hwc_onnx.fixing import Fixed, fix
 from hwc_onnx.graph.before import float_graph, unpruned_graph
 from hwc_onnx.graph.constraints import constrained, constraints_of
 from hwc_onnx.graph.layer_graph import LayerGraph
@@ -57,6 +58,7 @@ __all__ = [
     "Applied",
     "Comparison",
     "DataCheck",
+    "Fixed",
     "ProfileResult",
     "Sensitivity",
     "Why",
@@ -65,6 +67,7 @@ __all__ = [
     "compare",
     "compress",
     "evaluate",
+    "fix",
     "inspect",
     "plan_work",
     "profile",

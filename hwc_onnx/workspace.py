@@ -27,6 +27,7 @@ from hwc_onnx.events import Listener, silent
 from hwc_onnx.graph.bodies import inner_layers
 from hwc_onnx.graph.constraints import Constraints, constrained
 from hwc_onnx.graph.domains import obstacle_to_running
+from hwc_onnx.graph.fixed_inputs import deciding_inputs
 from hwc_onnx.graph.infer import input_shapes_of
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
 from hwc_onnx.graph.loading import Loaded, load_model
@@ -107,6 +108,13 @@ def open_float_model(model: Model, input_shapes: InputShapes = None, *, to_run: 
     opened = open_model(model, input_shapes)
     if not any(layer.weight is not None for layer in opened.graph.layers):
         inside = sum(layer.weight is not None for layer in inner_layers(opened.graph))
+        choosing = deciding_inputs(opened.loaded.proto)
+        if choosing:
+            raise ModelError(
+                f"{opened.loaded.path or 'model'}: its layers are inside an If, and input {', '.join(choosing)} chooses the branch; "
+                f"settle that with `hwc-onnx fix MODEL {' '.join(f'--input {name}=VALUE' for name in choosing)} -o FILE`, and "
+                "compress the file that it writes (inspect and profile take this one as it is)"
+            )
         raise ModelError(
             f"{opened.loaded.path or 'model'}: none of its {len(opened.graph.nodes)} nodes is a layer with constant weights "
             f"({', '.join(sorted((*LAYER_OPS, *GATES)))}); there is nothing to compress (inspect and profile take it as it is)"

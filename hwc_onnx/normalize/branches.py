@@ -1,14 +1,18 @@
 """An If whose condition is a constant is replaced by the branch it takes.
 
-Exporters write such an If where a choice depends on a shape only ("squeeze if this axis is 1").
+Exporters write such an If where a choice depends on a shape only ("squeeze if this axis is 1"). One that hangs on an input
+has such a condition once the input is a constant.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from hwc_onnx.normalize.editing import all_names, fresh_name, rename_reads
+from hwc_onnx.graph.infer import NotRunnable, run_model
+from hwc_onnx.normalize.editing import all_names, drop_unused, fresh_name, rename_reads
 
 
 def take_branches(proto: onnx.ModelProto) -> bool:
@@ -29,6 +33,54 @@ def take_branches(proto: onnx.ModelProto) -> bool:
         del proto.graph.node[:]
         proto.graph.node.extend(nodes)
     return found
+
+
+def with_branches_taken(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without the Ifs whose condition is computed from constants alone, whatever the sizes of the inputs, and without
+    what nothing reads any more.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(proto)
+    while True:
+        _settle_conditions(model)
+        if not take_branches(model):
+            break
+    drop_unused(model.graph)
+    return model
+
+
+def _settle_conditions(proto: onnx.ModelProto) -> None:
+    """Let the Ifs whose condition no input takes part in read its value from an initializer, in place."""
+    taken = all_names(proto.graph)
+    for node in proto.graph.node:
+        if node.op_type == "If":
+            value = _constant_value(proto, node.input[0])
+            if value is not None:
+                node.input[0] = fresh_name(taken, f"{node.input[0]}_settled")
+                proto.graph.initializer.append(numpy_helper.from_array(value, node.input[0]))
+
+
+def _constant_value(proto: onnx.ModelProto, name: str) -> NDArray[np.generic] | None:
+    """What is computed of constants alone, by ONNX Runtime; None where an input takes part, or a graph inside a node."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    makers = {output: place for place, node in enumerate(proto.graph.node) for output in node.output}
+    needed: set[int] = set()
+    todo = [name]
+    while todo:
+        here = todo.pop()
+        if here in makers:
+            node = proto.graph.node[makers[here]]
+            if any(attribute.HasField("g") for attribute in node.attribute):
+                return None
+            if makers[here] not in needed:
+                needed.add(makers[here])
+                todo += [read for read in node.input if read]
+        elif here not in constants:
+            return None
+    try:
+        return np.asarray(run_model(proto, {}, [name])[name]) if needed else None
+    except NotRunnable:
+        return None
 
 
 def _spliced(

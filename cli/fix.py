@@ -1,0 +1,41 @@
+"""`hwc-onnx fix`: inputs that never change on the device become constants."""
+
+from __future__ import annotations
+
+import click
+
+from .parameters import PATH, InputValue
+from .settings import Settings, shared_options
+
+
+@click.command(short_help="Turn inputs that never change into constants.")
+@click.argument("model", metavar="MODEL", type=PATH)
+@click.option(
+    "--input",
+    "values",
+    metavar="NAME=VALUE",
+    type=InputValue,
+    multiple=True,
+    required=True,
+    help="An input and the number that it always has, such as sr=16000 or training=0. May be given several times.",
+)
+@click.option("-o", "--output", metavar="FILE", type=PATH, help="Where the model is written. Default: <model>.fixed.onnx here.")
+@shared_options
+def fix(settings: Settings, model: str, values: tuple[tuple[str, float | int | bool], ...], output: str | None) -> None:
+    """Write MODEL with some of its inputs turned into constants.
+
+    A model that takes a sampling rate, a mode or a flag often chooses between whole networks with it. Once the choice is
+    made, the branch that is taken can be compressed like any model; the file no longer asks for the input.
+
+    \b
+    Examples:
+      hwc-onnx fix silero_vad.onnx --input sr=16000 -o vad16k.onnx
+      hwc-onnx compress vad16k.onnx --input-shape input:1x512 --input-shape state:2x1x128
+    """
+    from hwc_onnx import api
+    from hwc_onnx.report.fixed_table import fixed_payload, fixed_tables
+
+    fixed = api.fix(model, dict(values))
+    written = fixed.save(output)
+    payload = fixed_payload(fixed, model, written)
+    settings.show(payload, lambda: fixed_tables(payload))

@@ -1,0 +1,119 @@
+"""Inputs of a model that become constants: a sampling rate, a flag, anything that one device never changes.
+
+What hangs on them then folds: an If takes its branch, and the layers inside become layers that can be compressed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from hwc_onnx.errors import ModelError, UsageError
+from hwc_onnx.plugins import nearest
+
+LARGEST = 1 << 20
+"""Elements of a constant that a single number is spread over."""
+WITHOUT_INPUTS = 4
+"""IR version from which an initializer needs no input of its name."""
+
+
+@dataclass(frozen=True)
+class FixedInput:
+    """An input that is a constant now: its type as ONNX calls it, and its value [shape of the input]."""
+
+    name: str
+    dtype: str
+    value: NDArray[np.generic]
+
+
+def fix_inputs(proto: onnx.ModelProto, values: Mapping[str, Any]) -> tuple[FixedInput, ...]:
+    """Turn inputs into initializers, in place.
+
+    Args:
+        proto: the model.
+        values: a number (all elements get it) or an array by input name. Numbers have to fit the declared type exactly.
+
+    Raises:
+        UsageError: no values, an unknown input, a value of another type or shape, or no input would be left.
+        ModelError: an input whose shape is open, or that is no tensor of numbers.
+    """
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    inputs = {value.name: value for value in proto.graph.input if value.name not in constants}
+    if not values:
+        raise UsageError("fix: no input is given a value; write --input NAME=VALUE")
+    found = []
+    for name, value in values.items():
+        if name not in inputs:
+            raise UsageError(f"--input {name}: the model has no such input{nearest(name, list(inputs))}; its inputs are {', '.join(inputs)}")
+        found.append(_constant(inputs[name], value))
+    if len(found) == len(inputs):
+        raise UsageError(f"--input: all inputs ({', '.join(inputs)}) would become constants; leave one that a sample feeds")
+    for fixed in found:
+        proto.graph.input.remove(inputs[fixed.name])
+        proto.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(fixed.value), fixed.name))
+    proto.ir_version = max(proto.ir_version, WITHOUT_INPUTS)
+    return tuple(found)
+
+
+def deciding_inputs(proto: onnx.ModelProto) -> list[str]:
+    """Inputs that alone decide which branch an If of the graph takes."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [value.name for value in proto.graph.input if value.name not in constants]
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    found: dict[str, None] = {}
+    for node in proto.graph.node:
+        if node.op_type != "If":
+            continue
+        sources = set(_sources(node.input[0], makers))
+        if sources and sources <= set(inputs) | constants:
+            found.update(dict.fromkeys(name for name in inputs if name in sources))
+    return list(found)
+
+
+def _sources(name: str, makers: Mapping[str, onnx.NodeProto]) -> Iterator[str]:
+    """Names without a maker that a value is computed from."""
+    todo, seen = [name], set()
+    while todo:
+        here = todo.pop()
+        if here in seen or not here:
+            continue
+        seen.add(here)
+        if here not in makers:
+            yield here
+        elif makers[here].op_type != "Constant":
+            todo += makers[here].input
+
+
+def _constant(declared: onnx.ValueInfoProto, value: Any) -> FixedInput:
+    name, tensor = declared.name, declared.type.tensor_type
+    kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    if not declared.type.HasField("tensor_type") or kind in ("undefined", "string"):
+        raise ModelError(f"input '{name}': is no tensor of numbers ({kind}); only those can be fixed")
+    dims = tensor.shape.dim
+    if not tensor.HasField("shape") or any(not dim.HasField("dim_value") for dim in dims):
+        raise ModelError(
+            f"input '{name}': its shape is open, and a constant has one; fix inputs whose sizes the model declares (flags, rates)"
+        )
+    shape = tuple(dim.dim_value for dim in dims)
+    given = np.asarray(value)
+    if given.ndim and given.shape != shape:
+        raise UsageError(f"--input {name}: the value has shape {list(given.shape)}, the input {list(shape)}; give one number or that shape")
+    if int(np.prod(shape, dtype=np.int64)) > LARGEST:
+        raise UsageError(f"--input {name}: {list(shape)} is more than {LARGEST:,} elements; fix small inputs only")
+    wanted = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    with np.errstate(all="ignore"):
+        try:
+            made = given.astype(wanted)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UsageError(f"--input {name}: '{value}' is no {kind} ({error}); give a number") from error
+        real = given.dtype.kind in "fiub"
+        same = real and (np.allclose(made.astype(np.float64), given.astype(np.float64), rtol=1e-3) if wanted.kind == "f" else (made == given).all())
+    if not same:
+        raise UsageError(f"--input {name}: {value} is no {kind}; give a value that the input's type can hold")
+    return FixedInput(name, kind, np.broadcast_to(made, shape))

@@ -1,0 +1,45 @@
+"""What `fix` says: the inputs that are constants now, those that are left, and the file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import RenderableType
+
+from hwc_onnx.report.console import wrapped
+from hwc_onnx.report.quantities import size
+
+if TYPE_CHECKING:
+    from hwc_onnx.export import Written
+    from hwc_onnx.fixing import Fixed
+
+
+def fixed_payload(fixed: Fixed, model: str, written: Written) -> dict[str, Any]:
+    """The content of `fix --json`."""
+    return {
+        "schema": 1,
+        "model": model,
+        "fixed": [
+            {"name": one.name, "type": one.dtype, "shape": list(one.value.shape), "value": one.value.tolist()}
+            for one in fixed.inputs
+        ],
+        "inputs": list(fixed.left),
+        "nodes": {"before": fixed.nodes_before, "after": len(fixed.proto.graph.node)},
+        "output": {"path": str(written.path), "file_bytes": written.file_bytes, "sha256": written.sha256},
+    }
+
+
+def fixed_tables(payload: dict[str, Any]) -> list[RenderableType]:
+    """One line for each input, then the file."""
+    nodes, output = payload["nodes"], payload["output"]
+    said = [f"{one['name']} = {_short(one['value'])} ({one['type']} {one['shape']})" for one in payload["fixed"]]
+    return [
+        *(wrapped(text) for text in said),
+        wrapped(f"inputs left: {', '.join(payload['inputs'])}; {nodes['before']} nodes became {nodes['after']}"),
+        wrapped(f"written: {output['path']}, {size(output['file_bytes'])}"),
+    ]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
