@@ -33,9 +33,9 @@ def fix(settings: Settings, model: str, values: tuple[tuple[str, float | int | b
       hwc-onnx compress vad16k.onnx --input-shape input:1x512 --input-shape state:2x1x128
     """
     from hwc_onnx import api
-    from hwc_onnx.report.fixed_table import fixed_payload, fixed_tables
+    from hwc_onnx.report.fixed_table import fixed_tables
 
     fixed = api.fix(model, dict(values))
     written = fixed.save(output)
-    payload = fixed_payload(fixed, model, written)
+    payload = fixed.to_json(model, written)
     settings.show(payload, lambda: fixed_tables(payload))

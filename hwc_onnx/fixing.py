@@ -33,6 +33,21 @@ class Fixed:
         check_output(target, self.source)
         return write_model(self.proto, target)
 
+    def to_json(self, model: str, written: Written) -> dict[str, Any]:
+        """The content of `fix --json`."""
+        fixed = [
+            {"name": one.name, "type": one.dtype, "shape": list(one.value.shape), "value": one.value.tolist()}
+            for one in self.inputs
+        ]
+        return {
+            "schema": 1,
+            "model": model,
+            "fixed": fixed,
+            "inputs": list(self.left),
+            "nodes": {"before": self.nodes_before, "after": len(self.proto.graph.node)},
+            "output": {"path": str(written.path), "file_bytes": written.file_bytes, "sha256": written.sha256},
+        }
+
 
 def fix(model: str | Path | onnx.ModelProto, values: Mapping[str, Any]) -> Fixed:
     """`model` with constants for some inputs (see `fix_inputs`); the argument is left alone.

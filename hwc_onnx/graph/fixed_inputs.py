@@ -50,7 +50,7 @@ def fix_inputs(proto: onnx.ModelProto, values: Mapping[str, Any]) -> tuple[Fixed
     found = []
     for name, value in values.items():
         if name not in inputs:
-            raise UsageError(f"--input {name}: the model has no such input{nearest(name, list(inputs))}; its inputs are {', '.join(inputs)}")
+            raise UsageError(f"--input {name}: the model has no such input{nearest(name, list(inputs))}; choose from {', '.join(inputs)}")
         found.append(_constant(inputs[name], value))
     if len(found) == len(inputs):
         raise UsageError(f"--input: all inputs ({', '.join(inputs)}) would become constants; leave one that a sample feeds")
@@ -94,18 +94,18 @@ def _constant(declared: onnx.ValueInfoProto, value: Any) -> FixedInput:
     name, tensor = declared.name, declared.type.tensor_type
     kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
     if not declared.type.HasField("tensor_type") or kind in ("undefined", "string"):
-        raise ModelError(f"input '{name}': is no tensor of numbers ({kind}); only those can be fixed")
+        raise ModelError(f"input '{name}': is no tensor of numbers ({kind}); leave it out, only numbers can be fixed")
     dims = tensor.shape.dim
     if not tensor.HasField("shape") or any(not dim.HasField("dim_value") for dim in dims):
         raise ModelError(
-            f"input '{name}': its shape is open, and a constant has one; fix inputs whose sizes the model declares (flags, rates)"
+            f"input '{name}': its shape is open, and a constant has one; leave it out, or declare its sizes in the model"
         )
     shape = tuple(dim.dim_value for dim in dims)
     given = np.asarray(value)
     if given.ndim and given.shape != shape:
         raise UsageError(f"--input {name}: the value has shape {list(given.shape)}, the input {list(shape)}; give one number or that shape")
     if int(np.prod(shape, dtype=np.int64)) > LARGEST:
-        raise UsageError(f"--input {name}: {list(shape)} is more than {LARGEST:,} elements; fix small inputs only")
+        raise UsageError(f"--input {name}: {list(shape)} is more than {LARGEST:,} elements; leave it out, only small inputs are fixed")
     wanted = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     with np.errstate(all="ignore"):
         try:

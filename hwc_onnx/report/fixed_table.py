@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import RenderableType
 
 from hwc_onnx.report.console import wrapped
 from hwc_onnx.report.quantities import size
-
-if TYPE_CHECKING:
-    from hwc_onnx.export import Written
-    from hwc_onnx.fixing import Fixed
-
-
-def fixed_payload(fixed: Fixed, model: str, written: Written) -> dict[str, Any]:
-    """The content of `fix --json`."""
-    return {
-        "schema": 1,
-        "model": model,
-        "fixed": [
-            {"name": one.name, "type": one.dtype, "shape": list(one.value.shape), "value": one.value.tolist()}
-            for one in fixed.inputs
-        ],
-        "inputs": list(fixed.left),
-        "nodes": {"before": fixed.nodes_before, "after": len(fixed.proto.graph.node)},
-        "output": {"path": str(written.path), "file_bytes": written.file_bytes, "sha256": written.sha256},
-    }
 
 
 def fixed_tables(payload: dict[str, Any]) -> list[RenderableType]:

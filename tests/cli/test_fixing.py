@@ -95,7 +95,7 @@ def test_fix_payload_follows_its_schema(tmp_path: Path, schema) -> None:
     ("values", "error", "words"),
     [
         ({}, UsageError, "no input is given a value"),
-        ({"rat": 1}, UsageError, "no such input.*rate"),
+        ({"rat": 1}, UsageError, "no such input.*choose from x, rate, scale"),
         ({"rate": 1.5}, UsageError, "1.5 is no int64"),
         ({"rate": 2**70}, UsageError, "is no int64"),
         ({"scale": [1.0, 2.0]}, UsageError, r"shape \[2\], the input \[1, 4\]"),
