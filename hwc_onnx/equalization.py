@@ -134,7 +134,7 @@ def _channels(
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     fixed = fixed_batch(input_specs(proto))
     for name, at, array in run_tensors(proto, samples, names, sizes, threads):
-        check_finite(graph, samples, fixed, name, at, array)
+        check_finite(proto, graph, samples, fixed, name, at, array)
         flat = np.moveaxis(array, axes[name], 0).reshape(array.shape[axes[name]], -1)
         sums = (flat.mean(axis=1, dtype=np.float64), np.square(flat, dtype=np.float64).mean(axis=1))
         parts[name].append(np.stack([flat.min(axis=1), flat.max(axis=1), *sums, np.full(len(flat), len(array))]))

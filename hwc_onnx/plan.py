@@ -44,6 +44,8 @@ class LayerConfig(BaseModel):
     weight_bits: Bits = 8
     activation_bits: Bits = 8
 
+Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+
 
 class Achieved(BaseModel):
     """What a layer's setting came to once rewritten: shares in 0..1, channels kept (None: no coarse pruning).
@@ -54,10 +56,10 @@ class Achieved(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ratio: float = 0.0
-    weight_density: float = 1.0
+    ratio: Share = 0.0
+    weight_density: Share = 1.0
     kept_channels: int | None = None
-    block_density: float | None = None
+    block_density: Share | None = None
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -115,7 +117,7 @@ class CompressionPlan(BaseModel):
     source_digest: str = ""
     layers: dict[str, LayerConfig]
     achieved: dict[str, Achieved] = {}
-    activation_density: dict[str, float] = {}
+    activation_density: dict[str, Share] = {}
     calibration: CalibrationRecord = CalibrationRecord()
     dialect: str = "ort"
     lanes: Annotated[int, Field(ge=1)] = 1
@@ -290,7 +292,7 @@ def with_plan(graph: LayerGraph, plan: CompressionPlan) -> LayerGraph:
         if record is not None:
             weight_density[layer.key] = record.weight_density
         elif config.algorithm != "none" and not is_coarse(config.algorithm):
-            left = 1.0 - config.ratio if pattern is None else share_of(pattern)
+            left = 1.0 - config.ratio if pattern is None else share_of(pattern, layer.loop_dims.C)
             weight_density[layer.key] = min(layer.weight_density, left)
     kept = {}
     for group in graph.channel_groups:

@@ -44,6 +44,9 @@ def parse_spec(spec: str) -> LayerConfig:
         return LayerConfig(weight_bits=widths["weight"], activation_bits=widths["activation"])
     table = FINE if found["kind"] == "fine" else COARSE
     name = found["name"]
+    known, _, rest = name.partition(":")
+    if known in table and rest:
+        raise UsageError(f"uniform setting '{spec}': ratio '{rest}' is no number; write {found['kind']}={known}:0.5 for one half")
     if (name not in table) if ":" not in name else granularity(name) != found["kind"]:
         raise UsageError(
             f"uniform setting '{spec}': no {found['kind']} algorithm '{name}'{nearest(name, list(table))}; "

@@ -61,6 +61,14 @@ class Calibration:
                 f"{len(thin)} of {len(self.layers)} layers were seen with fewer input patches than they have inputs "
                 f"({worst}: {rows} of {width}); what the samples do not tell is damped, more samples repair better"
             )
+        dead = {key: (seen.fit.never, seen.fit.gram.shape[0] * seen.fit.gram.shape[-1]) for key, seen in self.layers.items()}
+        worst_dead = max(dead, key=lambda key: dead[key][0] / dead[key][1], default=None)
+        if worst_dead is not None and dead[worst_dead][0]:
+            never, width = dead[worst_dead]
+            found.append(
+                f"{sum(bool(count) for count, _ in dead.values())} of {len(self.layers)} layers have inputs that were always zero "
+                f"({worst_dead}: {never} of {width}); what their weights do on other data is not known"
+            )
         for why in dict.fromkeys(self.unseen.values()):
             keys = [key for key, said in self.unseen.items() if said == why]
             found.append(
@@ -124,7 +132,7 @@ def collect(
     fixed = fixed_batch(input_specs(proto))
     done = 0
     for name, at, array in run_tensors(proto, samples, names, sizes, threads, batch):
-        check_finite(graph, samples, fixed, name, at, array)
+        check_finite(proto, graph, samples, fixed, name, at, array)
         if name in histograms and at.start < max(128, HISTOGRAM_ELEMENTS // max(sizes[name], 1)):
             flat = array.reshape(-1)
             for start in range(0, flat.size, COUNTED_ELEMENTS):

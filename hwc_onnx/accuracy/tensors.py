@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.inputs import InputSpec, input_specs
 from hwc_onnx.accuracy.types import Samples
-from hwc_onnx.errors import DataError, RuntimeFailure
+from hwc_onnx.errors import DataError, HwcError, RuntimeFailure
 from hwc_onnx.graph.layer_graph import Layer, LayerGraph
 from hwc_onnx.graph.model_view import reads
 from hwc_onnx.quantization.histogram import StreamingHistogram
@@ -90,9 +90,17 @@ def check_fills(fixed: int, count: int) -> None:
 
 
 def check_finite(
-    graph: LayerGraph, samples: Samples, fixed: int | None, name: str, batch: range, array: NDArray[np.float32]
+    proto: onnx.ModelProto,
+    graph: LayerGraph,
+    samples: Samples,
+    fixed: int | None,
+    name: str,
+    batch: range,
+    array: NDArray[np.float32],
 ) -> None:
-    """Refuse values that are NaN or infinite in tensor `name` of a batch (DataError with the node and the sample)."""
+    """Refuse values that are NaN or infinite in tensor `name` of a batch (DataError with the sample and the first node, in the
+    order of the network, that makes such values of it).
+    """
     if np.isfinite(array).all():
         return
     along = along_batch(array.shape, graph.tensors[name].shape, len(batch), fixed)
@@ -101,12 +109,28 @@ def check_finite(
         rest = tuple(axis for axis in range(array.ndim) if axis != along.axis)
         bad = np.flatnonzero(~np.isfinite(array).all(axis=rest)) // along.each
         where = f"calibration sample {samples.number(batch.start + int(bad[0]))} of the data, counted from 0"
+    name = _first_bad(proto, graph, samples.take(slice(batch.start, batch.stop))) or name
     maker = next((node for node in graph.nodes if name in node.outputs), None)
     by = f"{maker.op_type} '{maker.name or maker.key}' gives" if maker is not None else f"input '{name}' has"
     raise DataError(
         f"{where}: {by} values that are NaN or infinite; check this sample and the weights around that node, or leave the "
         "sample out"
     )
+
+
+def _first_bad(proto: onnx.ModelProto, graph: LayerGraph, samples: Samples) -> str | None:
+    """The first tensor in the order of the network that is not finite on these samples, None where that cannot be told."""
+    makers = {name for node in proto.graph.node for name in node.output}
+    names = [node.outputs[0] for node in graph.nodes if node.outputs and node.outputs[0] in makers]
+    names = [name for name in names if name in graph.tensors and graph.tensors[name].dtype.startswith("float")]
+    sizes = {name: int(np.prod(graph.tensors[name].shape, dtype=np.int64)) for name in names}
+    try:
+        bad = {
+            name for name, _, array in run_tensors(proto, samples, names, sizes, None, len(samples)) if not np.isfinite(array).all()
+        }
+    except HwcError:
+        return None
+    return next((name for name in names if name in bad), None)
 
 
 def with_outputs(

@@ -67,11 +67,13 @@ def _widths(query: LayerQuery, setting: LayerSetting, densities: Densities) -> F
     for kind, operand, density, pattern, share in kinds:
         for memory, (bits, storage) in enumerate(query.widths.storages(operand, setting)):
             if storage is not None:
-                rows[kind * memories + memory] = share * element_bits_of(bits, density, storage, pattern)
+                rows[kind * memories + memory] = share * element_bits_of(bits, density, storage, pattern, setting.dims.C)
     return rows
 
 
-def element_bits_of(bits: int, density: Floats, storage: Format | None, pattern: Pattern | None) -> Floats:
+def element_bits_of(
+    bits: int, density: Floats, storage: Format | None, pattern: Pattern | None, channels: int
+) -> Floats:
     """`formats.element_bits` for many densities, [s]."""
     dense = np.full(len(density), float(bits))
     if storage is None:
@@ -86,7 +88,7 @@ def element_bits_of(bits: int, density: Floats, storage: Format | None, pattern:
         share = np.divide(density, filled, out=np.full(len(density), 1.0 / longest), where=density > 0.0)
         packed = share * (bits + storage.run_bits + 1 / 3)
     else:
-        fixed = pattern_bits(bits, storage.kind, pattern)
+        fixed = pattern_bits(bits, storage.kind, pattern, channels)
         if fixed is None:
             return dense
         packed = np.full(len(density), fixed)
@@ -98,7 +100,7 @@ def _probabilities(query: LayerQuery, setting: LayerSetting, densities: Densitie
     by_operand = {"I": densities.activation, "W": densities.weight}
     happens = {}
     for action, seen in query.watched(setting.nm).items():
-        share = share_of(setting.nm) if seen.listed and setting.nm is not None else 1.0
+        share = share_of(setting.nm, setting.dims.C) if seen.listed and setting.nm is not None else 1.0
         left, gated = np.full(len(densities.activation), share), np.ones(len(densities.activation))
         for operand in seen.skipped:
             left = left * by_operand[operand]

@@ -139,7 +139,7 @@ class CostModel:
         for layer in graph.layers:
             if layer.weight is not None:
                 stored = stored_bits(layer.weight_bits, dram.granules(weights=True))
-                width = element_bits(stored, layer.weight_density, dram.formats.get("W"), layer.nm_pattern)
+                width = element_bits(stored, layer.weight_density, dram.formats.get("W"), layer.nm_pattern, layer.loop_dims.C)
                 bits += layer.params * width + layer.loop_dims.K * layer.loop_dims.G * CHANNEL_BITS
         inside = (body.graph for bodies in graph.bodies.values() for body in bodies)
         return ceil(bits / 8) + sum(self.accelerator_bytes(body) for body in inside)

@@ -136,7 +136,7 @@ def _setting(base: LayerSetting, option: TableOption) -> LayerSetting:
     )
     if not base.weighted:
         return made
-    kept = share_of(option.pattern) if option.pattern is not None else 1.0 - option.zeros
+    kept = share_of(option.pattern, base.dims.C) if option.pattern is not None else 1.0 - option.zeros
     made = made._replace(weight_density=base.weight_density * kept, nm=option.pattern or base.nm)
     if not option.removed:
         return made

@@ -215,7 +215,7 @@ class LayerQuery:
         densities: dict[str, float] = {"I": setting.activation_density, "W": setting.weight_density}
         happens = {}
         for action, seen in self.watched(setting.nm).items():
-            left, gated = share_of(setting.nm) if seen.listed and setting.nm is not None else 1.0, 1.0
+            left, gated = share_of(setting.nm, setting.dims.C) if seen.listed and setting.nm is not None else 1.0, 1.0
             for operand in seen.skipped:
                 left *= densities[operand]
             for operand in seen.gated:

@@ -49,19 +49,24 @@ def psum_words(query: LayerQuery, setting: LayerSetting, together: float) -> Wor
 
 
 def width_words(
-    asked: int, stored: int, density: float, storage: Format | None, pattern: Pattern | None
+    asked: int,
+    stored: int,
+    density: float,
+    storage: Format | None,
+    pattern: Pattern | None,
+    channels: int | None = None,
 ) -> Words:
     """How many bits one element takes: the granule it is packed in, and the format that leaves out zeros."""
     found: Words = () if asked == stored else (f"{asked} bits take {stored}",)
     if storage is None:
         return found
-    bits = element_bits(stored, density, storage, pattern)
+    bits = element_bits(stored, density, storage, pattern, channels)
     if storage.selectable and bits == stored:
         return (*found, f"{storage.kind} saves nothing at density {density:.6g}")
-    return (*found, f"{storage.kind}: {_formula(stored, density, storage, pattern)} = {bits:.6g} bits")
+    return (*found, f"{storage.kind}: {_formula(stored, density, storage, pattern, channels)} = {bits:.6g} bits")
 
 
-def _formula(stored: int, density: float, storage: Format, pattern: Pattern | None) -> str:
+def _formula(stored: int, density: float, storage: Format, pattern: Pattern | None, channels: int | None) -> str:
     run = storage.run_bits
     if storage.kind == "bitmask":
         return f"1 + {density:.6g} x {stored}"
@@ -74,8 +79,13 @@ def _formula(stored: int, density: float, storage: Format, pattern: Pattern | No
         return f"{stored}"
     if isinstance(pattern, Blocks):
         return f"{pattern.share:.6g} x {stored} + 1/{pattern.size}"
-    kept, group = pattern
-    return f"{kept}/{group} x ({stored} + {math.ceil(math.log2(group))})"
+    return f"{_kept(pattern, channels)} x ({stored} + {math.ceil(math.log2(pattern[1]))})"
+
+
+def _kept(pattern: tuple[int, int], channels: int | None) -> str:
+    """The share that an N:M pattern leaves, as a fraction where all runs are whole."""
+    share = share_of(pattern, channels)
+    return f"{pattern[0]}/{pattern[1]}" if share == pattern[0] / pattern[1] else f"{share:.6g}"
 
 
 def _cause(query: LayerQuery, setting: LayerSetting, action: str, residual: float) -> str:
@@ -83,14 +93,14 @@ def _cause(query: LayerQuery, setting: LayerSetting, action: str, residual: floa
     seen = query.watched(setting.nm)[action]
     densities: dict[str, float] = {"I": setting.activation_density, "W": setting.weight_density}
     said, factors = [], []
-    if setting.nm is not None and seen.listed and share_of(setting.nm) != 1.0:
+    if setting.nm is not None and seen.listed and share_of(setting.nm, setting.dims.C) != 1.0:
         if isinstance(setting.nm, Blocks):
             said.append(f"{setting.nm.share:.6g} of the blocks {name_of(setting.nm)} are there")
             factors.append(f"{setting.nm.share:.6g}")
         else:
             kept, group = setting.nm
             said.append(f"{kept} of {group} weights are there")
-            factors.append(f"{kept}/{group}")
+            factors.append(_kept(setting.nm, setting.dims.C))
     if seen.skipped:
         said.append(f"skipped where {' x '.join(seen.skipped)} = 0")
         factors += [f"{densities[operand]:.6g}" for operand in seen.skipped]

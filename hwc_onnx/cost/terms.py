@@ -245,7 +245,11 @@ def _width(layer: Mapped, memory: int, kind: int) -> tuple[float, tuple[str, ...
         return float(stored), width_words(asked, stored, 1.0, None, None)
     storage = format_at(query.hierarchy, memory, operand, operand == "W" and setting.weighted)
     pattern = setting.nm if operand == "W" else None
-    return element_bits(stored, density, storage, pattern), width_words(asked, stored, density, storage, pattern)
+    channels = setting.dims.C
+    return (
+        element_bits(stored, density, storage, pattern, channels),
+        width_words(asked, stored, density, storage, pattern, channels),
+    )
 
 
 def _plain(layer: Mapped, memory: int, operand: Operand) -> int:

@@ -52,7 +52,7 @@ class Widths:
         density = (setting.activation_density, setting.weight_density, 1.0, setting.out_density)
         for entry, kind, stored, storage in packed:
             nm = setting.nm if kind == WEIGHT else None
-            found[entry] *= element_bits(stored, density[kind], storage, nm) / stored
+            found[entry] *= element_bits(stored, density[kind], storage, nm, setting.dims.C) / stored
         return found
 
     def _without_zeros(self, setting: LayerSetting) -> tuple[Floats, list[tuple[int, int, int, Format]]]:

@@ -367,13 +367,15 @@ def _pattern(view: ModelView, layer: Layer, claimed: Any) -> Pattern | None:
     """What the file says of a layer's zeros, as far as its weights bear it out."""
     if layer.weight is None:
         return None
+    names = (layer.weight,) if layer.state_weight is None else (layer.weight, layer.state_weight)
+    whole = view.array(layer.weight)
+    if names[1:]:
+        whole = np.concatenate([view.array(name) for name in names], axis=layer.input_axis)
     block = BLOCK_NAME.fullmatch(claimed) if isinstance(claimed, str) else None
     if block is not None:
-        names = (layer.weight,) if layer.state_weight is None else (layer.weight, layer.state_weight)
-        whole = np.concatenate([view.array(name) for name in names], axis=layer.input_axis)
         return Blocks(filled_share(whole, layer, int(block[1])), int(block[1]))
     if not isinstance(claimed, list) or [type(number) for number in claimed] != [int, int] or min(claimed) < 1:
         return None
     kept, run = claimed
-    return (kept, run) if follows_pattern(view.array(layer.weight), layer, kept, run) else None
+    return (kept, run) if follows_pattern(whole, layer, kept, run) else None
 

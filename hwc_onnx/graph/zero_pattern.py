@@ -31,9 +31,18 @@ def name_of(pattern: Pattern) -> str:
     return f"1x{pattern.size}" if isinstance(pattern, Blocks) else f"{pattern[0]}:{pattern[1]}"
 
 
-def share_of(pattern: Pattern) -> float:
-    """Share of the weights that is left by the pattern."""
-    return pattern.share if isinstance(pattern, Blocks) else pattern[0] / pattern[1]
+def share_of(pattern: Pattern, channels: int | None = None) -> float:
+    """Share of the weights that is left by the pattern in a layer of so many input channels of each group (None: whole runs).
+
+    A last run of fewer than M channels keeps up to N: a layer with no more than N input channels stays dense.
+    """
+    if isinstance(pattern, Blocks):
+        return pattern.share
+    kept, run = pattern
+    if channels is None:
+        return kept / run
+    whole, rest = divmod(max(channels, 1), run)
+    return (whole * kept + min(kept, rest)) / max(channels, 1)
 
 
 def claim_of(pattern: Pattern) -> str | list[int]:
@@ -53,7 +62,13 @@ def filled_share(weight: NDArray[Any], layer: Layer, size: int) -> float:
 
 def _runs(weight: NDArray[Any], layer: Layer, run: int) -> NDArray[np.bool_]:
     """Whether weights (ONNX layout) are not zero, by runs [n, run]."""
-    rows = np.moveaxis(weight, (layer.output_axis, layer.input_axis), (0, -1))
+    if layer.op_type == "ConvTranspose" and layer.loop_dims.G > 1:
+        # its first axis holds the input channels of all groups, one after the other
+        each = layer.weight_shape[0] // layer.loop_dims.G
+        weight = np.moveaxis(weight.reshape(-1, each, *weight.shape[1:]), 1, -1)
+        rows = weight
+    else:
+        rows = np.moveaxis(weight, (layer.output_axis, layer.input_axis), (0, -1))
     channels = rows.shape[-1]
     padded = np.zeros((*rows.shape[:-1], -(-channels // run) * run), bool)
     padded[..., :channels] = rows != 0

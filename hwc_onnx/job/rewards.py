@@ -7,13 +7,14 @@ channels gone (or the highest ratios that are allowed), wherever the options and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.graph.layer_graph import LayerGraph
-from hwc_onnx.graph.pruned import BLOCK_SIZES, NM_PATTERNS
+from hwc_onnx.graph.pruned import BLOCK_SIZES, NM_PATTERNS, pattern_for
 from hwc_onnx.graph.selection import selected
+from hwc_onnx.graph.zero_pattern import Blocks, Pattern, name_of
 from hwc_onnx.options import Options
 from hwc_onnx.plan import Achieved, CompressionPlan, LayerConfig, with_plan
 from hwc_onnx.pruning.table import granularity
@@ -88,6 +89,7 @@ def rewards(graph: LayerGraph, options: Options, model: CostModel) -> Rewards:
         everything = everything.model_copy(update={"activation_bits": options.activation_bits[0]})
     if "fine" in kinds:
         plans["zeros"] = _plan(graph, LayerConfig(), options, keys, 1.0 - ZEROS)
+    patterns = _skipped(model.profile, options) if "fine" in kinds else []
     if "coarse" in kinds:
         name = next(name for name in options.pruning if granularity(name) == "coarse")
         plans["channels"] = _plan(graph, LayerConfig(algorithm=name, ratio=CHANNELS), options, keys, None)
@@ -95,9 +97,34 @@ def rewards(graph: LayerGraph, options: Options, model: CostModel) -> Rewards:
     if not plans or not base:
         return Rewards({}, 0.0)
     plans["together"] = _plan(graph, everything, options, keys, 1.0 - ZEROS if "fine" in kinds else None)
-    saved = {name: 1.0 - model.cost_total(with_plan(graph, plan)) / base for name, plan in plans.items()}
+    saved = {}
+    for name, plan in plans.items():
+        made = with_plan(graph, plan)
+        zeros = [made] + [_with_zeros(made, pattern, keys) for pattern in patterns if name in ("zeros", "together")]
+        saved[name] = 1.0 - min(model.cost_total(one) for one in zeros) / base
     together = saved.pop("together")
     return Rewards(saved, together)
+
+
+def _skipped(profile: AcceleratorProfile, options: Options) -> list[Pattern]:
+    """Patterns of zeros that the search makes and the accelerator skips or stores as such, at their extreme."""
+    made = [pattern_for(name, ZEROS) for name in options.pruning if granularity(name) == "fine"]
+    kinds = {storage.kind for memory in profile.memories for storage in memory.formats.values()}
+    return [
+        pattern
+        for pattern in made
+        if pattern is not None
+        and (name_of(pattern) in profile.sparsity.patterns or kinds & {"blocks" if isinstance(pattern, Blocks) else "nm"})
+    ]
+
+
+def _with_zeros(graph: LayerGraph, pattern: Pattern, keys: set[str]) -> LayerGraph:
+    """The graph with zeros of the chosen layers in this pattern, whatever else became of them."""
+    layers = tuple(
+        replace(layer, nm_pattern=pattern) if layer.weight is not None and layer.key in keys else layer
+        for layer in graph.layers
+    )
+    return replace(graph, layers=layers)
 
 
 def _plan(

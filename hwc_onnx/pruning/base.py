@@ -50,6 +50,15 @@ class FineAlgorithm:
     sequential: bool = False
     granularity: Literal["fine"] = "fine"
 
+    def __post_init__(self) -> None:
+        """Refuse a scope that lacks what it needs, or says two things (ValueError)."""
+        given = {"pattern": self.pattern is not None, "block": self.block is not None}
+        if any((self.scope == name) != there for name, there in given.items()):
+            raise ValueError(
+                f"algorithm {self.name}: scope {self.scope} with pattern {self.pattern} and block {self.block}; give scope pattern "
+                "a pattern (N, M), scope block a size, and the other scopes neither"
+            )
+
     def keep(self, weight: F64, ratio: float, context: WeightContext) -> NDArray[np.bool_]:
         """Which weights of `weight` [R, d] stay, [R, d]."""
         scores = self.score(weight, context)

@@ -37,17 +37,22 @@ def activation_params(
     method: Method = "mse",
     symmetric: bool = False,
     power_of_two: bool = False,
+    still: float = 1.0,
 ) -> QuantParams:
     """Quantizer of one stored tensor.
 
     Args:
-        histogram: values seen in calibration; a tensor that was never seen or is always zero gets scale 1.
+        histogram: values seen in calibration.
         bits: width, 2..8.
         method: how the range is chosen.
         symmetric: signed codes with zero point 0 instead of unsigned codes with a free zero point.
         power_of_two: only such scales.
+        still: the scale of a tensor that was never seen or is always zero (the next lower power of two where only such are
+            wanted).
     """
     low, high = min(histogram.minimum, 0.0), max(histogram.maximum, 0.0)
+    if not high > low:
+        return _params(2.0 ** math.floor(math.log2(still)) if power_of_two else still, 0, bits, symmetric)
     if method == "percentile":
         low = min(histogram.quantile(1.0 - PERCENTILE), 0.0)
         high = max(histogram.quantile(PERCENTILE), 0.0)

@@ -13,13 +13,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hwc_onnx.recovery.obs import SELECTION_BLOCK, Replace, blocks, columns_of, sweep
+from hwc_onnx.recovery.obs import SELECTION_BLOCK, Replace, blocks, columns_of, gone, sweep
 from hwc_onnx.recovery.quadratic import upper_factor_of_inverse
 from hwc_onnx.recovery.statistics import F64
 
 
 def select_blocks(weight: F64, matrix: F64, runs: NDArray[np.int64], ratio: float) -> tuple[NDArray[np.bool_], F64]:
-    """The kept positions and the compensated rows, both [groups, rows, d]; exactly round(ratio * all blocks) are zero.
+    """The kept positions and the compensated rows, both [groups, rows, d]; exactly round(ratio * all blocks) are zero (one stays).
 
     Args:
         weight: rows [groups, rows, d].
@@ -34,6 +34,7 @@ def select_blocks(weight: F64, matrix: F64, runs: NDArray[np.int64], ratio: floa
     edges = np.concatenate([[0], np.cumsum((runs >= 0).sum(axis=1))])
     spans = blocks(len(runs), max(1, SELECTION_BLOCK // runs.shape[1]))
     per_block = weight.shape[0] * weight.shape[1]
+    total = per_block * len(runs)
     keep = np.ones(weight.shape, dtype=bool)
     first_block = {int(edges[first]): (first, last) for first, last in spans}
 
@@ -47,7 +48,7 @@ def select_blocks(weight: F64, matrix: F64, runs: NDArray[np.int64], ratio: floa
                 # e U_BB = w_B, for all rows at once
                 error = solve_triangular(square.T, columns, lower=True, check_finite=False)
                 cost[group, :, number - begin] = (error**2).sum(axis=0)
-        count = round(ratio * per_block * end) - round(ratio * per_block * begin)
+        count = gone(ratio, per_block * end, total) - gone(ratio, per_block * begin, total)
         flat = np.ones(cost.size, dtype=bool)
         flat[np.argsort(cost.ravel(), kind="stable")[:count]] = False
         sizes = np.diff(edges[begin : end + 1])

@@ -19,7 +19,7 @@ from hwc_onnx.recovery.setting import RepairedRows, Setting
 from hwc_onnx.recovery.side_by_side import build, one_blas_thread, parts_of
 from hwc_onnx.recovery.store import EntryStore
 
-ENTRY_VERSION = "13"
+ENTRY_VERSION = "14"
 """Part of every key: raised when the same setting would give other numbers."""
 
 SHARED_BYTES = 1 << 30

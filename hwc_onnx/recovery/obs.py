@@ -123,10 +123,16 @@ def obs_mask(weight: F64, factor: F64, keep: NDArray[np.bool_]) -> F64:
     return sweep(weight, factor, blocks(weight.shape[2], BLOCK), start)
 
 
+def gone(ratio: float, count: int, total: int) -> int:
+    """How many of the first `count` of `total` are to go: one of all stays."""
+    return min(round(ratio * count), total - 1)
+
+
 def obs_select(weight: F64, factor: F64, ratio: float) -> tuple[NDArray[np.bool_], F64]:
     """Choose the zeros on the way: in each block, the share `ratio` of entries with the smallest (w_j / U_jj)^2.
 
-    Returns the kept positions [groups, rows, d], with exactly round(ratio * size) zeros, and the compensated rows.
+    Returns the kept positions [groups, rows, d], with exactly round(ratio * size) zeros (one weight stays), and the
+    compensated rows.
     """
     keep = np.ones(weight.shape, dtype=bool)
     diagonal = np.einsum("gdd->gd", factor)
@@ -134,7 +140,7 @@ def obs_select(weight: F64, factor: F64, ratio: float) -> tuple[NDArray[np.bool_
 
     def start(first: int, last: int, local: F64) -> Replace:
         score = (local.transpose(0, 2, 1) / diagonal[:, None, first:last]) ** 2
-        count = round(ratio * per_column * last) - round(ratio * per_column * first)
+        count = gone(ratio, per_column * last, weight.size) - gone(ratio, per_column * first, weight.size)
         flat = np.ones(score.size, dtype=bool)
         flat[np.argsort(score.ravel(), kind="stable")[:count]] = False
         keep[:, :, first:last] = flat.reshape(score.shape)

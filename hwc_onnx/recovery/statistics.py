@@ -40,6 +40,11 @@ class Moments:
         """Mean patch [groups, d]."""
         return self.total / max(self.rows, 1)
 
+    @property
+    def never(self) -> int:
+        """Inputs of all groups that were zero throughout."""
+        return int((np.einsum("gdd->gd", self.gram) == 0.0).sum())
+
     def second_moment(self, centred: bool) -> F64:
         """E[x x^T] [groups, d, d], or the covariance when `centred` (what is left once a bias absorbs the mean)."""
         if not centred:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -34,6 +34,7 @@ class StoredRanges:
         method: how ranges are chosen.
         symmetric: signed codes with zero point 0.
         power_of_two: only such scales.
+        still: the scale of a group that calibration only saw zeros of.
     """
 
     def __init__(
@@ -45,10 +46,12 @@ class StoredRanges:
         method: Method,
         symmetric: bool,
         power_of_two: bool,
+        still: Callable[[ActivationGroup], float] = lambda group: 1.0,
     ) -> None:
         self.group_of = {tensor: group for group in groups for tensor in group.tensors}
         self._seen, self._channels, self._maps = histograms, channels, maps
         self._method, self._symmetric, self._power_of_two = method, symmetric, power_of_two
+        self._still = still
         self._params: dict[tuple[object, ...], QuantParams] = {}
         self._cut = ByteCache(HISTOGRAM_BYTES)
         self._whole: dict[tuple[str, int], tuple[float, float]] = {}
@@ -62,7 +65,9 @@ class StoredRanges:
             histogram, *others = (self._histogram(*one) for one in zip(group.tensors, kept, strict=True))
             for other in others:
                 histogram = histogram.merge(other)
-            self._params[memo] = activation_params(histogram, bits, self._method, self._symmetric, self._power_of_two)
+            how = (self._method, self._symmetric, self._power_of_two)
+            zero = histogram.minimum == histogram.maximum == 0.0
+            self._params[memo] = activation_params(histogram, bits, *how, self._still(group) if zero else 1.0)
         return self._params[memo]
 
     def density(self, tensor: str, bits: int, keep: Mapping[str, Index] = NOTHING_CUT) -> float:

@@ -73,9 +73,9 @@ def test_layers_that_cannot_be_repaired_are_named_with_the_reason() -> None:
     model = normalize(b.finish(b.gemm(t, 8, 5), ["batch", 5]))
     x = np.random.default_rng(0).normal(size=(16, 2, 4, 6, 6)).astype(np.float32)
     found = collect(model, parse(model), Samples({"x": x}, None), rng=np.random.default_rng(0))
-    assert list(found.unseen.values()) == ["Conv of this form"] and len(found.layers) == 1
+    assert list(found.unseen.values()) == ["Conv with more than two kernel axes"] and len(found.layers) == 1
     (said,) = [line for line in found.remarks() if "not repaired" in line]
-    assert said.startswith("1 of 2 layers are rounded and pruned, not repaired: Conv of this form")
+    assert said.startswith("1 of 2 layers are rounded and pruned, not repaired: Conv with more than two kernel axes")
 
 
 def test_inputs_whose_squares_leave_single_precision_are_refused() -> None:
@@ -95,3 +95,26 @@ def test_labels_are_not_part_of_what_calibration_learns() -> None:
     assert len(digests) == 1
     shifted = Samples({"x": x * np.float32(1.01)}, None)
     assert collect(proto, parse(proto), shifted, threads=1, rng=np.random.default_rng(0)).digest() not in digests
+
+
+def test_the_first_node_that_makes_values_which_are_not_numbers_is_named() -> None:
+    """The root of a negative number is several nodes before the layer that reads it."""
+    b = tiny_models.Builder(["n", 3, 4, 4])
+    t = b.node("Sqrt", b.node("Add", "x", b.const(np.float32([[[[0.5]]]]))))
+    model = b.finish(b.conv(b.node("Relu", b.node("Mul", t, b.const(np.float32(2.0)))), 3, 4, (1, 1)))
+    graph = parse(model)
+    x = np.abs(np.random.default_rng(0).normal(size=(32, 3, 4, 4))).astype(np.float32)
+    x[20] = -5.0
+    with pytest.raises(DataError, match=r"sample 20 .*Sqrt"):
+        collect(model, graph, Samples({"x": x}, None), rng=np.random.default_rng(0))
+
+
+def test_inputs_that_were_always_zero_are_counted() -> None:
+    b = tiny_models.Builder(["n", 6, 4, 4])
+    model = b.finish(b.conv("x", 6, 4, (1, 1)))
+    x = np.random.default_rng(0).normal(size=(64, 6, 4, 4)).astype(np.float32)
+    said = collect(model, parse(model), Samples({"x": x}, None), rng=np.random.default_rng(0)).remarks()
+    assert not any("always zero" in text for text in said)
+    x[:, [1, 4]] = 0.0
+    said = collect(model, parse(model), Samples({"x": x}, None), rng=np.random.default_rng(0)).remarks()
+    assert any("1 of 1 layers have inputs that were always zero" in text and "2 of 6" in text for text in said)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 
@@ -202,3 +203,15 @@ def test_with_plan_is_quick() -> None:
             with_plan(graph, plan)
         best = min(best, (time.perf_counter() - started) / len(plans))
     assert best < 2e-3  # about 0.1 ms for 7 layers on an idle core; generous for a busy one
+
+
+@pytest.mark.parametrize("field", ["ratio", "weight_density", "block_density"])
+@pytest.mark.parametrize("value", ["-3", "5", "NaN", "Infinity"])
+def test_recorded_shares_outside_0_to_1_are_refused(field: str, value: str) -> None:
+    plan = CompressionPlan(layers={"a": LayerConfig(algorithm="block4", ratio=0.5)}, achieved={"a": Achieved(block_density=0.5)})
+    text = plan.to_json()
+    assert CompressionPlan.from_json(text) == plan
+    spoilt = json.loads(text)
+    spoilt["achieved"]["a"][field] = float(value)
+    with pytest.raises(PlanError, match=f"achieved.a.{field}"):
+        CompressionPlan.from_json(json.dumps(spoilt))

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from hwc_onnx.errors import UsageError
 from hwc_onnx.plan import LayerConfig
-from hwc_onnx.pruning.base import WeightContext, keep_largest, keep_pattern
+from hwc_onnx.pruning.base import FineAlgorithm, WeightContext, keep_largest, keep_pattern, runs_of
 from hwc_onnx.pruning.obs import score as obs_score
 from hwc_onnx.pruning.table import COARSE, FINE, NONE, algorithm, granularity
+from hwc_onnx.recovery.block_masks import select_blocks
 from hwc_onnx.recovery.layout import layout_of
+from hwc_onnx.recovery.obs import obs_select
 from hwc_onnx.recovery.quadratic import RIDGE
 from tests.pruning.prepared import F64, Prepared, prepare
 from tests.recovery.layers import KINDS
@@ -254,3 +256,23 @@ def test_every_short_name_leads_to_an_algorithm_of_that_name() -> None:
         algorithm("magnitud")
     with pytest.raises(UsageError, match="must be a FineAlgorithm or CoarseAlgorithm"):
         algorithm("hwc_onnx.pruning.l1:score")
+
+
+@pytest.mark.parametrize("name", ["obs", "block4", "magnitude"])
+@pytest.mark.parametrize("recovery", ["full", "none"])
+def test_no_layer_becomes_all_zero(name: str, recovery: str) -> None:
+    made = prepare(KINDS["matmul"], recovery=recovery)
+    config = LayerConfig(algorithm=name, ratio=0.95, weight_bits=16, activation_bits=16)
+    layer = made.layer(0)
+    entry = made.database.entry(layer.key, config)
+    assert np.count_nonzero(entry.weight.codes)
+    rows = np.random.default_rng(0).normal(size=(1, 2, 4))
+    factor = np.eye(4)[None]
+    for keep, _ in (obs_select(rows, factor, 0.95), select_blocks(rows, factor, runs_of(4, 1, 4), 0.95)):
+        assert keep.any()
+
+
+@pytest.mark.parametrize("facts", [{"scope": "block"}, {"block": 4}, {"scope": "pattern", "pattern": (2, 4), "block": 4}, {"scope": "pattern"}])
+def test_an_algorithm_whose_scope_lacks_what_it_needs_is_refused(facts: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="scope"):
+        FineAlgorithm("mine", obs_score, **facts)  # type: ignore[arg-type]

@@ -111,7 +111,7 @@ def test_each_block_is_kept_or_zero_and_their_number_is_exact(
     assert sorted(runs[runs >= 0].tolist()) == list(range(channels * taps))
     blocks = summed(keep.astype(float), runs)
     assert np.isin(blocks, [0, *(runs >= 0).sum(axis=1)]).all()
-    assert (blocks == 0).sum() == round(ratio * blocks.size)
+    assert (blocks == 0).sum() == min(round(ratio * blocks.size), blocks.size - 1)
     np.testing.assert_array_equal(spread(blocks > 0, runs, channels * taps), keep)
 
 
