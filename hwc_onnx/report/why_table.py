@@ -41,9 +41,11 @@ def why_tables(payload: dict[str, Any], notes: bool = True) -> list[RenderableTy
 
 def _unread(found: dict[str, Any]) -> str:
     """What the tensors do that feed sums, products and activation functions only, and which of them most."""
+    if found["count"] == 1:
+        return f"{found['worst'][0]['tensor']}, which is stored and no layer reads, alone: damage {short(found['damage'])}"
     worst = ", ".join(f"{one['tensor']} {short(one['damage'])}" for one in found["worst"])
-    many = f"{found['count']} stored tensors that no layer reads" if found["count"] > 1 else "a stored tensor that no layer reads"
-    return f"{many}, alone: damage {short(found['damage'])}" + (f" (most: {worst})" if worst else "")
+    said = f"{found['count']} stored tensors that no layer reads, alone: damage {short(found['damage'])}"
+    return said + (f" (most: {worst})" if worst else "")
 
 
 def short(value: float) -> str:
