@@ -18,19 +18,26 @@ from hwc_onnx.recovery.quadratic import upper_factor_of_inverse
 from hwc_onnx.recovery.statistics import F64
 
 
-def select_blocks(weight: F64, matrix: F64, runs: NDArray[np.int64], ratio: float) -> tuple[NDArray[np.bool_], F64]:
+def side_by_side(matrix: F64, factor: F64, runs: NDArray[np.int64]) -> F64:
+    """U [groups, d, d] with the columns of each block next to one another; `factor` is that of the natural order."""
+    order = runs[runs >= 0]
+    if np.array_equal(order, np.arange(len(order))):
+        return factor
+    return upper_factor_of_inverse(matrix[:, order[:, None], order[None, :]])
+
+
+def select_blocks(weight: F64, factor: F64, runs: NDArray[np.int64], ratio: float) -> tuple[NDArray[np.bool_], F64]:
     """The kept positions and the compensated rows, both [groups, rows, d]; exactly round(ratio * all blocks) are zero (one stays).
 
     Args:
         weight: rows [groups, rows, d].
-        matrix: A [groups, d, d].
+        factor: U [groups, d, d], as `side_by_side` gives it.
         runs: columns of each block [n, size], -1 where the last one is shorter.
         ratio: share of blocks that go.
     """
     from scipy.linalg import solve_triangular
 
     order = runs[runs >= 0]
-    factor = upper_factor_of_inverse(matrix[:, order[:, None], order[None, :]])
     edges = np.concatenate([[0], np.cumsum((runs >= 0).sum(axis=1))])
     spans = blocks(len(runs), max(1, SELECTION_BLOCK // runs.shape[1]))
     per_block = weight.shape[0] * weight.shape[1]

@@ -20,7 +20,7 @@ from hwc_onnx.graph.layer_graph import FLOAT_BITS
 from hwc_onnx.pruning.base import WeightContext, runs_of
 from hwc_onnx.recovery.across_rows import across_rows
 from hwc_onnx.recovery.bias import corrected_bias
-from hwc_onnx.recovery.block_masks import select_blocks
+from hwc_onnx.recovery.block_masks import select_blocks, side_by_side
 from hwc_onnx.recovery.byte_cache import ByteCache
 from hwc_onnx.recovery.coordinate import descend_values
 from hwc_onnx.recovery.exact_masks import exact_mask, narrow, row_tables
@@ -227,7 +227,12 @@ class LayerRecovery:
         plain, runs = self._problem(setting, 0.0), self._runs(setting, rows.shape[2])
         if runs is None:
             return obs_select(rows, plain.factor, setting.ratio)
-        return select_blocks(rows, plain.matrix, runs, setting.ratio)
+        key = ("side by side", setting.mask.block if setting.mask else None, _bytes(setting.columns))
+        factor = self._recall(key)
+        if not isinstance(factor, np.ndarray):
+            factor = side_by_side(plain.matrix, plain.factor, runs)
+            self._remember(key, factor, factor.nbytes)
+        return select_blocks(rows, factor, runs, setting.ratio)
 
     def _runs(self, setting: Setting, width: int) -> NDArray[np.int64] | None:
         """The runs of input channels that a mask cares for; None where it takes every weight by itself."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hwc_onnx.pruning.base import keep_blocks, runs_of, spread, summed
 from hwc_onnx.recovery import block_masks
-from hwc_onnx.recovery.block_masks import select_blocks
+from hwc_onnx.recovery.block_masks import select_blocks, side_by_side
 from hwc_onnx.recovery.exchange import exchanged, solved
 from hwc_onnx.recovery.obs import obs_select
 from hwc_onnx.recovery.quadratic import Quadratic
@@ -28,6 +28,10 @@ def refit(x: F64, row: F64, fixed: list[int]) -> F64:
     result = np.zeros(len(row))
     result[free] = np.linalg.lstsq(x[:, free], x @ row, rcond=None)[0]
     return result
+
+
+def ordered(found: Quadratic, runs: NDArray[np.int64]) -> F64:
+    return side_by_side(found.matrix, found.factor, runs)
 
 
 def by_least_squares(
@@ -79,7 +83,7 @@ def test_blocks_go_for_what_least_squares_says_they_cost(
     monkeypatch.setattr(block_masks, "SELECTION_BLOCK", span)
     one = case(4, rows=5, width=channels * taps)
     runs = runs_of(2, taps, channels * taps)
-    keep, values = select_blocks(one.weight, quadratic(one).matrix, runs, ratio)
+    keep, values = select_blocks(one.weight, ordered(quadratic(one), runs), runs, ratio)
     spans = block_masks.blocks(len(runs), max(1, span // 2))
     expected = by_least_squares(one.weight[0], one.x[0], runs, ratio, spans)
     np.testing.assert_array_equal(keep[0], expected)
@@ -94,7 +98,7 @@ def test_values_are_those_that_later_columns_answer_with() -> None:
     one = case(5, groups=2, rows=4, width=9)
     found = quadratic(one)
     runs = runs_of(1, 1, 9)
-    keep, values = select_blocks(one.weight, found.matrix, runs, 0.4)
+    keep, values = select_blocks(one.weight, ordered(found, runs), runs, 0.4)
     single, answered = obs_select(one.weight, found.factor, 0.4)
     np.testing.assert_array_equal(keep, single)
     np.testing.assert_allclose(values, answered, rtol=1e-8, atol=1e-10)
@@ -107,7 +111,7 @@ def test_each_block_is_kept_or_zero_and_their_number_is_exact(
 ) -> None:
     found = problem(channels * taps, 3, 2, seed)
     runs = runs_of(size, taps, channels * taps)
-    keep, _ = select_blocks(found.target, found.matrix, runs, ratio)
+    keep, _ = select_blocks(found.target, ordered(found, runs), runs, ratio)
     assert sorted(runs[runs >= 0].tolist()) == list(range(channels * taps))
     blocks = summed(keep.astype(float), runs)
     assert np.isin(blocks, [0, *(runs >= 0).sum(axis=1)]).all()
@@ -121,7 +125,7 @@ def shares(rule=exchanged) -> tuple[float, float]:
     for seed in range(20):
         found = problem(16, 5, 1, seed)
         runs = runs_of(2, 1, 16)
-        keep, values = select_blocks(found.target, found.matrix, runs, 0.5)
+        keep, values = select_blocks(found.target, ordered(found, runs), runs, 0.5)
         after, better = rule(values, found.target, found.matrix, found.factor, keep, runs, whole=True)
         assert (summed(after.astype(float), runs) % 2 == 0).all()
         assert (after.sum(axis=2) == keep.sum(axis=2)).all()
@@ -159,7 +163,7 @@ def test_better_than_blocks_of_least_weights() -> None:
     for seed in range(10):
         found = problem(32, 16, 1, seed)
         runs = runs_of(4, 1, 32)
-        keep, _ = select_blocks(found.target, found.matrix, runs, 0.5)
+        keep, _ = select_blocks(found.target, ordered(found, runs), runs, 0.5)
         plain = keep_blocks(found.target[0] ** 2, 0.5, runs)[None]
         ratios.append(_error(found, keep) / _error(found, plain))
     assert np.median(ratios) < 0.9
