@@ -30,8 +30,9 @@ from hwc_onnx.accuracy.splits import make_splits
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.candidate import assemble
 from hwc_onnx.database import LayerDatabase, Request
+from hwc_onnx.graph.pruned import NM_PATTERNS
 from hwc_onnx.plan import LayerConfig
-from hwc_onnx.pruning.table import COARSE, FINE, PATTERNS
+from hwc_onnx.pruning.table import COARSE, FINE
 from hwc_onnx.uniform import parse_spec, uniform
 from hwc_onnx.workspace import Opened, calibrate, load_samples, open_float_model
 
@@ -47,8 +48,8 @@ BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
 def everything(opened: Opened, database: LayerDatabase) -> list[Request]:
     """A request for each layer under each setting."""
     settings = [("none", 0.0)]
-    settings += [(name, 1 - PATTERNS[name][0] / PATTERNS[name][1]) for name in FINE if name in PATTERNS]
-    settings += [(name, ratio) for name in FINE if name not in PATTERNS for ratio in RATIOS]
+    settings += [(name, 1 - NM_PATTERNS[name][0] / NM_PATTERNS[name][1]) for name in FINE if name in NM_PATTERNS]
+    settings += [(name, ratio) for name in FINE if name not in NM_PATTERNS for ratio in RATIOS]
     requests: list[Request] = [
         (key, LayerConfig(algorithm=name, ratio=ratio, weight_bits=bits), None, "none")
         for key in database.views

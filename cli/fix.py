@@ -35,6 +35,10 @@ def fix(settings: Settings, model: str, values: tuple[tuple[str, float | int | b
     from hwc_onnx import api
     from hwc_onnx.report.fixed_table import fixed_tables
 
+    names = [name for name, _ in values]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise click.UsageError(f"--input {twice}: given twice; leave one of them out")
     fixed = api.fix(model, dict(values))
     written = fixed.save(output)
     payload = fixed.to_json(model, written)

@@ -23,7 +23,7 @@ accelerator_option = click.option(
 data_option = click.option(
     "--data",
     metavar="SOURCE",
-    help="Samples: an .npz file, an image folder, CIFAR or IDX files, module:function, or `synthetic` (see docs/data.md).",
+    help="Samples: an .npz or .npy file, an image folder, CIFAR or IDX files, module:function, or `synthetic` (see docs/data.md).",
 )
 metric_option = click.option(
     "--metric",

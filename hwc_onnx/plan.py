@@ -44,13 +44,14 @@ class LayerConfig(BaseModel):
     weight_bits: Bits = 8
     activation_bits: Bits = 8
 
+
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 
 
 class Achieved(BaseModel):
     """What a layer's setting came to once rewritten: shares in 0..1, channels kept (None: no coarse pruning).
 
-    `block_density` is the share of blocks that hold a weight which is not zero (None, and not written: the algorithm prunes no
+    `block_density` is the share of weights in blocks that hold one which is not zero (None, and not written: the algorithm prunes no
     blocks).
     """
 
@@ -179,7 +180,7 @@ STORED_BITS = 8
 
 
 def zeros_of(plan: CompressionPlan, key: str) -> Pattern | None:
-    """The pattern of a layer's zeros, with the share of blocks that the plan records."""
+    """The pattern of a layer's zeros, with the share of weights in filled blocks that the plan records."""
     config, record = plan.layers[key], plan.achieved.get(key)
     found = pattern_for(config.algorithm, config.ratio)
     if isinstance(found, Blocks) and record is not None and record.block_density is not None:

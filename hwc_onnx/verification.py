@@ -148,6 +148,8 @@ def verify(
     capabilities: tuple[Capability, ...] = ()
     if used is None:
         checks.append(Check("not run", True, str(obstacle)))
+        if most_different is not None:
+            checks.append(Check("outputs near the original's", False, "not compared, since nothing could be run"))
     else:
         levels, reference, agreement, error, found = _run_checks(ours, theirs.proto, used, threads)
         checks += found
@@ -243,9 +245,25 @@ def _declarations(ours: onnx.ModelProto, theirs: onnx.ModelProto, kind: str) -> 
 
 
 def _other_inputs(ours: onnx.ModelProto, theirs: onnx.ModelProto) -> str | None:
-    """What keeps two models from being run on the same inputs: other names, types or numbers of axes."""
-    found, expected = ([text.split("[")[0] + str(text.count(",")) for text in _values(proto, "input")] for proto in (ours, theirs))
-    return None if found == expected else "its inputs are not the original's, so the two cannot be compared; is it the right original?"
+    """What keeps two models from being run on the same inputs: other names, types, numbers of axes or fixed sizes."""
+    first, second = _facts(ours), _facts(theirs)
+    fits = len(first) == len(second) and all(
+        one[:2] == other[:2]
+        and len(one[2]) == len(other[2])
+        and all(not a or not b or a == b for a, b in zip(one[2], other[2], strict=True))
+        for one, other in zip(first, second, strict=True)
+    )
+    return None if fits else "its inputs are not the original's, so the two cannot be compared; is it the right original?"
+
+
+def _facts(proto: onnx.ModelProto) -> list[tuple[str, int, list[int]]]:
+    """Name, type and sizes (0: open) of each input."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    return [
+        (value.name, value.type.tensor_type.elem_type, [dim.dim_value for dim in value.type.tensor_type.shape.dim])
+        for value in proto.graph.input
+        if value.name not in constants
+    ]
 
 
 def _values(proto: onnx.ModelProto, kind: str) -> list[str]:

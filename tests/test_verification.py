@@ -155,3 +155,11 @@ def test_verify_another_model_is_not_run_on_inputs_that_it_does_not_take(tmp_pat
     report = verify(other, original, threads=1)
     assert "inputs unchanged" in failed(report) and not report.levels
     assert any("not the original's" in check.found for check in report.checks)
+
+
+def test_verify_limit_that_nothing_was_compared_with_fails(tmp_path: Path, quantized: QuantizedCase) -> None:
+    original, samples = original_file(tmp_path, quantized), Samples(quantized.case.feeds, None)
+    other = quantized.written(8, 8)
+    other.graph.input[0].type.tensor_type.shape.dim[1].dim_value += 1
+    report = verify(other, original, samples, threads=1, most_different=0.5)
+    assert {"inputs unchanged", "outputs near the original's"} <= set(failed(report)) and not report.levels

@@ -20,6 +20,11 @@ from hwc_onnx.plugins import nearest, resolve
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 
+_ONE_HOT = (
+    "{where}: labels are one-hot {shape}; give the numbers of the classes (y.argmax(axis=1)), or --metric mse to take them as "
+    "numeric targets"
+)
+
 AnyMetric = Metric | WholeMetric | SessionMetric
 Request = str | Callable[..., Any] | AnyMetric | None
 """A metric's name, `module:function`, a callable, a metric chosen before, or None for the default."""
@@ -58,17 +63,16 @@ def check_declared(model: onnx.ModelProto, data: Data, request: Request, task: s
     ]
     for pool in (data.pool, data.holdout):
         labels = None if pool is None else pool.labels
+        if labels is not None and request is None and scores and _one_hot(labels, scores[0]):
+            raise DataError(_ONE_HOT.format(where=data.source, shape=list(labels.shape)))
         if labels is not None and labels.dtype.kind in "iu" and labels.ndim == 1 and scores and scores[0] > 1:
             check_labels(labels, len(labels), scores[0], data.source)
 
 
 def _default(samples: Samples, classes: ClassOutput | None) -> tuple[str, str]:
     labels = samples.labels
-    if labels is not None and classes is not None and _one_hot(labels, classes):
-        raise DataError(
-            f"labels: one-hot {list(labels.shape)}; give the numbers of the classes (y.argmax(axis=1)), or --metric mse to "
-            "take them as numeric targets"
-        )
+    if labels is not None and classes is not None and _one_hot(labels, classes.classes):
+        raise DataError(_ONE_HOT.format(where="data", shape=list(labels.shape)))
     if labels is not None and labels.dtype.kind in "iu" and classes is not None:
         if labels.ndim == 1:
             return "top1", "the data has labels"
@@ -80,8 +84,8 @@ def _default(samples: Samples, classes: ClassOutput | None) -> tuple[str, str]:
     return "sqnr", "there are no labels and no classes, so outputs are compared with the original's"
 
 
-def _one_hot(labels: NDArray[np.generic], classes: ClassOutput) -> bool:
-    if labels.ndim != 2 or labels.shape[1] != classes.classes or labels.dtype.kind not in "iuf":
+def _one_hot(labels: NDArray[np.generic], classes: int) -> bool:
+    if classes < 2 or labels.ndim != 2 or labels.shape[1] != classes or labels.dtype.kind not in "iuf":
         return False
     return bool((np.isin(labels, (0, 1)).all(axis=1) & (labels.sum(axis=1) == 1)).all())
 

@@ -79,8 +79,9 @@ def data_of_arrays(
 
 def _unused(contents: Contents, names: set[str], labels: NDArray[np.generic] | None) -> str | None:
     """A remark on arrays that nothing reads, such as labels under another name."""
-    known = {"y", "mean", "std", "x"} | names
-    left = sorted(key for key in contents if key.removesuffix("_holdout") not in known)
+    single = {"x"} if len(names) == 1 and not names & contents.keys() else set()
+    known = {"mean", "std"} | {f"{name}{end}" for name in names | single | {"y"} for end in ("", "_holdout")}
+    left = sorted(key for key in contents if key not in known)
     if not left:
         return None
     advice = "" if labels is not None else "; labels are read from an array y"

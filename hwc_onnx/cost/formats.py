@@ -3,8 +3,8 @@
 With n elements of b bits at density d (share of non-zeros, independent):
 bitmask n(1 + d b) (SparTen, MICRO 2019); CSC n d (b + count bits) (EIE, ISCA 2016; Eyeriss v2, JETCAS 2019);
 run-length coding with r-bit runs: n d / (1 - (1-d)^(2^r)) pairs of (r + b) bits, three pairs and one end bit in a
-64-bit word at 16 bits (Eyeriss, JSSC 2017); N:M: n N/M (b + ceil(log2 M)), a last run shorter than M keeping up to N (NVIDIA's sparse tensor cores); blocks of B of which the
-share s is not all zero: n (s b + 1/B), a bitmask with a bit for each block (as SparTen's for each element).
+64-bit word at 16 bits (Eyeriss, JSSC 2017); N:M: n N/M (b + ceil(log2 M)), a last run shorter than M keeping up to N (NVIDIA's sparse tensor cores); with the share s of
+weights in blocks of B that are not all zero: n (s b + 1/B), a bitmask with a bit for each block (as SparTen's for each element).
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def _compressed(
 def pattern_bits(bits: int, kind: str, pattern: Pattern | None, channels: int | None = None) -> float | None:
     """Mean stored bits of one element in a format made for a pattern; None where the zeros do not lie in one that it is made for."""
     if isinstance(pattern, Blocks):
-        return pattern.share * bits + 1 / pattern.size if kind == "blocks" else None
+        each = 1 / pattern.size if channels is None else math.ceil(channels / pattern.size) / channels
+        return pattern.share * bits + each if kind == "blocks" else None
     if pattern is None or kind != "nm":
         return None
     return share_of(pattern, channels) * (bits + math.ceil(math.log2(pattern[1])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from hwc_onnx.cost.accelerator import Format, Mac
-from hwc_onnx.cost.formats import element_bits
+from hwc_onnx.cost.formats import element_bits, pattern_bits
 from hwc_onnx.cost.query import LayerQuery
 from hwc_onnx.cost.setting import LayerSetting
 from hwc_onnx.graph.zero_pattern import Blocks, Pattern, name_of, share_of
@@ -78,7 +78,8 @@ def _formula(stored: int, density: float, storage: Format, pattern: Pattern | No
     if pattern is None:
         return f"{stored}"
     if isinstance(pattern, Blocks):
-        return f"{pattern.share:.6g} x {stored} + 1/{pattern.size}"
+        each = pattern_bits(0, "blocks", pattern, channels)
+        return f"{pattern.share:.6g} x {stored} + {each:.6g}"
     return f"{_kept(pattern, channels)} x ({stored} + {math.ceil(math.log2(pattern[1]))})"
 
 
@@ -95,7 +96,7 @@ def _cause(query: LayerQuery, setting: LayerSetting, action: str, residual: floa
     said, factors = [], []
     if setting.nm is not None and seen.listed and share_of(setting.nm, setting.dims.C) != 1.0:
         if isinstance(setting.nm, Blocks):
-            said.append(f"{setting.nm.share:.6g} of the blocks {name_of(setting.nm)} are there")
+            said.append(f"{setting.nm.share:.6g} of the weights lie in blocks {name_of(setting.nm)} that are there")
             factors.append(f"{setting.nm.share:.6g}")
         else:
             kept, group = setting.nm

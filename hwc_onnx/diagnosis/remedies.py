@@ -9,8 +9,9 @@ from hwc_onnx.database import LayerDatabase
 from hwc_onnx.diagnosis.bench import Damage
 from hwc_onnx.diagnosis.shares import Part, read_groups, removed_group, with_input_bits, with_layer, without
 from hwc_onnx.graph.layer_graph import FLOAT_BITS, LayerGraph
+from hwc_onnx.graph.pruned import NM_PATTERNS, block_of
 from hwc_onnx.plan import CompressionPlan, LayerConfig, group_bits
-from hwc_onnx.pruning.table import COARSE, FINE, PATTERNS
+from hwc_onnx.pruning.table import COARSE, FINE
 from hwc_onnx.quantization.ranges import METHODS, Method
 from hwc_onnx.recovery.layer import Recovery
 
@@ -109,8 +110,9 @@ def _of_weights(plan: CompressionPlan, key: str) -> Iterator[Remedy]:
     if config.algorithm not in FINE:
         return
     for name in FINE:
-        if name != config.algorithm and (name in PATTERNS) == (config.algorithm in PATTERNS):
-            ratio = 1 - PATTERNS[name][0] / PATTERNS[name][1] if name in PATTERNS else config.ratio
+        alike = (name in NM_PATTERNS, block_of(name)) == (config.algorithm in NM_PATTERNS, block_of(config.algorithm))
+        if name != config.algorithm and alike:
+            ratio = 1 - NM_PATTERNS[name][0] / NM_PATTERNS[name][1] if name in NM_PATTERNS else config.ratio
             other = with_layer(plan, [key], algorithm=name, ratio=ratio)
             yield Remedy(f"algorithm {name}", "weights", _field(key, "algorithm", config.algorithm, name), other)
     dense = with_layer(plan, [key], algorithm="none", ratio=0.0)

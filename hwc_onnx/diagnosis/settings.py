@@ -15,8 +15,8 @@ from hwc_onnx.database import Request
 from hwc_onnx.diagnosis.bench import IN_FLOAT
 from hwc_onnx.errors import UsageError
 from hwc_onnx.graph.layer_graph import ActivationGroup, LayerGraph
+from hwc_onnx.graph.pruned import NM_PATTERNS
 from hwc_onnx.plan import CompressionPlan, LayerConfig, kept_of, width_fields
-from hwc_onnx.pruning.table import PATTERNS
 from hwc_onnx.recovery.layout import layout_of
 
 Kind = Literal["weights", "activations", "pruning", "channels"]
@@ -80,8 +80,8 @@ def units_of(graph: LayerGraph, setting: Setting, chosen: Collection[str], lanes
     """The units that a setting concerns, where any of their layers is `chosen`, in the order of the network."""
     if setting.kind in ("weights", "pruning"):
         layers = [x for x in graph.layers if x.weight is not None and x.key in chosen]
-        if setting.algorithm in PATTERNS:  # of so few inputs a pattern takes none
-            layers = [x for x in layers if layout_of(x).channels > PATTERNS[setting.algorithm][0]]
+        if setting.algorithm in NM_PATTERNS:  # of so few inputs a pattern takes none
+            layers = [x for x in layers if layout_of(x).channels > NM_PATTERNS[setting.algorithm][0]]
         return [Unit(setting.kind, x.key, (x.key,)) for x in layers]
     if setting.kind == "activations":
         return [

@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from hwc_onnx.errors import ModelError, UsageError
+from hwc_onnx.graph.op_kinds import GATES, LAYER_OPS
 from hwc_onnx.plugins import nearest
 
 LARGEST = 1 << 20
 """Elements of a constant that a single number is spread over."""
+FEW = 16
+"""Elements of an input that may choose between networks."""
 WITHOUT_INPUTS = 4
 """IR version from which an initializer needs no input of its name."""
 
@@ -37,7 +40,8 @@ def fix_inputs(proto: onnx.ModelProto, values: Mapping[str, Any]) -> tuple[Fixed
 
     Args:
         proto: the model.
-        values: a number (all elements get it) or an array by input name. Numbers have to fit the declared type exactly.
+        values: a number (all elements get it) or an array by input name. Whole numbers have to fit the declared type; others
+            may be off by a thousandth, which half precision needs.
 
     Raises:
         UsageError: no values, an unknown input, a value of another type or shape, or no input would be left.
@@ -62,18 +66,36 @@ def fix_inputs(proto: onnx.ModelProto, values: Mapping[str, Any]) -> tuple[Fixed
 
 
 def deciding_inputs(proto: onnx.ModelProto) -> list[str]:
-    """Inputs that alone decide which branch an If of the graph takes."""
+    """Small inputs of fixed size that alone decide which branch an If takes, of those whose branches hold layers; none where no
+    other input would be left.
+    """
     constants = {tensor.name for tensor in proto.graph.initializer}
-    inputs = [value.name for value in proto.graph.input if value.name not in constants]
+    given = [value for value in proto.graph.input if value.name not in constants]
+    inputs = [value.name for value in given if _is_flag(value)]
     makers = {name: node for node in proto.graph.node for name in node.output}
     found: dict[str, None] = {}
     for node in proto.graph.node:
-        if node.op_type != "If":
+        if node.op_type != "If" or not any(_holds_layers(attribute.g) for attribute in node.attribute):
             continue
         sources = set(_sources(node.input[0], makers))
         if sources and sources <= set(inputs) | constants:
             found.update(dict.fromkeys(name for name in inputs if name in sources))
-    return list(found)
+    return list(found) if len(found) < len(given) else []
+
+
+def _is_flag(declared: onnx.ValueInfoProto) -> bool:
+    """Whether an input is a number or a few, of fixed size."""
+    tensor = declared.type.tensor_type
+    sizes = [dim.dim_value for dim in tensor.shape.dim]
+    return tensor.HasField("shape") and all(sizes) and int(np.prod(sizes, dtype=np.int64)) <= FEW
+
+
+def _holds_layers(graph: onnx.GraphProto) -> bool:
+    """Whether some node of a branch, or of a graph inside it, is of a kind that has weights."""
+    return any(
+        node.op_type in LAYER_OPS | GATES.keys() or any(_holds_layers(attribute.g) for attribute in node.attribute)
+        for node in graph.node
+    )
 
 
 def _sources(name: str, makers: Mapping[str, onnx.NodeProto]) -> Iterator[str]:
@@ -101,7 +123,10 @@ def _constant(declared: onnx.ValueInfoProto, value: Any) -> FixedInput:
             f"input '{name}': its shape is open, and a constant has one; leave it out, or declare its sizes in the model"
         )
     shape = tuple(dim.dim_value for dim in dims)
-    given = np.asarray(value)
+    try:
+        given = np.asarray(value)
+    except ValueError as error:
+        raise UsageError(f"--input {name}: no number and no array ({error}); give one number, or the shape {list(shape)}") from error
     if given.ndim and given.shape != shape:
         raise UsageError(f"--input {name}: the value has shape {list(given.shape)}, the input {list(shape)}; give one number or that shape")
     if int(np.prod(shape, dtype=np.int64)) > LARGEST:
@@ -112,8 +137,9 @@ def _constant(declared: onnx.ValueInfoProto, value: Any) -> FixedInput:
             made = given.astype(wanted)
         except (TypeError, ValueError, OverflowError) as error:
             raise UsageError(f"--input {name}: '{value}' is no {kind} ({error}); give a number") from error
-        real = given.dtype.kind in "fiub"
-        same = real and (np.allclose(made.astype(np.float64), given.astype(np.float64), rtol=1e-3) if wanted.kind == "f" else (made == given).all())
-    if not same:
+        real, whole = given.dtype.kind in "fiub", wanted.kind in "iub"
+        exact = real and whole and bool((made == given).all())
+        near = real and not whole and np.allclose(made.astype(np.float64), given.astype(np.float64), rtol=1e-3, atol=0.0)
+    if not (exact or near):
         raise UsageError(f"--input {name}: {value} is no {kind}; give a value that the input's type can hold")
     return FixedInput(name, kind, np.broadcast_to(made, shape))

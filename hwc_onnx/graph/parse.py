@@ -39,6 +39,9 @@ PATTERN_KEY = "hwc.nm_pattern"
 """Metadata: JSON {layer key: [N, M]}, believed only where every run of M weights holds at most N that are not zero, or
 {layer key: "1x4"} for blocks of four, which are counted."""
 
+LONGEST_RUN = 9999
+"""Weights of a pattern that a file may declare."""
+
 BLOCK_NAME = re.compile(r"1x([1-9]\d{0,3})")
 
 
@@ -377,5 +380,6 @@ def _pattern(view: ModelView, layer: Layer, claimed: Any) -> Pattern | None:
     if not isinstance(claimed, list) or [type(number) for number in claimed] != [int, int] or min(claimed) < 1:
         return None
     kept, run = claimed
+    if kept > run or run > LONGEST_RUN:
+        return None
     return (kept, run) if follows_pattern(whole, layer, kept, run) else None
-

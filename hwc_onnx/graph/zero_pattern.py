@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Blocks(NamedTuple):
-    """Blocks of `size` weights are zero as wholes; `share` of them hold a weight that is not zero."""
+    """Blocks of `size` weights are zero as wholes; `share` of all weights lie in blocks that hold one which is not zero."""
 
     share: float
     size: int
@@ -56,20 +56,27 @@ def follows_pattern(weight: NDArray[Any], layer: Layer, kept: int, run: int) -> 
 
 
 def filled_share(weight: NDArray[Any], layer: Layer, size: int) -> float:
-    """Share of the blocks of `size` weights along the input channels that hold one that is not zero."""
-    return float(_runs(weight, layer, size).any(axis=1).mean())
+    """Share of the weights that lie in blocks of `size` along the input channels which hold one that is not zero."""
+    runs = _runs(weight, layer, size)
+    channels = _channels(weight, layer)
+    lengths = np.minimum(size, channels - size * np.arange(-(-channels // size)))
+    return float((runs.any(axis=1) * np.tile(lengths, len(runs) // len(lengths))).sum() / weight.size)
+
+
+def _channels(weight: NDArray[Any], layer: Layer) -> int:
+    """Input channels of each group. The first axis of a ConvTranspose holds those of all groups, one after the other."""
+    if layer.op_type == "ConvTranspose" and layer.loop_dims.G > 1:
+        return layer.weight_shape[0] // layer.loop_dims.G
+    return int(weight.shape[layer.input_axis])
 
 
 def _runs(weight: NDArray[Any], layer: Layer, run: int) -> NDArray[np.bool_]:
-    """Whether weights (ONNX layout) are not zero, by runs [n, run]."""
-    if layer.op_type == "ConvTranspose" and layer.loop_dims.G > 1:
-        # its first axis holds the input channels of all groups, one after the other
-        each = layer.weight_shape[0] // layer.loop_dims.G
-        weight = np.moveaxis(weight.reshape(-1, each, *weight.shape[1:]), 1, -1)
-        rows = weight
+    """Whether weights (ONNX layout) are not zero, by runs [n, run]; those of one row at one tap are consecutive."""
+    channels = _channels(weight, layer)
+    if channels != weight.shape[layer.input_axis]:
+        rows = np.moveaxis(weight.reshape(-1, channels, *weight.shape[1:]), 1, -1)
     else:
         rows = np.moveaxis(weight, (layer.output_axis, layer.input_axis), (0, -1))
-    channels = rows.shape[-1]
     padded = np.zeros((*rows.shape[:-1], -(-channels // run) * run), bool)
     padded[..., :channels] = rows != 0
     return padded.reshape(-1, run)

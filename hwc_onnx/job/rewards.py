@@ -14,7 +14,7 @@ from hwc_onnx.cost.model import CostModel
 from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.graph.pruned import BLOCK_SIZES, NM_PATTERNS, pattern_for
 from hwc_onnx.graph.selection import selected
-from hwc_onnx.graph.zero_pattern import Blocks, Pattern, name_of
+from hwc_onnx.graph.zero_pattern import Pattern, name_of
 from hwc_onnx.options import Options
 from hwc_onnx.plan import Achieved, CompressionPlan, LayerConfig, with_plan
 from hwc_onnx.pruning.table import granularity
@@ -63,12 +63,12 @@ def unsearched_patterns(profile: AcceleratorProfile, options: Options) -> str | 
     made |= {name: f"1x{size}" for name, size in BLOCK_SIZES.items()}
     if "fine" not in options.granularity:
         return None
-    left = [name for name, pattern in made.items() if pattern in profile.sparsity.patterns and name not in options.pruning]
+    left = [name for name, pattern in made.items() if _serves(profile, pattern) and name not in options.pruning]
     if not left:
         return None
     wanted = ",".join((*options.pruning, *left))
     return (
-        f"accelerator {profile.name} skips zeros in the pattern {made[left[0]]}, which this search does not make; "
+        f"accelerator {profile.name} skips or stores zeros in the pattern {made[left[0]]}, which this search does not make; "
         f"--algorithms {wanted} searches it too"
     )
 
@@ -109,13 +109,13 @@ def rewards(graph: LayerGraph, options: Options, model: CostModel) -> Rewards:
 def _skipped(profile: AcceleratorProfile, options: Options) -> list[Pattern]:
     """Patterns of zeros that the search makes and the accelerator skips or stores as such, at their extreme."""
     made = [pattern_for(name, ZEROS) for name in options.pruning if granularity(name) == "fine"]
+    return [pattern for pattern in made if pattern is not None and _serves(profile, name_of(pattern))]
+
+
+def _serves(profile: AcceleratorProfile, pattern: str) -> bool:
+    """Whether an accelerator skips a pattern of this name, or has a format made for its kind."""
     kinds = {storage.kind for memory in profile.memories for storage in memory.formats.values()}
-    return [
-        pattern
-        for pattern in made
-        if pattern is not None
-        and (name_of(pattern) in profile.sparsity.patterns or kinds & {"blocks" if isinstance(pattern, Blocks) else "nm"})
-    ]
+    return pattern in profile.sparsity.patterns or ("nm" if ":" in pattern else "blocks") in kinds
 
 
 def _with_zeros(graph: LayerGraph, pattern: Pattern, keys: set[str]) -> LayerGraph:

@@ -14,6 +14,11 @@ from onnx import numpy_helper
 from hwc_onnx.graph.infer import NotRunnable, run_model
 from hwc_onnx.normalize.editing import all_names, drop_unused, fresh_name, rename_reads
 
+RANDOM = frozenset(
+    {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+"""Operators that may give something else each time."""
+
 
 def take_branches(proto: onnx.ModelProto) -> bool:
     """Splice constant branches into the graph, in place; says whether there were any."""
@@ -61,7 +66,9 @@ def _settle_conditions(proto: onnx.ModelProto) -> None:
 
 
 def _constant_value(proto: onnx.ModelProto, name: str) -> NDArray[np.generic] | None:
-    """What is computed of constants alone, by ONNX Runtime; None where an input takes part, or a graph inside a node."""
+    """What is computed of constants alone, by ONNX Runtime; None where an input or chance takes part, an operator of another domain,
+    or a graph inside a node.
+    """
     constants = {tensor.name for tensor in proto.graph.initializer}
     makers = {output: place for place, node in enumerate(proto.graph.node) for output in node.output}
     needed: set[int] = set()
@@ -70,6 +77,8 @@ def _constant_value(proto: onnx.ModelProto, name: str) -> NDArray[np.generic] | 
         here = todo.pop()
         if here in makers:
             node = proto.graph.node[makers[here]]
+            if node.op_type in RANDOM or node.domain not in ("", "ai.onnx"):
+                return None
             if any(attribute.HasField("g") for attribute in node.attribute):
                 return None
             if makers[here] not in needed:

@@ -34,9 +34,6 @@ WEIGHTS_ALONE = frozenset({NONE, "magnitude", "sensitivity", "l1", "l2", "fpgm",
 ON_REQUEST = frozenset({"fold", "block4"})
 """Names that a search takes up only where they are asked for."""
 
-PATTERNS: dict[str, tuple[int, int]] = {"nm24": (2, 4), "nm48": (4, 8)}
-
-
 def algorithm(name: str) -> FineAlgorithm | CoarseAlgorithm | None:
     """The algorithm called `name`, None for "none".
 

@@ -251,7 +251,8 @@ def test_one_hot_labels_are_refused_with_what_to_give(case: Case, tmp_path: Path
     y = np.load(case.data)["y"]
     spoilt = data_with(case, tmp_path, y=np.eye(int(y.max()) + 1, dtype=np.float32)[y])
     result = hwc("apply", case.model, "--uniform", "w8a8", "--data", spoilt, "-o", tmp_path / "out.onnx")
-    refused_after_notes(result, 4, "one-hot", "argmax")
+    refused_after_notes(result, 4, "changed.npz", "one-hot", "argmax")
+    assert "samples through" not in result.stderr
     result = hwc("apply", case.model, "--uniform", "w8a8", "--data", spoilt, "--metric", "mse", "-o", tmp_path / "out.onnx")
     assert result.exit_code == 0, result.stderr
 

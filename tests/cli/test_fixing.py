@@ -101,11 +101,44 @@ def test_fix_payload_follows_its_schema(tmp_path: Path, schema) -> None:
         ({"scale": [1.0, 2.0]}, UsageError, r"shape \[2\], the input \[1, 4\]"),
         ({"scale": "much"}, UsageError, "is no float"),
         ({"x": 0}, ModelError, "its shape is open"),
+        ({"scale": [[1.0], [1.0, 2.0]]}, UsageError, "no number and no array"),
+        ({"scale": 1e-50}, UsageError, "is no float"),
     ],
 )
 def test_values_that_do_not_fit_are_refused(values: dict[str, object], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         hwc_onnx.fix(choosing(), values)
+
+
+def test_a_branch_that_chance_chooses_stays() -> None:
+    model = choosing()
+    draw = helper.make_node("RandomUniform", [], ["drawn"], shape=[1])
+    less = helper.make_node("Less", ["drawn", "half"], ["same"])
+    model.graph.node.remove(model.graph.node[0])
+    for node in (less, draw):
+        model.graph.node.insert(0, node)
+    model.graph.initializer.append(numpy_helper.from_array(np.float32([0.5]), "half"))
+    fixed = hwc_onnx.fix(model, {"rate": 16})
+    assert any(node.op_type == "If" for node in fixed.proto.graph.node)
+
+
+def test_only_flags_of_branches_with_layers_are_pointed_at() -> None:
+    model = choosing()
+    assert deciding_inputs(model) == ["rate"]
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            del attribute.g.node[1:]
+            attribute.g.node[0].op_type = "Relu"
+    assert deciding_inputs(model) == []
+    data = choosing()
+    data.graph.node[0].CopyFrom(helper.make_node("ReduceMax", ["x"], ["same"]))
+    assert deciding_inputs(data) == []
+
+
+def test_an_input_is_given_one_value(tmp_path: Path) -> None:
+    onnx.save(choosing(), tmp_path / "m.onnx")
+    result = hwc("fix", tmp_path / "m.onnx", "--input", "rate=8", "--input", "rate=16")
+    assert result.exit_code == 2 and "given twice" in result.stderr
 
 
 def test_one_input_stays() -> None:

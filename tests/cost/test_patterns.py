@@ -9,6 +9,8 @@ import onnx
 import pytest
 
 import hwc_onnx
+from hwc_onnx.cost.accelerator import Format
+from hwc_onnx.cost.formats import element_bits
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.graph.parse import parse
@@ -75,9 +77,24 @@ def test_runs_of_a_transposed_convolution_end_with_its_groups() -> None:
     assert follows_pattern(weight, layer, 2, 4)
     assert filled_share(weight, layer, 4) == 1.0
     weight[[4, 9]] = 0.0
-    assert filled_share(weight, layer, 4) == 0.5
+    assert filled_share(weight, layer, 4) == 0.8
     weight[2] = 1.0
     assert not follows_pattern(weight, layer, 2, 4)
+
+
+def test_blocks_are_charged_for_the_weights_and_indices_that_they_hold() -> None:
+    """A last block that is shorter counts as long as it is, and has an index of its own."""
+    layer = parse(network()).layers[0]  # three input channels, so that each block holds three
+    conv = next(one for one in parse(normalize(network())).layers if one.loop_dims.G == 2 and one.op_type == "Conv")
+    assert layer.loop_dims.C == 3 and conv.loop_dims.C == 6
+    weight = np.ones(conv.weight_shape, np.float32)
+    weight[:, 4:] = 0.0
+    assert filled_share(weight, conv, 4) == pytest.approx(4 / 6)
+    stored = element_bits(8, 0.5, Format(kind="blocks"), Blocks(4 / 6, 4), conv.loop_dims.C)
+    assert stored == pytest.approx((4 * 8 + 2) / 6)
+    # broken twin: as if blocks were whole
+    assert stored != pytest.approx(0.5 * 8 + 1 / 4)
+    assert element_bits(8, 0.5, Format(kind="blocks"), Blocks(0.5, 4), 1) == 0.5 * 8 + 1
 
 
 @pytest.mark.parametrize("names", [("nm24",), ("block4",), ("obs", "block4", "l1")])

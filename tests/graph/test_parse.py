@@ -89,7 +89,7 @@ def test_parse_declared_pattern_is_believed_only_if_weights_follow(
     assert parse(model).layer("t2").nm_pattern == expected
 
 
-@pytest.mark.parametrize("claimed", ['["a", 2]', '[2.0, 4]', '[true, 4]', '[0, 4]', '"1x"', '"1x0"', '"1x99999"', '4'])
+@pytest.mark.parametrize("claimed", ['["a", 2]', '[2.0, 4]', '[true, 4]', '[0, 4]', '[4, 2]', '[1, 1000000000000000]', '"1x"', '"1x0"', '"1x99999"', '4'])
 def test_parse_pattern_that_is_none_counts_as_absent(claimed: str) -> None:
     model = tiny_models.chain()
     model.metadata_props.add(key=PATTERN_KEY, value=f'{{"t2": {claimed}}}')

@@ -9,7 +9,7 @@ import pytest
 from hwc_onnx.errors import PlanError
 from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.graph.parse import parse
-from hwc_onnx.graph.pruned import COARSE_ALGORITHMS, NM_PATTERNS, is_coarse, pattern_of
+from hwc_onnx.graph.pruned import BLOCK_SIZES, COARSE_ALGORITHMS, NM_PATTERNS, is_coarse, pattern_of
 from hwc_onnx.normalize.pipeline import normalize
 from hwc_onnx.plan import Achieved, CompressionPlan, LayerConfig, check_plan, group_bits, kept_count, with_plan
 from hwc_onnx.pruning import table
@@ -50,7 +50,9 @@ def test_kept_count_rounds_to_lanes_and_never_to_zero(channels: int, ratio: floa
 
 def test_algorithm_tables_agree_with_the_pruning_table() -> None:
     assert set(table.COARSE) == COARSE_ALGORITHMS
-    assert dict(NM_PATTERNS) == table.PATTERNS
+    made = {name: table.algorithm(name) for name in table.FINE}
+    assert NM_PATTERNS == {name: found.pattern for name, found in made.items() if found.pattern is not None}
+    assert BLOCK_SIZES == {name: found.block for name, found in made.items() if found.block is not None}
     for name in (*table.FINE, *table.COARSE):
         assert is_coarse(name) == (table.granularity(name) == "coarse")
 
