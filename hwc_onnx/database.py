@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hwc_onnx.accuracy.collector import Calibration
 from hwc_onnx.accuracy.runner import usable_threads
 from hwc_onnx.graph import external
-from hwc_onnx.graph.layer_graph import FLOAT_BITS, ActivationGroup, Layer, LayerGraph
+from hwc_onnx.graph.layer_graph import FLOAT_BITS, Layer, LayerGraph
 from hwc_onnx.graph.zero_pattern import filled_share
 from hwc_onnx.plan import Achieved, CompressionPlan, LayerConfig, channel_choice, check_plan, group_bits
 from hwc_onnx.pruning.base import CoarseAlgorithm, FineAlgorithm
@@ -81,10 +81,6 @@ class Stitched:
         return float_model(proto, graph, self.keep, self.constants)
 
 
-STILL_STEPS = 256
-"""Steps of a bias in its root mean square, behind a tensor that is always zero."""
-
-
 class LayerDatabase:
     """Entries of one model under one calibration.
 
@@ -114,7 +110,8 @@ class LayerDatabase:
         self.maps = ChannelMaps(graph)
         self.taken = taken or {}
         self.stored = StoredRanges(
-            graph.activation_groups, calibration.histograms, calibration.channels, self.maps, ranges, symmetric, power_of_two, self._still
+            graph.activation_groups, calibration.histograms, calibration.channels, self.maps, ranges, symmetric, power_of_two,
+            lambda group: still_scale(group, self.parameters),
         )
         self._keep: dict[tuple[str, str, float], Index] = {}
         self._roots = {group.root: group for group in graph.channel_groups}
@@ -372,18 +369,6 @@ class LayerDatabase:
 
     def _to_rows(self, key: str) -> F64:
         return self._layouts[key].to_rows(self.parameters[key].weight)
-
-    def _still(self, group: ActivationGroup) -> float:
-        """A scale for a tensor that calibration only saw zeros of, so fine that the readers' biases, which are stored as multiples
-        of it and the weights' scale, stay what they are at any width of the weights.
-        """
-        found = []
-        for parameters in (self.parameters[key] for key in group.readers if key in self.parameters):
-            bias = 0.0 if parameters.bias is None else float(np.sqrt(np.mean(np.square(parameters.bias, dtype=np.float64))))
-            largest = float(np.abs(parameters.weight).max(initial=0.0))
-            if bias > 0.0 and largest > 0.0:
-                found.append(bias / largest / STILL_STEPS)
-        return min(found, default=1.0)
 
     def _parameters(self, key: str) -> Parameters:
         """The layer's constants out of the model."""

@@ -15,12 +15,30 @@ from hwc_onnx.quantization.quantizer import QuantParams
 from hwc_onnx.quantization.ranges import Method, activation_params
 from hwc_onnx.recovery.byte_cache import ByteCache
 from hwc_onnx.recovery.channels import ChannelMaps
+from hwc_onnx.recovery.entries import Parameters
 
 Index = NDArray[np.int64]
 
 HISTOGRAM_BYTES = 64 << 20
 """Histograms of tensors that lost channels are remembered up to so many bytes."""
 NOTHING_CUT: Mapping[str, Index] = MappingProxyType({})
+
+
+STILL_STEPS = 256
+"""Steps of a bias in its root mean square, behind a tensor that is always zero."""
+
+
+def still_scale(group: ActivationGroup, parameters: Mapping[str, Parameters]) -> float:
+    """A scale for a tensor that calibration only saw zeros of, so fine that the readers' biases, which are stored as multiples
+    of it and the weights' scale, stay what they are at any width of the weights.
+    """
+    found = []
+    for one in (parameters[key] for key in group.readers if key in parameters):
+        bias = 0.0 if one.bias is None else float(np.sqrt(np.mean(np.square(one.bias, dtype=np.float64))))
+        largest = float(np.abs(one.weight).max(initial=0.0))
+        if bias > 0.0 and largest > 0.0:
+            found.append(bias / largest / STILL_STEPS)
+    return min(found, default=1.0)
 
 
 class StoredRanges:
