@@ -36,7 +36,7 @@ from hwc_onnx.recovery.on_demand import OnDemand
 from hwc_onnx.recovery.plain import rounded
 from hwc_onnx.recovery.setting import Setting
 from hwc_onnx.recovery.statistics import F64
-from hwc_onnx.recovery.stored_ranges import NOTHING_CUT, StoredRanges
+from hwc_onnx.recovery.stored_ranges import NOTHING_CUT, StoredRanges, still_scale
 from hwc_onnx.rewrite.float_model import float_model
 
 Index = NDArray[np.int64]
@@ -110,7 +110,13 @@ class LayerDatabase:
         self.maps = ChannelMaps(graph)
         self.taken = taken or {}
         self.stored = StoredRanges(
-            graph.activation_groups, calibration.histograms, calibration.channels, self.maps, ranges, symmetric, power_of_two,
+            graph.activation_groups,
+            calibration.histograms,
+            calibration.channels,
+            self.maps,
+            ranges,
+            symmetric,
+            power_of_two,
             lambda group: still_scale(group, self.parameters),
         )
         self._keep: dict[tuple[str, str, float], Index] = {}
