@@ -146,7 +146,10 @@ def apply(
       hwc-onnx apply model.onnx --plan model.hwc/plan.json --data val.npz --dialect openvino
     """
     if (plan is None) == (uniform is None):
-        raise click.UsageError("give either --plan FILE or --uniform SPEC", ctx)
+        both = ", not both" if plan is not None else ""
+        raise click.UsageError(f"give either --plan FILE or --uniform SPEC{both}", ctx)
+    if repairs is not None and "none" in repairs.split(",") and repairs != "none":
+        raise click.UsageError(f"--repairs {repairs}: none stands alone; leave it out, or the others", ctx)
     narrowed = {
         "include": include,
         "exclude": exclude,

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwc_onnx.accuracy.choose import check_declared
 from hwc_onnx.accuracy.data_shapes import shapes_from_data
 from hwc_onnx.accuracy.inputs import InputSpec
 from hwc_onnx.accuracy.metrics import Metric
@@ -84,6 +85,7 @@ def check_data(
     shapes = shapes_from_data(model, data, input_shapes)
     opened = open_model(model, shapes)
     loaded = _load(opened, data, preset, shapes, seed)
+    check_declared(opened.loaded.proto, loaded, metric, task)
     order = stratified_order(loaded.pool.labels, len(loaded.pool), np.random.default_rng([seed, 0xDA7A]))
     index = np.sort(order[:samples])
     taken = loaded.pool.samples(index)

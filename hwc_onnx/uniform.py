@@ -44,8 +44,8 @@ def parse_spec(spec: str) -> LayerConfig:
         return LayerConfig(weight_bits=widths["weight"], activation_bits=widths["activation"])
     table = FINE if found["kind"] == "fine" else COARSE
     name = found["name"]
-    known, _, rest = name.partition(":")
-    if known in table and rest:
+    known, colon, rest = name.partition(":")
+    if known in table and colon:
         raise UsageError(f"uniform setting '{spec}': ratio '{rest}' is no number; write {found['kind']}={known}:0.5 for one half")
     if (name not in table) if ":" not in name else granularity(name) != found["kind"]:
         raise UsageError(

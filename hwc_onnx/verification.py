@@ -125,8 +125,12 @@ def verify(
     """
     if most_different is not None and (samples is None or not most_different > 0):
         raise UsageError(
-            f"max_difference: {most_different:g}; "
-            + ("give a share above zero, such as 5%" if samples is not None else "outputs are compared on real samples; give --data")
+            "max_difference: "
+            + (
+                f"{most_different:g}; give a share above zero, such as 5%"
+                if samples is not None
+                else "outputs are compared on samples of the user's; give some with --data"
+            )
         )
     ours = load_model(compressed)
     theirs = original if isinstance(original, Loaded) else load_model(original)

@@ -46,6 +46,8 @@ def pool_of_arrays(
     size = next(iter(counts.values()))
     if size == 0:
         raise DataError(f"{where}: no samples (shape {list(used[specs[0].name].shape)}); give arrays [samples, ...]")
+    if labels is not None and labels.dtype.kind not in "iufb":
+        raise DataError(f"{where}: labels are {labels.dtype}; give whole numbers from 0 for classes, or numbers for other targets")
     if labels is not None and len(labels) != size:
         raise DataError(f"{where}: {len(labels)} labels for {size} samples; each sample needs one")
     check_finite(used, where)

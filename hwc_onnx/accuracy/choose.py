@@ -65,6 +65,8 @@ def check_declared(model: onnx.ModelProto, data: Data, request: Request, task: s
         labels = None if pool is None else pool.labels
         if labels is not None and request is None and scores and _one_hot(labels, scores[0]):
             raise DataError(_ONE_HOT.format(where=data.source, shape=list(labels.shape)))
+        if labels is not None and request is None and scores and scores[0] > 1:
+            _check_form(labels, scores[0], data.source)
         if labels is not None and labels.dtype.kind in "iu" and labels.ndim == 1 and scores and scores[0] > 1:
             check_labels(labels, len(labels), scores[0], data.source)
 
@@ -82,6 +84,17 @@ def _default(samples: Samples, classes: ClassOutput | None) -> tuple[str, str]:
     if classes is not None:
         return "agreement", "the data has no labels, so the original model's answers are the reference"
     return "sqnr", "there are no labels and no classes, so outputs are compared with the original's"
+
+
+def _check_form(labels: NDArray[np.generic], classes: int, where: str) -> None:
+    """Refuse class numbers that are stored as a column or as floats, which would count as something else (DataError)."""
+    if labels.dtype.kind in "iu" and labels.ndim == 2 and labels.shape[1] == 1:
+        raise DataError(f"{where}: labels have shape {list(labels.shape)}; give one number per sample (y.ravel())")
+    values = labels.astype(np.float64)
+    if labels.dtype.kind == "f" and labels.ndim == 1 and ((values % 1 == 0) & (values >= 0) & (values < classes)).all():
+        raise DataError(
+            f"{where}: labels are {labels.dtype} and look like the numbers of {classes} classes; give whole numbers (y.astype(int))"
+        )
 
 
 def _one_hot(labels: NDArray[np.generic], classes: int) -> bool:

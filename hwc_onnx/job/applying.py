@@ -62,6 +62,8 @@ from hwc_onnx.workspace import (
 
 NOTICEABLE = 0.5
 """Points that are surely lost before `why` is recommended."""
+POOR_SQNR = 20.0
+"""dB, below which the difference is more than a tenth of the outputs."""
 METRICS_IN_POINTS = {"top1", "top5", "agreement", "miou"}
 
 
@@ -297,6 +299,11 @@ def _advice(found: Evaluation, plan: CompressionPlan) -> list[str]:
         )
     if math.isfinite(found.drop_points) and found.ci95[0] >= NOTICEABLE and METRICS_IN_POINTS & {found.metric}:
         said.append("`hwc-onnx why` with the same model, data and plan (or --uniform) says which layers lose it, and what helps")
+    if found.metric == "sqnr" and found.value < POOR_SQNR:
+        said.append(
+            f"the outputs are at {found.value:.1f} dB from the original's, whatever INT8 does: `hwc-onnx why` with the same model, data "
+            "and plan (or --uniform) says which layers make the difference"
+        )
     return said
 
 

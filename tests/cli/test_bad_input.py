@@ -263,3 +263,33 @@ def refused_after_notes(result: Result, code: int, *words: str) -> None:
     assert "Traceback" not in result.stderr and result.stdout == ""
     for word in words:
         assert word in result.stderr, f"{word!r} is not in {result.stderr!r}"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda y: y.astype(str), "labels are <U"),
+        (lambda y: y.astype(np.float32), "look like the numbers of 4 classes"),
+        (lambda y: y[:, None], "y.ravel()"),
+    ],
+)
+def test_labels_in_another_form_are_refused_with_what_to_give(
+    case: Case, tmp_path: Path, change: Callable[[NDArray[np.generic]], NDArray[np.generic]], words: str
+) -> None:
+    spoilt = data_with(case, tmp_path, y=change(np.load(case.data)["y"]))
+    for command in (("apply", case.model, "--uniform", "w8a8"), ("data", "check", case.model)):
+        refused_after_notes(hwc(*command, "--data", spoilt), 4, words)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--uniform", "w4a8,fine=block4:"), "ratio '' is no number"),
+        (("--uniform", "w4a8,fine=block4:nan"), "ratio 'nan' is no number"),
+        (("--uniform", "w4a8", "--repairs", "none,bias"), "none stands alone"),
+        (("--uniform", "w4a8", "--plan", "p.json"), "not both"),
+    ],
+)
+def test_settings_that_contradict_themselves_are_usage_errors(case: Case, options: tuple[str, ...], words: str) -> None:
+    result = hwc("apply", case.model, "--data", case.data, *options)
+    assert result.exit_code == 2 and words in result.stderr and "Traceback" not in result.stderr
