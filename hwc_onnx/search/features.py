@@ -29,7 +29,9 @@ SOLVER = 0
 """The family that leaves the choice to the solver."""
 OWN = "own"
 """The family of algorithms that are plugged in from elsewhere."""
-VOCABULARY = ("solver", NONE, *FINE, *COARSE, OWN)
+UNNAMED = frozenset({"block4"})
+"""Algorithms that share the place of one's own: they came after the policies that there are."""
+VOCABULARY = ("solver", NONE, *(name for name in (*FINE, *COARSE) if name not in UNNAMED), OWN)
 """Every family; its place is its number in the networks."""
 COMPONENTS = ("arithmetic", "memory", "off_chip", "other")
 """Shares of the INT8 baseline's energy that a problem may name (`Problem.shares`)."""

@@ -160,7 +160,7 @@ def test_apply_coarse_says_what_was_locked(case: Case, tmp_path: Path) -> None:
         "apply", case.model, "--uniform", "w8a8,coarse=l1:0.5", "--data", case.data, "-o", tmp_path / "small.onnx"
     )
     assert result.exit_code == 0, result.stderr
-    assert "logits" in result.stdout.split("note:")[1]
+    assert any("logits" in note for note in result.stdout.split("note:")[1:])
 
 
 def test_apply_limits_reach_the_plan_and_hold(case: Case, tmp_path: Path) -> None:
