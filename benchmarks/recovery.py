@@ -45,11 +45,20 @@ class Run:
     def judge(self, model: str) -> Judge:
         """The judge of a model, made when it is first needed."""
         if model not in self.judges:
-            home, data = SAMPLES, "fashion_mnist.npz"
-            if not (SAMPLES / f"{model}.onnx").exists():
-                home, data = self.args.generated, "natural_crops.npz"
-            self.judges[model] = Judge(home / f"{model}.onnx", home / data)
+            if (SAMPLES / f"{model}.onnx").exists():
+                self.judges[model] = Judge(SAMPLES / f"{model}.onnx", SAMPLES / "fashion_mnist.npz")
+            else:
+                self.judges[model] = self._photographs(model)
         return self.judges[model]
+
+    def _photographs(self, model: str) -> Judge:
+        home = self.args.generated
+        needed = [home / name for name in (f"{model}.onnx", "natural_crops.npz", "judged_crops.npz")]
+        missing = [path.name for path in needed if not path.exists()]
+        if missing:
+            advice = "run `make samples` with the Debian packages that sample_models/README.md names, or leave it out by --only"
+            raise SystemExit(f"{model}: {', '.join(missing)} missing in {home}; {advice}")
+        return Judge(*needed)
 
     def setting(self, setting: Setting, seed: int) -> None:
         """Compute what is missing of a row for one seed."""
@@ -104,7 +113,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--peers-python", type=Path, metavar="PATH", help="the Python of the peers' environment")
     parser.add_argument("--generated", type=Path, default=SAMPLES / "generated", help="where `make samples` wrote")
-    parser.add_argument("--photographs", type=int, default=10, help="photographs that the holdout crops come from")
     parser.add_argument("--timeout", type=float, default=3600.0, help="seconds for one method of a peer")
     parser.add_argument("--again", default="", metavar="GLOB", help="variants or methods to compute anew")
     parser.add_argument(
@@ -118,7 +126,7 @@ def main() -> None:
     for seed in range(0 if args.table else args.seeds):
         for setting in chosen:
             run.setting(setting, seed)
-    shown = list(lines({setting: run.figures(setting) for setting in chosen}, args.photographs))
+    shown = list(lines({setting: run.figures(setting) for setting in chosen}))
     if not args.peers_python and not args.table:
         shown.append("The peers were left out: --peers-python names the Python of their environment.")
     print("\n".join(shown))

@@ -51,6 +51,11 @@ class Figure:
         """Share of seeds [samples] in which a sample is answered as the float model answers it."""
         return np.mean([[int(value) for value in row["same"]] for row in self.good], axis=0)
 
+    @property
+    def photographs(self) -> int:
+        """How many photographs the samples come from, in turn."""
+        return int(self.good[0]["photographs"])
+
 
 def best(figures: Sequence[Figure]) -> Figure | None:
     """The figure that loses least; None when nothing ran."""

@@ -22,12 +22,22 @@ Row = dict[str, Any]
 
 
 class Judge:
-    """One model with its data: the float model's answers, and those of files made from it."""
+    """One model with its data: the float model's answers, and those of files made from it.
 
-    def __init__(self, model: Path, data: Path) -> None:
+    `judged` has samples, in turn from each of a number of photographs, to judge by instead of the holdout of `data`.
+    """
+
+    def __init__(self, model: Path, data: Path, judged: Path | None = None) -> None:
         self.model, self.path = model, data
-        self.data: Data = load_samples(str(data), open_float_model(model).proto, None, None)
-        self.holdout: Samples = make_splits(self.data).holdout
+        proto = open_float_model(model).proto
+        self.data: Data = load_samples(str(data), proto, None, None)
+        if judged is None:
+            self.holdout: Samples = make_splits(self.data).holdout
+            self.photographs = None
+        else:
+            self.holdout = load_samples(str(judged), proto, None, None).pool.samples()
+            with np.load(judged) as arrays:
+                self.photographs = int(arrays["photographs"])
         self.answers = self._answers(model)
         self.labels = None if self.holdout.labels is None else self.holdout.labels.astype(np.int64)
 
@@ -37,7 +47,7 @@ class Judge:
         same = answers == self.answers
         row: Row = {"disagreement": 100 * float(1 - same.mean()), "bytes": path.stat().st_size}
         if self.labels is None:
-            row["same"] = "".join("01"[int(value)] for value in same)
+            row |= {"same": "".join("01"[int(value)] for value in same), "photographs": self.photographs}
         else:
             right = [float((given == self.labels).mean()) for given in (self.answers, answers)]
             row |= {"top1": 100 * right[1], "drop": 100 * (right[0] - right[1])}

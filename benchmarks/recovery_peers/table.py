@@ -12,7 +12,7 @@ Results = Mapping[Setting, Sequence[Figure]]
 MISSED = "!"
 
 
-def lines(results: Results, photographs: int) -> Iterator[str]:
+def lines(results: Results) -> Iterator[str]:
     """The whole output."""
     yield "Points of accuracy lost (% of answers that differ from float's), medians over seeds; ! misses the bar"
     yield ""
@@ -21,9 +21,7 @@ def lines(results: Results, photographs: int) -> Iterator[str]:
     for setting, figures in results.items():
         if setting.agreement is not None:
             yield ""
-            yield f"{setting.name}: % of answers that are float's, 95 % interval over {photographs} photographs"
-            yield ""
-            yield from _agreement(setting, figures, photographs)
+            yield from _agreement(setting, figures)
     yield ""
     yield "Every tool: median (lowest .. highest over seeds) points lost, % that differ, seconds to quantize"
     for setting, figures in labelled.items():
@@ -52,10 +50,15 @@ def _lost(figure: Figure) -> str:
     return f"{figure.median('drop'):+.2f} ({figure.median('disagreement'):.2f})"
 
 
-def _agreement(setting: Setting, figures: Sequence[Figure], photographs: int) -> Iterator[str]:
+def _agreement(setting: Setting, figures: Sequence[Figure]) -> Iterator[str]:
     """One line per variant and method, with the difference to the best peer on the same photographs."""
     ours, peers = _sides(figures)
     peer = best(peers)
+    ran = next((figure for figure in figures if figure.good), None)
+    if ran is not None:
+        of = f"{len(ran.same)} crops of {ran.photographs} photographs"
+        yield f"{setting.name}: % of answers that are float's on {of}, 95 % interval over photographs"
+        yield ""
     yield f"bar: {setting.bar}; best peer: {peer.name if peer is not None else 'none'}"
     for figure in figures:
         if not figure.good:
@@ -63,10 +66,10 @@ def _agreement(setting: Setting, figures: Sequence[Figure], photographs: int) ->
                 yield f"{figure.name:28} {figure.error}"
             continue
         missed = figure.name in ours and figure.name != PLAIN and misses(setting, figure, ours[PLAIN], peer)
-        low, high = interval(figure.same, photographs)
+        low, high = interval(figure.same, figure.photographs)
         text = f"{figure.name:28} {100 - figure.median('disagreement'):6.2f}{MISSED if missed else ' '} ({low:.1f} .. {high:.1f})"
         if peer is not None and figure is not peer:
-            low, high = interval(figure.same - peer.same, photographs)
+            low, high = interval(figure.same - peer.same, figure.photographs)
             mean = 100 * float((figure.same - peer.same).mean())
             text += f"  to best peer {mean:+.2f} ({low:+.1f} .. {high:+.1f})"
         yield f"{text}  {figure.median('seconds'):.0f} s"
