@@ -70,7 +70,7 @@ def why(
     """Which layers of MODEL lose accuracy under a plan, the cause of each, and which remedy helps.
 
     The layers that lose most are measured alone and left out of the plan. The cause is named with the measured numbers
-    it follows from; remedies (more bits, other ranges, repairs or algorithms, float) are tried, and the best is named with
+    it follows from; remedies (more bits, other ranges, recovery or algorithms, float) are tried, and the best is named with
     the change that makes it.
 
     \b

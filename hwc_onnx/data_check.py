@@ -24,8 +24,8 @@ from hwc_onnx.accuracy.pool import Data
 from hwc_onnx.accuracy.presets import PRESETS
 from hwc_onnx.accuracy.reference import Reference, make_reference
 from hwc_onnx.accuracy.runner import Session, open_session
-from hwc_onnx.accuracy.sanity import check_reference
-from hwc_onnx.accuracy.splits import stratified_order
+from hwc_onnx.accuracy.sanity import LabelNumbering, check_reference
+from hwc_onnx.accuracy.splits import split_sizes, stratified_order
 from hwc_onnx.accuracy.statistics import drop_bounds, is_binary, mean_bounds, wilson_interval
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import DataError, ModelError, UsageError
@@ -90,7 +90,7 @@ def check_data(
     index = np.sort(order[:samples])
     taken = loaded.pool.samples(index)
     session = open_session(opened.loaded.proto)
-    score, accuracy, error = _measured(session, taken, metric, task, seed)
+    score, accuracy, refused = _measured(session, taken, metric, task, seed)
     tried: list[dict[str, Any]] = []
     if score is not None and loaded.preprocess and loaded.real:
         tried = _presets(session, opened, data, shapes, index, metric or accuracy["metric"], task, score)
@@ -109,11 +109,20 @@ def check_data(
             "labels": _labels(loaded.pool.labels),
             "accuracy": accuracy or None,
             "presets": tried,
-            "advice": _advice(tried, preset, error, loaded),
-            "error": error,
+            "advice": _advice(tried, preset, refused, loaded),
+            "error": str(refused) if refused is not None else _too_few(loaded),
         },
         taken.take(slice(0, SHEET)),
     )
+
+
+def _too_few(data: Data) -> str | None:
+    """Why a search cannot divide the samples, None where it can."""
+    try:
+        split_sizes(data)
+    except DataError as refused:
+        return str(refused)
+    return None
 
 
 def _load(opened: Opened, data: Any, preset: str | None, shapes: InputShapes, seed: int) -> Data:
@@ -167,7 +176,7 @@ def _labels(labels: NDArray[np.generic] | None) -> dict[str, Any] | None:
 
 def _measured(
     session: Session, samples: Samples, metric: Any, task: str | None, seed: int
-) -> tuple[_Score | None, dict[str, Any], str | None]:
+) -> tuple[_Score | None, dict[str, Any], DataError | None]:
     """The float model's score, its record and why it is refused; no score where only an original could be compared with."""
     reference = make_reference(session, samples, metric, task=task)
     score = _score(reference)
@@ -177,7 +186,7 @@ def _measured(
     try:
         check_reference(reference, seed)
     except DataError as refused:
-        error = str(refused)
+        error = refused
     record = {"metric": reference.metric.name, "value": score.value, "ci95": list(score.ci95), "samples": len(reference)}
     return score, record, error
 
@@ -236,9 +245,11 @@ def _better(reference: Reference, score: _Score, own: _Score) -> bool:
     return low > 0
 
 
-def _advice(tried: Sequence[dict[str, Any]], preset: str | None, error: str | None, data: Data) -> list[str]:
-    """What to do about what was found."""
-    said = []
+def _advice(tried: Sequence[dict[str, Any]], preset: str | None, error: DataError | None, data: Data) -> list[str]:
+    """What to do about what was found; nothing where the error names it."""
+    said: list[str] = []
+    if isinstance(error, LabelNumbering):
+        return said
     better = [entry for entry in tried if entry["better"]]
     if better:
         names = ", ".join(entry["preset"] for entry in better[:3])

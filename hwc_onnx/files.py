@@ -28,7 +28,7 @@ def cache_folder() -> Path | None:
         return None
 
 
-def write_atomic(path: Path, data: bytes, option: str = "-o or --run-dir") -> None:
+def write_atomic(path: Path, data: bytes, option: str = "-o") -> None:
     """Write `data` beside `path`, flush it to the disk, and rename it over `path`.
 
     `option` is what a user changes to write elsewhere.
@@ -42,7 +42,7 @@ def write_atomic(path: Path, data: bytes, option: str = "-o or --run-dir") -> No
 
 
 @contextmanager
-def replacing(path: Path, option: str = "-o or --run-dir") -> Iterator[IO[bytes]]:
+def replacing(path: Path, option: str = "-o") -> Iterator[IO[bytes]]:
     """A file to write to, which takes the place of `path` once the block ends without an error.
 
     Raises:

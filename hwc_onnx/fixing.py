@@ -36,7 +36,14 @@ class Fixed:
     def to_json(self, model: str, written: Written) -> dict[str, Any]:
         """The content of `fix --json`."""
         fixed = [
-            {"name": one.name, "type": one.dtype, "shape": list(one.value.shape), "value": one.value.tolist()}
+            {
+                "name": one.name,
+                "type": one.dtype,
+                "shape": list(one.value.shape),
+                "value": one.value.tolist(),
+                "compared_with": list(one.compared_with),
+                "odd": one.odd,
+            }
             for one in self.inputs
         ]
         return {

@@ -15,9 +15,9 @@ from hwc_onnx.errors import UsageError
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """A hint ", did you mean 'x'?" for the closest of `known`, or an empty string."""
+    """A hint " (did you mean 'x'?)" for the closest of `known`, or an empty string."""
     close = difflib.get_close_matches(name, known, 1)
-    return f", did you mean '{close[0]}'?" if close else ""
+    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def resolve(kind: str, name: str, table: Mapping[str, str]) -> Any:

@@ -116,7 +116,7 @@ class RunFolder:
     def write(self, name: str, data: str | bytes) -> Path:
         """Replace a file of the run."""
         path = self.path / name
-        write_atomic(path, data.encode() if isinstance(data, str) else data)
+        write_atomic(path, data.encode() if isinstance(data, str) else data, "--run-dir")
         return path
 
     def _content(self, call: Mapping[str, Any] | None) -> str:
@@ -207,7 +207,7 @@ def owned(folder: Path) -> Iterator[None]:
 def _take(folder: Path) -> None:
     owner_must_be_gone(folder)
     owner = json.dumps({"pid": os.getpid(), "host": platform.node()})
-    write_atomic(folder / LOCK, owner.encode())
+    write_atomic(folder / LOCK, owner.encode(), "--run-dir")
 
 
 def _give_up(folder: Path) -> None:

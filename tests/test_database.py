@@ -128,7 +128,7 @@ def test_a_plan_with_a_layer_that_the_graph_lacks_is_refused_with_the_nearest_na
     plan = uniform(made.graph, parse_spec("w4a8"))
     key = made.graph.layers[1].key
     extra = plan.model_copy(update={"layers": {**plan.layers, key + "x": LayerConfig()}})
-    with pytest.raises(PlanError, match=rf"layer '{key}x' is not in the model, did you mean '{key}'\?"):
+    with pytest.raises(PlanError, match=rf"layer '{key}x' is not in the model \(did you mean '{key}'\?\)"):
         made.database.stitch(extra)
     assert set(made.database.stitch(plan).weights) == set(plan.layers)
 

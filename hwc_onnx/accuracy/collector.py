@@ -58,7 +58,7 @@ class Calibration:
             worst = min(thin, key=lambda key: thin[key].rows / thin[key].gram.shape[-1])
             rows, width = thin[worst].rows, thin[worst].gram.shape[-1]
             found.append(
-                f"{len(thin)} of {len(self.layers)} layers were seen with fewer input patches than they have inputs "
+                f"{len(thin)} of {len(self.layers)} layers: seen with fewer input patches than there are inputs "
                 f"({worst}: {rows} of {width}); what the samples do not tell is damped, more samples repair better"
             )
         dead = {key: (seen.fit.never, seen.fit.gram.shape[0] * seen.fit.gram.shape[-1]) for key, seen in self.layers.items()}
@@ -66,13 +66,13 @@ class Calibration:
         if worst_dead is not None and dead[worst_dead][0]:
             never, width = dead[worst_dead]
             found.append(
-                f"{sum(bool(count) for count, _ in dead.values())} of {len(self.layers)} layers have inputs that were always zero "
+                f"{sum(bool(count) for count, _ in dead.values())} of {len(self.layers)} layers: some inputs were always zero "
                 f"({worst_dead}: {never} of {width}); what their weights do on other data is not known"
             )
         for why in dict.fromkeys(self.unseen.values()):
             keys = [key for key, said in self.unseen.items() if said == why]
             found.append(
-                f"{len(keys)} of {len(self.layers) + len(self.unseen)} layers are rounded and pruned, not repaired: {why} "
+                f"{len(keys)} of {len(self.layers) + len(self.unseen)} layers: rounded and pruned, not repaired: {why} "
                 f"({keys[0]})"
             )
         still = [name for name, seen in self.histograms.items() if seen.total and seen.minimum == seen.maximum]

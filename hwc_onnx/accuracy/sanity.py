@@ -9,14 +9,22 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.metrics import Metric
+from hwc_onnx.accuracy.outputs import F64, ClassOutput
 from hwc_onnx.accuracy.reference import Reference
+from hwc_onnx.accuracy.statistics import drop_bounds
 from hwc_onnx.errors import DataError
 
 SIGNIFICANCE = 0.01
+BEYOND_DOUBT = 0.999
 _SHUFFLES = 20
 _CAUSES = "check normalisation (mean, std, --preset), channel order, layout and label numbering"
+
+
+class LabelNumbering(DataError):
+    """Labels count the classes from another number than the model's outputs do."""
 
 
 def check_reference(reference: Reference, seed: int = 0) -> None:
@@ -24,6 +32,7 @@ def check_reference(reference: Reference, seed: int = 0) -> None:
 
     Raises:
         DataError: the score is what guessing gives, or does not change when labels are shuffled.
+        LabelNumbering: it is better with 1 added to, or taken from, the labels.
     """
     metric, labels = reference.metric, reference.samples.labels
     classes = reference.classes
@@ -38,23 +47,63 @@ def check_reference(reference: Reference, seed: int = 0) -> None:
         )
     scores = metric.per_sample(reference.rows)
     score, n = float(scores.mean()), len(scores)
+    numbering = _better_numbering(reference, metric, labels, classes, scores, seed)
+    if numbering is not None:
+        step, shifted = numbering
+        raise LabelNumbering(
+            f"the original scores {metric.name} = {100 * score:.2f}% on {n} samples, and {100 * shifted:.2f}% when 1 is "
+            f"{'added to' if step > 0 else 'taken from'} every label: they are numbered otherwise than the model's outputs; "
+            f"{'add 1 to' if step > 0 else 'take 1 from'} the labels"
+        )
     guess = min(1.0, (5 if metric.name == "top5" else 1) / classes.classes)
     if guess < 1 and not _exceeds(score, guess, n):
         raise DataError(
             f"the original scores {metric.name} = {100 * score:.2f}% on {n} samples, guessing gives {100 * guess:.2f}%: it "
             f"is at chance; {_CAUSES}"
         )
-    rng = np.random.default_rng([seed, 0x5A17])
-    shuffled = []
-    for _ in range(_SHUFFLES):
-        rows = metric.rows(reference.outputs, None, labels[rng.permutation(n)], classes)
-        shuffled.append(float(metric.per_sample(rows).mean()))
-    expected, spread = float(np.mean(shuffled)), float(np.std(shuffled, ddof=1))
-    if score <= expected + 3 * spread + 1e-12:
+    expected, most = _shuffled(reference, metric, labels, classes, seed)
+    if score <= most:
         raise DataError(
             f"the original scores {metric.name} = {100 * score:.2f}%, and {100 * expected:.2f}% when the labels are "
             f"shuffled: its answers are unrelated to the labels; {_CAUSES}"
         )
+
+
+def _shuffled(
+    reference: Reference, metric: Metric, labels: NDArray[np.generic], classes: ClassOutput, seed: int
+) -> tuple[float, float]:
+    """The mean score with labels shuffled, and the most that chance gives (three standard deviations more)."""
+    rng = np.random.default_rng([seed, 0x5A17])
+    shuffled = []
+    for _ in range(_SHUFFLES):
+        rows = metric.rows(reference.outputs, None, labels[rng.permutation(len(labels))], classes)
+        shuffled.append(float(metric.per_sample(rows).mean()))
+    expected = float(np.mean(shuffled))
+    return expected, expected + 3 * float(np.std(shuffled, ddof=1)) + 1e-12
+
+
+def _better_numbering(
+    reference: Reference, metric: Metric, labels: NDArray[np.generic], classes: ClassOutput, own: F64, seed: int
+) -> tuple[int, float] | None:
+    """+1 or -1 where the labels with that added to each score better beyond doubt, and how much; None where neither does.
+
+    Compared are the samples whose label is still one of the classes then. More than twice the score is asked for, and more than
+    shuffled labels give: the answers of a network that sees wrong values may lie beside the right ones too.
+    """
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        return None
+    for step in (-1, 1):
+        moved = labels.astype(np.int64) + step
+        left = (moved >= 0) & (moved < classes.classes)
+        if left.sum() < 2:
+            continue
+        clipped = np.clip(moved, 0, classes.classes - 1)
+        scores = metric.per_sample(metric.rows(reference.outputs, None, clipped, classes))[left]
+        score = float(scores.mean())
+        if score > 2 * float(own[left].mean()) and drop_bounds(scores - own[left], BEYOND_DOUBT)[0] > 0:
+            if score > _shuffled(reference, metric, clipped, classes, seed)[1]:
+                return step, score
+    return None
 
 
 def doubts(reference: Reference, seed: int = 0) -> list[str]:

@@ -41,18 +41,8 @@ def make_splits(data: Data, seed: int = 0, calibration: int | None = None, searc
     """
     total = len(data.pool)
     own = data.holdout is not None
-    held = 0 if own else _held(total)
-    fitting = min(MOST_CALIBRATION, int(total * CALIBRATION_SHARE)) if calibration is None else calibration
-    searched = min(MOST_SEARCH if search is None else search, total - held - fitting)
-    sizes = {"calibration": fitting, "search": searched, "holdout": len(data.holdout) if data.holdout else held}
-    for name, size in sizes.items():
-        if size < MINIMUM:
-            plain = calibration is None and search is None
-            advice = f"give {MINIMUM * 4} samples or more" if plain else "give more samples, or ask for smaller splits"
-            raise DataError(
-                f"{data.source}: {total} samples leave {max(size, 0)} for the {name} split, each split needs at least "
-                f"{MINIMUM}; {advice}"
-            )
+    sizes = split_sizes(data, calibration, search)
+    held, fitting, searched = 0 if own else sizes["holdout"], sizes["calibration"], sizes["search"]
     order = stratified_order(data.pool.labels, total, np.random.default_rng([seed, 0x5B117]))
     held_part, fit_part = order[:held], order[held : held + fitting]
     search_part = order[held + fitting : held + fitting + searched]
@@ -81,6 +71,28 @@ def make_splits(data: Data, seed: int = 0, calibration: int | None = None, searc
         calibration_digest=_digest(data.digest, kept["calibration"]),
         notes=notes,
     )
+
+
+def split_sizes(data: Data, calibration: int | None = None, search: int | None = None) -> dict[str, int]:
+    """How many samples each split gets (see `make_splits`).
+
+    Raises:
+        DataError: a split would have fewer than 64 samples.
+    """
+    total = len(data.pool)
+    held = len(data.holdout) if data.holdout is not None else _held(total)
+    fitting = min(MOST_CALIBRATION, int(total * CALIBRATION_SHARE)) if calibration is None else calibration
+    left = total - fitting - (0 if data.holdout is not None else held)
+    sizes = {"calibration": fitting, "search": min(MOST_SEARCH if search is None else search, left), "holdout": held}
+    for name, size in sizes.items():
+        if size < MINIMUM:
+            plain = calibration is None and search is None
+            advice = f"give {MINIMUM * 4} samples or more" if plain else "give more samples, or ask for smaller splits"
+            raise DataError(
+                f"{data.source}: {total} samples leave {max(size, 0)} for the {name} split, each split needs at least "
+                f"{MINIMUM}; {advice}"
+            )
+    return sizes
 
 
 def _within_memory(pool: Pool, part: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ What hangs on them then folds: an If takes its branch, and the layers inside bec
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,17 +22,28 @@ LARGEST = 1 << 20
 """Elements of a constant that a single number is spread over."""
 FEW = 16
 """Elements of an input that may choose between networks."""
+SAME_VALUES = frozenset({"Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Flatten"})
+"""Operators behind which the numbers of their first input are what they were."""
 WITHOUT_INPUTS = 4
 """IR version from which an initializer needs no input of its name."""
 
 
 @dataclass(frozen=True)
 class FixedInput:
-    """An input that is a constant now: its type as ONNX calls it, and its value [shape of the input]."""
+    """An input that is a constant now: its type as ONNX calls it, and its value [shape of the input].
+
+    `compared_with` are the numbers that the model compares it with for equality.
+    """
 
     name: str
     dtype: str
     value: NDArray[np.generic]
+    compared_with: tuple[float, ...] = ()
+
+    @property
+    def odd(self) -> bool:
+        """Whether the model asks for certain values, and this is none of them."""
+        return bool(self.compared_with) and not np.isin(self.value, self.compared_with).any()
 
 
 def fix_inputs(proto: onnx.ModelProto, values: Mapping[str, Any]) -> tuple[FixedInput, ...]:
@@ -55,7 +66,7 @@ def fix_inputs(proto: onnx.ModelProto, values: Mapping[str, Any]) -> tuple[Fixed
     for name, value in values.items():
         if name not in inputs:
             raise UsageError(f"--input {name}: the model has no such input{nearest(name, list(inputs))}; choose from {', '.join(inputs)}")
-        found.append(_constant(inputs[name], value))
+        found.append(replace(_constant(inputs[name], value), compared_with=tuple(sorted(set(_compared(proto, name))))))
     if len(found) == len(inputs):
         raise UsageError(f"--input: all inputs ({', '.join(inputs)}) would become constants; leave one that a sample feeds")
     for fixed in found:
@@ -81,6 +92,26 @@ def deciding_inputs(proto: onnx.ModelProto) -> list[str]:
         if sources and sources <= set(inputs) | constants:
             found.update(dict.fromkeys(name for name in inputs if name in sources))
     return list(found) if len(found) < len(given) else []
+
+
+def _compared(proto: onnx.ModelProto, name: str) -> Iterator[float]:
+    """The constants that an input, or what is only another form of it, is compared with by Equal."""
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    constants |= {
+        node.output[0]: attribute.t
+        for node in proto.graph.node
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.name == "value"
+    }
+    same = {name}
+    for node in proto.graph.node:
+        if node.op_type in SAME_VALUES and node.input[0] in same:
+            same.update(node.output)
+        elif node.op_type == "Equal" and same.intersection(node.input):
+            for other in node.input:
+                if other in constants:
+                    yield from numpy_helper.to_array(constants[other]).ravel().astype(float).tolist()
 
 
 def _is_flag(declared: onnx.ValueInfoProto) -> bool:

@@ -96,7 +96,7 @@ class Applied:
 
     def save_plan(self, path: str | Path) -> Path:
         """Write the plan as JSON."""
-        write_atomic(Path(path), self.plan.to_json().encode())
+        write_atomic(Path(path), self.plan.to_json().encode(), "--save-plan")
         return Path(path)
 
 

@@ -84,7 +84,7 @@ class Earlier:
         """Count one more opening of the holdout; how many there were, this one included."""
         file = self.path / OPENINGS
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        write_atomic(file, "".join(f"{line}\n" for line in [*lines, what]).encode())
+        write_atomic(file, "".join(f"{line}\n" for line in [*lines, what]).encode(), "--run-dir")
         return len(lines) + 1 + (self.path / "result.json").is_file()
 
 

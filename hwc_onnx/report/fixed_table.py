@@ -14,8 +14,14 @@ def fixed_tables(payload: dict[str, Any]) -> list[RenderableType]:
     """One line for each input, then the file."""
     nodes, output = payload["nodes"], payload["output"]
     said = [f"{one['name']} = {_short(one['value'])} ({one['type']} {one['shape']})" for one in payload["fixed"]]
+    odd = [
+        f"note: the model compares {one['name']} with {', '.join(f'{value:g}' for value in one['compared_with'])}, and {_short(one['value'])} "
+        "is none of these: what is left is what it does for any other value"
+        for one in payload["fixed"]
+        if one["odd"]
+    ]
     return [
-        *(wrapped(text) for text in said),
+        *(wrapped(text) for text in said + odd),
         wrapped(f"inputs left: {', '.join(payload['inputs'])}; {nodes['before']} nodes became {nodes['after']}"),
         wrapped(f"written: {output['path']}, {size(output['file_bytes'])}"),
     ]

@@ -39,7 +39,7 @@ def checked_svg(name: str) -> Path:
 
 def write_group_figure(path: Path, payload: dict[str, Any], title: str) -> None:
     """Draw what `inspect_payload` found."""
-    write_atomic(path, group_figure(payload, title).encode())
+    write_atomic(path, group_figure(payload, title).encode(), "--figure")
 
 
 def group_figure(payload: dict[str, Any], title: str) -> str:

@@ -262,9 +262,17 @@ def applied_payload(applied: Applied, written: Written, notes: Sequence[str]) ->
             "drop_ci95": list(measured.ci95),
             "n_samples": measured.n_samples,
         },
+        "calibration": _calibration(plan) if plan.calibration.samples else None,
         "polish": None if applied.polished is None else applied.polished.payload(),
         "notes": [*applied.notes, *notes],
     }
+
+
+def _calibration(plan: CompressionPlan) -> dict[str, Any]:
+    """How the plan's layers were repaired, and what from."""
+    record = plan.calibration
+    names = ("samples", "split_seed", "ranges", "recovery", "power_of_two")
+    return {**{name: getattr(record, name) for name in names}, "repairs": list(record.repairs)}
 
 
 def _finite(value: float) -> float | None:

@@ -43,7 +43,7 @@ class Checkpoint:
             "trials": digest(history.records),
             "shape": json.dumps([agents.size, agents.families]),
         }
-        write_atomic(self.path, save(agents.state(), metadata))
+        write_atomic(self.path, save(agents.state(), metadata), "--run-dir")
 
     def load(self, history: History) -> tuple[int, Agents] | None:
         """The number of trials and the agents after them, if the file belongs to a prefix of `history`."""

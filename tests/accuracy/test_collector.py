@@ -75,7 +75,7 @@ def test_layers_that_cannot_be_repaired_are_named_with_the_reason() -> None:
     found = collect(model, parse(model), Samples({"x": x}, None), rng=np.random.default_rng(0))
     assert list(found.unseen.values()) == ["Conv with more than two kernel axes"] and len(found.layers) == 1
     (said,) = [line for line in found.remarks() if "not repaired" in line]
-    assert said.startswith("1 of 2 layers are rounded and pruned, not repaired: Conv with more than two kernel axes")
+    assert said.startswith("1 of 2 layers: rounded and pruned, not repaired: Conv with more than two kernel axes")
 
 
 def test_inputs_whose_squares_leave_single_precision_are_refused() -> None:
@@ -117,4 +117,4 @@ def test_inputs_that_were_always_zero_are_counted() -> None:
     assert not any("always zero" in text for text in said)
     x[:, [1, 4]] = 0.0
     said = collect(model, parse(model), Samples({"x": x}, None), rng=np.random.default_rng(0)).remarks()
-    assert any("1 of 1 layers have inputs that were always zero" in text and "2 of 6" in text for text in said)
+    assert any("1 of 1 layers: some inputs were always zero" in text and "2 of 6" in text for text in said)

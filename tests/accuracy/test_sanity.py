@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hwc_onnx.accuracy.reference import make_reference
-from hwc_onnx.accuracy.sanity import check_reference
+from hwc_onnx.accuracy.sanity import LabelNumbering, check_reference
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import DataError
 from tests.accuracy.linear_model import CLASSES, classifier, labelled
@@ -17,6 +17,25 @@ def reference(labels: np.ndarray, images: np.ndarray, model=None):
 def test_check_reference_good_model_passes():
     images, labels = labelled(300)
     check_reference(reference(labels, images))
+
+
+@pytest.mark.parametrize("step, words", [(1, "take 1 from the labels"), (-1, "add 1 to the labels")])
+def test_check_reference_labels_counted_from_another_number(step, words):
+    images, labels = labelled(600)
+    kept = (labels + step >= 0) & (labels + step < CLASSES)
+    with pytest.raises(LabelNumbering, match=words):
+        check_reference(reference(labels[kept] + step, images[kept]))
+
+
+def test_check_reference_one_answer_beside_a_frequent_class_is_not_numbering():
+    images, _ = labelled(600)
+    weight = np.full((64, CLASSES), -1, np.float32)
+    weight[:, 1] = 1
+    # always class 1, while most labels are 2: one less scores 80 %, and so do shuffled ones
+    labels = np.where(np.random.default_rng(0).random(600) < 0.8, 2, 1)
+    with pytest.raises(DataError) as refused:
+        check_reference(reference(labels, np.abs(images), classifier(weight)))
+    assert not isinstance(refused.value, LabelNumbering)
 
 
 def test_check_reference_random_labels_are_at_chance():

@@ -41,7 +41,7 @@ def test_compare_prints_json_then_a_table_of_the_same_run(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--sampler", "tpr"], "unknown sampler 'tpr', did you mean 'tpe'"),
+        (["--sampler", "tpr"], "unknown sampler 'tpr' (did you mean 'tpe'"),
         (["--sampler", "tpe", "--sampler", "tpe"], "named twice"),
         (["--seeds", "0"], "x>=1"),
         (["--jobs", "0"], "x>=1"),

@@ -106,7 +106,7 @@ def test_extends_adds_to_a_base_and_null_takes_away(case: Case, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("command", "text", "words"),
     [
-        ("evaluate", "modle: m.onnx\n", "key 'modle' is no option of `evaluate`, did you mean 'model'?"),
+        ("evaluate", "modle: m.onnx\n", "key 'modle' is no option of `evaluate` (did you mean 'model'?)"),
         ("compress", "max_drop: 1\n", "did you mean 'max-drop'?"),
         ("compress", "fresh: true\n", "key 'fresh' is about one call, give it as a flag"),
         ("compress", "trials: lots\n", "key 'trials': found 'lots'; expected a whole number from 1 up"),

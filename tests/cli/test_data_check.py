@@ -85,6 +85,21 @@ def test_a_score_at_chance_exits_with_4_and_says_what_to_do(pixels: tuple[str, s
     assert checked(model, "--data", tmp_path / "wrong.npz", code=4)["error"] is not None
 
 
+def test_labels_that_begin_at_one_are_named_instead_of_presets(case: Case, tmp_path: Path) -> None:
+    arrays = np.load(case.data)
+    kept = arrays["y"] < CLASSES - 1
+    np.savez(tmp_path / "one.npz", x=arrays["x"][kept], y=arrays["y"][kept] + 1)
+    found = checked(case.model, "--data", tmp_path / "one.npz", code=4)
+    assert "take 1 from the labels" in found["error"] and found["advice"] == []
+
+
+def test_samples_that_cannot_be_divided_are_said(case: Case, tmp_path: Path) -> None:
+    arrays = np.load(case.data)
+    np.savez(tmp_path / "few.npz", x=arrays["x"][:150], y=arrays["y"][:150])
+    found = checked(case.model, "--data", tmp_path / "few.npz", code=4)
+    assert "150 samples leave 37 for the calibration split" in found["error"] and found["accuracy"]["value"] == 1.0
+
+
 def test_without_labels_nothing_is_measured(case: Case, tmp_path: Path) -> None:
     np.savez(tmp_path / "plain.npz", x=np.load(case.data)["x"])
     found = checked(case.model, "--data", tmp_path / "plain.npz")

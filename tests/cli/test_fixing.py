@@ -91,6 +91,17 @@ def test_fix_payload_follows_its_schema(tmp_path: Path, schema) -> None:
     schema("fix", json.loads(result.stdout))
 
 
+@pytest.mark.parametrize(("rate", "odd"), [(16, False), (61, True)])
+def test_a_value_that_the_model_does_not_ask_for_is_said(rate: int, odd: bool, tmp_path: Path) -> None:
+    model = choosing()
+    model.graph.node.insert(0, helper.make_node("Cast", ["rate"], ["rate_again"], to=TensorProto.INT64))
+    model.graph.node[1].input[0] = "rate_again"
+    onnx.save(model, tmp_path / "m.onnx")
+    result = hwc("fix", tmp_path / "m.onnx", "--input", f"rate={rate}", "-o", tmp_path / "f.onnx")
+    assert result.exit_code == 0
+    assert ("compares rate with 16, and 61 is none" in result.stdout.replace("\n  ", " ")) == odd
+
+
 @pytest.mark.parametrize(
     ("values", "error", "words"),
     [

@@ -197,7 +197,7 @@ def test_budget_that_preparation_uses_up_is_refused_before_the_search(tmp_path: 
     ("options", "words"),
     [
         ({"samplers": ["tpe", "tpe"]}, "'tpe' is named twice"),
-        ({"samplers": ["tpr"]}, "unknown sampler 'tpr', did you mean 'tpe'"),
+        ({"samplers": ["tpr"]}, r"unknown sampler 'tpr' \(did you mean 'tpe'"),
         ({"samplers": []}, "name at least one"),
         ({"starts": ["warm"]}, "unknown start 'warm'.*choose from seeds, cold"),
         ({"seeds": 0}, "at least 1 seed"),

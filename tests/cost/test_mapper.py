@@ -116,7 +116,7 @@ def test_tile_that_does_not_fit_is_refused():
     stated = LayerMapping({}, (("C", 4), ("K", 4)), {"W": {"w_reg": 2, "w_buffer": 2}})
     with pytest.raises(MappingError, match=r"inside.W.w_reg: a tile of 16 words, w_reg has room for 4"):
         evaluate_mapping(layer, stated, tiny())
-    with pytest.raises(MappingError, match=r"inside.W: 'w_rag' does not hold W, did you mean 'w_reg'"):
+    with pytest.raises(MappingError, match=r"inside.W: 'w_rag' does not hold W \(did you mean 'w_reg'"):
         evaluate_mapping(layer, replace(stated, inside={"W": {"w_rag": 1}}), tiny())
 
 

@@ -24,5 +24,5 @@ def test_ort_dialect_packs_two_to_four_bits() -> None:
 
 
 def test_get_dialect_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="unknown dialect 'orz', did you mean 'ort'"):
+    with pytest.raises(UsageError, match=r"unknown dialect 'orz' \(did you mean 'ort'"):
         get_dialect("orz")

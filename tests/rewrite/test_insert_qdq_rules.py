@@ -308,7 +308,7 @@ def test_insert_qdq_unknown_layer_tensor_width_or_dialect_is_refused_by_name() -
         insert_qdq(model, graph, {}, {"nowhere": range_params(0, 1, 8)})
     with pytest.raises(PlanError, match=r"'r1'.*width 9.*2, 3, 4, 5, 6, 7, 8"):
         insert_qdq(model, graph, {}, {"r1": QuantParams(np.float32(1), np.int32(0), 9, False, None)})
-    with pytest.raises(UsageError, match=r"dialect 'ortt', did you mean 'ort'"):
+    with pytest.raises(UsageError, match=r"dialect 'ortt' \(did you mean 'ort'"):
         insert_qdq(model, graph, weights, {}, dialect="ortt")
 
 
