@@ -188,6 +188,15 @@ def _compare(reference: Reference, seen: _Seen, session: Session) -> tuple[float
     return metric.value(rows), metric.value(baseline), differences
 
 
+def _bounds(reference: Reference, differences: F64) -> tuple[float, float]:
+    """95 % interval of the mean difference; of answers that agree with the original's or not, which can only be lost, not below 0."""
+    metric = reference.metric
+    continuous = isinstance(metric, Metric) and metric.continuous
+    if isinstance(metric, Metric) and not metric.needs_labels and not continuous and is_binary(differences) and differences.min() >= 0:
+        return wilson_interval(float(differences.sum()), len(differences))
+    return drop_bounds(differences, continuous=continuous)
+
+
 def _evaluation(
     reference: Reference, seen: _Seen, session: Session, value: float, original: float, differences: F64
 ) -> Evaluation:
@@ -197,7 +206,7 @@ def _evaluation(
     if len(differences) > 1:
         # pseudo-values of a metric that is not a mean are centred on a bias-corrected drop: keep the measured one
         shift = drop - float(differences.mean()) * scale
-        low, high = drop_bounds(differences, continuous=isinstance(reference.metric, Metric) and reference.metric.continuous)
+        low, high = _bounds(reference, differences)
         interval, error = (low * scale + shift, high * scale + shift), standard_error(differences) * scale
     return Evaluation(
         metric=reference.metric.name,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from hwc_onnx.accuracy.damage import divergence_from, log_sum_exp
 from hwc_onnx.accuracy.early_stop import EarlyStop
@@ -67,6 +68,12 @@ def test_damage_plain_outputs_relative_square():
     assert not shift.any()
 
 
+def proportion_confint(lost: int, n: int) -> tuple[float, float]:
+    """SciPy's Wilson interval."""
+    found = binomtest(lost, n).proportion_ci(0.95, "wilson")
+    return max(found.low, 0.0), found.high
+
+
 def test_measure_of_the_original_drops_nothing(samples):
     found = measure(classifier(), make_reference(classifier(), samples, threads=1), threads=1)
     assert (found.drop_points, found.standard_error) == (0.0, 0.0)
@@ -98,6 +105,15 @@ def test_measure_without_labels_uses_agreement(samples):
     assert (reference.metric.name, reference.value) == ("agreement", 1.0)
     assert "no labels" in reference.reason
     assert measure(perturbed(0.3), reference, threads=1).drop_points > 0
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.02, 0.3])
+def test_agreement_can_only_be_lost_and_its_interval_is_of_one_proportion(samples, amount: float) -> None:
+    unlabelled = Samples(samples.inputs, None)
+    found = measure(perturbed(amount), make_reference(classifier(), unlabelled, threads=1), threads=1)
+    n = found.n_samples
+    low, high = proportion_confint(round(found.drop_points / 100 * n), n)
+    assert found.ci95 == pytest.approx((100 * low, 100 * high), abs=1e-9) and found.ci95[0] >= 0
 
 
 def test_measure_bad_candidate_stops_early(samples):
