@@ -23,6 +23,12 @@ class Watched(NamedTuple):
     gated: tuple[Operand, ...]
 
 
+def serves(profile: AcceleratorProfile, pattern: str) -> bool:
+    """Whether an accelerator skips a pattern of this name ("2:4", "1x4"), or has a format made for its kind."""
+    kinds = {storage.kind for memory in profile.memories for storage in memory.formats.values()}
+    return pattern in profile.sparsity.patterns or ("nm" if ":" in pattern else "blocks") in kinds
+
+
 def watched(profile: AcceleratorProfile, pattern: str | None) -> dict[str, Watched]:
     """What is watched for each action, and for "cycle", the time that skipping leaves; `pattern` is that of the weights."""
     gate, skip = profile.sparsity.gate, profile.sparsity.skip

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from hwc_onnx.cost.watched import serves
 from hwc_onnx.diagnosis.bench import Bench, Damage, Options
 from hwc_onnx.diagnosis.sensitivity_result import Column, Row, Sensitivity
 from hwc_onnx.diagnosis.settings import (
@@ -72,6 +73,8 @@ def sensitivity(
     except TypeError as error:
         raise UsageError(f"sensitivity: {error}; see hwc_onnx.diagnosis.bench.Options for what can be set") from error
     bench = Bench(model, resolved, on_event)
+    if serves(bench.cost_model.profile, "1x4"):
+        settings = settings_of(widths, activation_widths, blocks=True)
     graph = bench.graph
     chosen = selected(graph, tuple(include), tuple(exclude))
     requests = requests_of(graph, settings, chosen)

@@ -15,7 +15,7 @@ from hwc_onnx.database import Request
 from hwc_onnx.diagnosis.bench import IN_FLOAT
 from hwc_onnx.errors import UsageError
 from hwc_onnx.graph.layer_graph import ActivationGroup, LayerGraph
-from hwc_onnx.graph.pruned import NM_PATTERNS
+from hwc_onnx.graph.pruned import NM_PATTERNS, block_of
 from hwc_onnx.plan import CompressionPlan, LayerConfig, kept_of, width_fields
 from hwc_onnx.recovery.layout import layout_of
 
@@ -25,6 +25,7 @@ WEIGHT_WIDTHS = (8, 6, 4, 3, 2)
 ACTIVATION_WIDTHS = (8, 6, 4)
 FINE = ("obs", 0.5)
 PATTERN = ("nm24", 0.5)
+BLOCKS = ("block4", 0.5)
 COARSE = ("reconstruct", 0.3)
 
 
@@ -52,9 +53,9 @@ class Unit:
 
 
 def settings_of(
-    widths: Sequence[int] = WEIGHT_WIDTHS, activation_widths: Sequence[int] = ACTIVATION_WIDTHS
+    widths: Sequence[int] = WEIGHT_WIDTHS, activation_widths: Sequence[int] = ACTIVATION_WIDTHS, blocks: bool = False
 ) -> list[Setting]:
-    """All columns for these widths.
+    """All columns for these widths; one of `blocks` too, which few accelerators skip.
 
     Raises:
         UsageError: a width is not 2 to 8.
@@ -72,6 +73,7 @@ def settings_of(
         *found,
         Setting("50%", "pruning", "half of the weights zero (obs)", 0, *FINE),
         Setting("2:4", "pruning", "two of every four weights along the input channels zero (nm24)", 0, *PATTERN),
+        *([Setting("1x4", "pruning", "half of the blocks of four input channels zero (block4)", 0, *BLOCKS)] if blocks else []),
         Setting("ch30", "channels", "30% of the output channels removed (reconstruct)", 0, *COARSE),
     ]
 
@@ -80,8 +82,9 @@ def units_of(graph: LayerGraph, setting: Setting, chosen: Collection[str], lanes
     """The units that a setting concerns, where any of their layers is `chosen`, in the order of the network."""
     if setting.kind in ("weights", "pruning"):
         layers = [x for x in graph.layers if x.weight is not None and x.key in chosen]
-        if setting.algorithm in NM_PATTERNS:  # of so few inputs a pattern takes none
-            layers = [x for x in layers if layout_of(x).channels > NM_PATTERNS[setting.algorithm][0]]
+        # of so few inputs a pattern takes none, or all
+        least = NM_PATTERNS[setting.algorithm][0] if setting.algorithm in NM_PATTERNS else block_of(setting.algorithm) or 0
+        layers = [x for x in layers if layout_of(x).channels > least]
         return [Unit(setting.kind, x.key, (x.key,)) for x in layers]
     if setting.kind == "activations":
         return [

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.cost.model import CostModel
+from hwc_onnx.cost.watched import serves
 from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.graph.pruned import BLOCK_SIZES, NM_PATTERNS, pattern_for
 from hwc_onnx.graph.selection import selected
@@ -63,7 +64,7 @@ def unsearched_patterns(profile: AcceleratorProfile, options: Options) -> str | 
     made |= {name: f"1x{size}" for name, size in BLOCK_SIZES.items()}
     if "fine" not in options.granularity:
         return None
-    left = [name for name, pattern in made.items() if _serves(profile, pattern) and name not in options.pruning]
+    left = [name for name, pattern in made.items() if serves(profile, pattern) and name not in options.pruning]
     if not left:
         return None
     wanted = ",".join((*options.pruning, *left))
@@ -109,13 +110,7 @@ def rewards(graph: LayerGraph, options: Options, model: CostModel) -> Rewards:
 def _skipped(profile: AcceleratorProfile, options: Options) -> list[Pattern]:
     """Patterns of zeros that the search makes and the accelerator skips or stores as such, at their extreme."""
     made = [pattern_for(name, ZEROS) for name in options.pruning if granularity(name) == "fine"]
-    return [pattern for pattern in made if pattern is not None and _serves(profile, name_of(pattern))]
-
-
-def _serves(profile: AcceleratorProfile, pattern: str) -> bool:
-    """Whether an accelerator skips a pattern of this name, or has a format made for its kind."""
-    kinds = {storage.kind for memory in profile.memories for storage in memory.formats.values()}
-    return pattern in profile.sparsity.patterns or ("nm" if ":" in pattern else "blocks") in kinds
+    return [pattern for pattern in made if pattern is not None and serves(profile, name_of(pattern))]
 
 
 def _with_zeros(graph: LayerGraph, pattern: Pattern, keys: set[str]) -> LayerGraph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ DAMAGE_KINDS = {
     "mixed": "KL divergence of class scores and relative squared error of other outputs, averaged",
 }
 ACROSS = 11
-"""Settings beside one another in 80 columns; further ones follow in a second table."""
+"""Settings beside one another in 80 columns; more are divided among several tables."""
 
 SHARES = (
     "Layers are sorted by their share of the damage of all layers, averaged over the settings (a number that rows share "
@@ -42,8 +43,9 @@ def sensitivity_tables(payload: dict[str, Any], notes: bool = True) -> list[Rend
         _layers(payload),
     ]
     letters = tied_letters(payload)
-    for first in range(0, len(settings), ACROSS):
-        part = settings[first : first + ACROSS]
+    across = math.ceil(len(settings) / math.ceil(len(settings) / ACROSS))
+    for first in range(0, len(settings), across):
+        part = settings[first : first + across]
         shown += [
             _cells("\nDamage x 1000", rows, part, letters, lambda cell: milli(cell["damage"]), _damage_ends(part)),
             _cells(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,17 @@ def test_sensitivity_json_fits_its_schema_and_covers_layers_and_settings(sensiti
     names = [setting["name"] for setting in payload["settings"]]
     assert names == ["w8", "w6", "w4", "w3", "w2", "a8", "a6", "a4", "50%", "2:4", "ch30"]
     assert all(set(layer["cells"]) == set(names) for layer in payload["layers"])
+
+
+def test_an_accelerator_that_skips_blocks_has_a_column_for_them(case: Case, tmp_path: Path) -> None:
+    shipped = files("hwc_onnx.accel_profiles").joinpath("edge-flex.yaml").read_text()
+    assert "\nsparsity:\n" in shipped and "patterns:" not in shipped
+    (tmp_path / "chip.yaml").write_text(shipped.replace("\nsparsity:\n", "\nsparsity:\n  patterns: ['1x4']\n"))
+    result = hwc("sensitivity", case.model, "--data", case.data, *FEW, "--accel", tmp_path / "chip.yaml", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    assert all(len(line.rstrip()) <= 80 for line in result.stdout.splitlines())
+    assert " 1x4 " in result.stdout and result.stdout.count("Damage x 1000") == 2
+    assert "half of the blocks of four input channels zero" in result.stdout
 
 
 def test_sensitivity_table_fits_80_columns_and_names_every_layer(case: Case) -> None:

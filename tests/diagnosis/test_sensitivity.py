@@ -129,5 +129,7 @@ def test_a_pattern_that_can_take_nothing_is_not_tried() -> None:
     keys = [layer.key for layer in graph.layers]
     pattern = next(setting for setting in settings_of((8,), (8,)) if setting.algorithm == "nm24")
     half = next(setting for setting in settings_of((8,), (8,)) if setting.algorithm == "obs")
+    block = next(setting for setting in settings_of((8,), (8,), blocks=True) if setting.algorithm == "block4")
     assert [unit.name for unit in units_of(graph, pattern, keys)] == keys[1:]
+    assert [unit.name for unit in units_of(graph, block, keys)] == keys[1:]
     assert [unit.name for unit in units_of(graph, half, keys)] == keys
