@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
@@ -166,13 +165,12 @@ def apply(
     from hwc_onnx import api
     from hwc_onnx.report.applied_table import applied_tables
     from hwc_onnx.report.payloads import applied_payload
-    from hwc_onnx.report.progress import Progress
 
     notes: list[str] = []
     chosen: Any = plan
     if uniform is not None:
         chosen = api.uniform_plan(model, uniform, input_shapes=input_shapes, data=data, note=notes.append, **limits)
-    with Progress(sys.stderr, quiet=settings.quiet) as progress:
+    with settings.progress() as progress:
         applied = api.apply_plan(
             model,
             plan=chosen,

@@ -104,10 +104,9 @@ def compare(settings: Settings, model: str, figure: str | None, **options: Any) 
     from hwc_onnx.report.compare_figure import write_compare_figure
     from hwc_onnx.report.compare_table import compare_tables
     from hwc_onnx.report.profile_figure import checked_path
-    from hwc_onnx.report.progress import Progress
 
     page = None if figure is None else checked_path(figure)
-    with Progress(sys.stderr, quiet=settings.quiet) as progress:
+    with settings.progress() as progress:
         try:
             payload = api.compare(model, on_event=progress, **options).to_json()
         except KeyboardInterrupt:

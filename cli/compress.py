@@ -211,13 +211,12 @@ def compress(
     if options["objective"] == "drop" and options["max_energy"] is None:
         raise click.UsageError("--objective drop looks for the least drop at an energy; say which, such as --max-energy 40%", ctx)
     from hwc_onnx import api
-    from hwc_onnx.report.progress import Progress
     from hwc_onnx.report.result_table import result_tables
 
     if dry_run:
         _plan(ctx, settings, model, resume=True if resume else None, fresh=fresh, **options)
         return
-    with Progress(sys.stderr, quiet=settings.quiet) as progress:
+    with settings.progress() as progress:
         try:
             result = api.compress(model, resume=True if resume else None, fresh=fresh, on_event=progress, **options)
         except KeyboardInterrupt:
@@ -234,9 +233,8 @@ def _plan(ctx: click.Context, settings: Settings, model: str, **arguments: Any) 
     """What would be done."""
     from hwc_onnx import api
     from hwc_onnx.report.dry_run_table import dry_run_payload, dry_run_tables
-    from hwc_onnx.report.progress import Progress
 
-    with Progress(sys.stderr, quiet=settings.quiet) as progress:
+    with settings.progress() as progress:
         found = api.plan_work(model, on_event=progress, **arguments)
     payload = dry_run_payload(found, {key: entry for key, entry in with_origins(ctx).items() if entry[0] is not None})
     settings.show(payload, lambda: dry_run_tables(payload))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +62,11 @@ def sensitivity(settings: Settings, model: str, figure: str | None, **options: A
     from hwc_onnx import api
     from hwc_onnx.files import cache_folder
     from hwc_onnx.report.group_figure import checked_svg
-    from hwc_onnx.report.progress import Progress
     from hwc_onnx.report.sensitivity_figure import write_sensitivity_figure
     from hwc_onnx.report.sensitivity_table import sensitivity_tables
 
     page = None if figure is None else checked_svg(figure)
-    with Progress(sys.stderr, quiet=settings.quiet) as progress:
+    with settings.progress() as progress:
         found = api.sensitivity(model, on_event=progress, cache_dir=cache_folder(), **options)
     payload = found.to_json()
     if page is not None:

@@ -13,6 +13,9 @@ import click
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from hwc_onnx.report.progress import Progress
+    from hwc_onnx.report.progress_json import JsonProgress
+
 Command = Callable[..., Any]
 
 
@@ -33,6 +36,14 @@ class Settings:
         else:
             print_tables(tables(), sys.stdout)
         sys.stdout.flush()
+
+    def progress(self) -> Progress | JsonProgress:
+        """What hears the events of a long call: lines for people on stderr, or with --json lines of JSON."""
+        from hwc_onnx.report.progress import Progress
+        from hwc_onnx.report.progress_json import JsonProgress
+
+        kind = JsonProgress if self.json else Progress
+        return kind(sys.stderr, quiet=self.quiet)
 
 
 def _store(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
@@ -55,7 +66,7 @@ LEVELS = click.Choice(["debug", "info", "warning", "error"])
 def shared_options(command: Command) -> Command:
     """Add the options that every command takes; they reach the command as its `Settings`."""
     flags = (
-        ("--json", "json", "Print the result as JSON on stdout."),
+        ("--json", "json", "Print the result as JSON on stdout, progress as lines of JSON on stderr."),
         ("--quiet", "quiet", "No progress on stderr."),
         ("--debug", "debug", "Show the traceback of an error."),
     )

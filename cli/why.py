@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +85,11 @@ def why(
     from hwc_onnx import api
     from hwc_onnx.files import cache_folder
     from hwc_onnx.report.group_figure import checked_svg
-    from hwc_onnx.report.progress import Progress
     from hwc_onnx.report.sensitivity_figure import write_why_figure
     from hwc_onnx.report.why_table import why_tables
 
     page = None if figure is None else checked_svg(figure)
-    with Progress(sys.stderr, quiet=settings.quiet) as progress:
+    with settings.progress() as progress:
         found = api.why(model, plan=plan, spec=spec, on_event=progress, cache_dir=cache_folder(), **options)
     if save_plan is not None:
         found.save_plan(save_plan)

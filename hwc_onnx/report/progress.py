@@ -19,6 +19,22 @@ from hwc_onnx.report.quantities import duration, percent, points, size
 
 QUIET_SECONDS = 10.0
 """In a log, a phase says where it is when nothing was written for so long."""
+KEPT = "every finished trial is kept, and best.onnx in the run folder is the best so far"
+
+
+class Pace:
+    """What is left of a search at its pace so far. The first trial waits for preparation, so time counts from there."""
+
+    def __init__(self) -> None:
+        self._first: TrialDone | None = None
+
+    def __call__(self, trial: TrialDone) -> float | None:
+        """Seconds until the budget is used up, None before two trials; a search may stop earlier."""
+        if self._first is None or trial.evaluations <= self._first.evaluations:
+            self._first = trial
+            return None
+        each = (trial.seconds - self._first.seconds) / (trial.evaluations - self._first.evaluations)
+        return max(each * (trial.budget - trial.evaluations), 0.0)
 
 
 class Progress:
@@ -31,6 +47,7 @@ class Progress:
             self._status = self._console.status("starting")
         self._phase = ""
         self._header_shown = False
+        self._pace = Pace()
         self._written = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -61,25 +78,26 @@ class Progress:
         elif isinstance(event, Note):
             self._line(f"{'warning' if event.warning else 'note'}: {event.text}")
 
-    def interrupted(
-        self, command: str, kept: str = "every finished trial is kept, and best.onnx in the run folder is the best so far"
-    ) -> None:
+    def interrupted(self, command: str, kept: str = KEPT) -> None:
         """Say what is kept, and how to go on."""
         self._line(f"interrupted; {kept}")
         self._line(f"to continue: {command}")
 
     def _trial(self, trial: TrialDone) -> None:
+        left = self._pace(trial)
+        to_go = "-" if left is None else duration(left)
         if trial.improved:
             if not self._header_shown:
-                self._line(f"{'trial':>9}  {'of INT8 energy':>14}  {'drop':>7}  {'file':>9}  {'elapsed':>12}  from")
+                self._line(f"{'trial':>9}  {'of INT8 energy':>14}  {'drop':>7}  {'file':>8}  {'elapsed':>10}  {'left':>10}  from")
                 self._header_shown = True
             written = size(trial.file_bytes) if trial.file_bytes else "-"
             self._line(
                 f"{f'{trial.evaluations}/{trial.budget}':>9}  {percent(trial.energy):>14}  {points(trial.drop_points):>7}"
-                f"  {written:>9}  {duration(trial.seconds):>12}  {trial.origin}"
+                f"  {written:>8}  {duration(trial.seconds):>10}  {to_go:>10}  {trial.origin}"
             )
         best = f"best {percent(trial.best_energy)} of INT8's energy" if math.isfinite(trial.best_energy) else "none accepted yet"
-        self._move(f"trial {trial.evaluations} of {trial.budget}, {best}, {duration(trial.seconds)}")
+        ahead = "" if left is None else f", at most {duration(left)} left"
+        self._move(f"trial {trial.evaluations} of {trial.budget}, {best}, {duration(trial.seconds)}{ahead}")
 
     def _line(self, text: str) -> None:
         self._written = time.monotonic()

@@ -266,6 +266,16 @@ def test_compress_progress_goes_to_stderr(compressed: Run) -> None:
     json.loads(compressed.result.stdout)
 
 
+def test_with_json_progress_is_lines_of_json(compressed: Run, case: Case, schema: Validate) -> None:
+    lines = compressed.result.stderr.splitlines()
+    assert len(lines) > 5
+    for line in lines:
+        schema("progress", json.loads(line))
+    trials = [event for event in map(json.loads, lines) if event["event"] == "trial"]
+    assert [event["evaluations"] for event in trials] == sorted(event["evaluations"] for event in trials)
+    assert trials[-1]["seconds_left"] is not None
+
+
 def test_compress_again_prints_the_same_result(compressed: Run, case: Case) -> None:
     before = compressed.output.read_bytes()
     again = hwc(*compress_arguments(case, compressed.output.parent), "--quiet")

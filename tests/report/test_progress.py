@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
+import math
+from importlib.resources import files
+
+import jsonschema
 
 from hwc_onnx.events import Note, Phase, Step, TrialDone
 from hwc_onnx.report.progress import Progress
+from hwc_onnx.report.progress_json import JsonProgress
 
 
 def shown(*, quiet: bool = False) -> list[str]:
@@ -27,7 +33,8 @@ def test_progress_without_terminal_writes_improvements_only() -> None:
     assert "of INT8 energy" in lines[1]
     assert [line.split()[0] for line in lines[2:4]] == ["1/200", "3/200"]
     assert "55.0%" in lines[2] and "+0.30" in lines[2] and "200 KB" in lines[2] and "seed" in lines[2]
-    assert "1 min 15 s" in lines[3]
+    # 63 s for two trials after the first: 197 more take 103 min at that pace
+    assert "1 min 15 s" in lines[3] and "1 h 43 min" in lines[3] and lines[2].split()[-2] == "-"
     assert lines[4:] == ["note: labels found: metric top1", "warning: synthetic inputs"]
     assert all(len(line) <= 80 for line in lines)
 
@@ -42,3 +49,24 @@ def test_progress_interrupted_says_how_to_continue() -> None:
         progress.interrupted("hwc-onnx compress model.onnx --data 'my data.npz'")
     assert "hwc-onnx compress model.onnx --data 'my data.npz'" in stream.getvalue()
     assert "best.onnx" in stream.getvalue()
+
+
+def test_json_progress_is_one_object_for_each_event() -> None:
+    stream = io.StringIO()
+    with JsonProgress(stream) as progress:
+        progress(Phase("calibrate", "1024 samples"))
+        progress(Step(3, 20, "conv1"))
+        progress(TrialDone(1, 5, 0.55, 0.3, False, math.inf, 12.0, "seed"))
+        progress(TrialDone(3, 5, 0.40, math.nan, True, 0.40, 16.0, "policy", 1000))
+        progress(Note("labels found", warning=True))
+        progress.interrupted("hwc-onnx compress model.onnx")
+    events = [json.loads(line) for line in stream.getvalue().splitlines()]
+    schema = json.loads(files("hwc_onnx").joinpath("progress.schema.json").read_text())
+    for event in events:
+        jsonschema.validate(event, schema)
+    assert [event["event"] for event in events] == ["phase", "step", "trial", "trial", "note", "interrupted"]
+    assert events[2]["best_energy"] is None and events[2]["seconds_left"] is None
+    assert events[3]["drop_points"] is None and events[3]["seconds_left"] == 4.0
+    quiet = io.StringIO()
+    JsonProgress(quiet, quiet=True)(Note("labels found"))
+    assert quiet.getvalue() == ""
