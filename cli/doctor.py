@@ -10,7 +10,7 @@ from .settings import Settings, shared_options
 @click.command(short_help="What this machine offers, and what is missing.")
 @shared_options
 def doctor(settings: Settings) -> None:
-    """Versions, processor and memory of this machine, and which bit widths ONNX Runtime opens here.
+    """Versions, optional packages, processor and memory of this machine, and which bit widths ONNX Runtime opens here.
 
     A small network is written at each pair of widths and opened at every level of graph optimisation; its answers are
     compared between levels. Exit code 5 when a pair of widths does not open or differs.

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import click
 
+from .configuration import Configurable
 from .parameters import PATH, InputValue
 from .settings import Settings, shared_options
 
+Value = float | int | bool
 
-@click.command(short_help="Turn inputs that never change into constants.")
+def _once(_: click.Context, __: click.Parameter, value: tuple[tuple[str, Value], ...]) -> dict[str, Value]:
+    names = [name for name, _ in value]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise click.UsageError(f"--input {twice}: given twice; leave one of them out")
+    return dict(value)
+
+
+@click.command(cls=Configurable, short_help="Turn inputs that never change into constants.")
 @click.argument("model", metavar="MODEL", type=PATH)
 @click.option(
     "--input",
-    "values",
+    "fixed_inputs",
     metavar="NAME=VALUE",
     type=InputValue,
     multiple=True,
     required=True,
+    callback=_once,
     help="An input and the number that it always has, such as sr=16000 or training=0. May be given several times.",
 )
 @click.option("-o", "--output", metavar="FILE", type=PATH, help="Where the model is written. Default: <model>.fixed.onnx here.")
 @shared_options
-def fix(settings: Settings, model: str, values: tuple[tuple[str, float | int | bool], ...], output: str | None) -> None:
+def fix(settings: Settings, model: str, fixed_inputs: dict[str, Value], output: str | None) -> None:
     """Write MODEL with some of its inputs turned into constants.
 
     A model that takes a sampling rate, a mode or a flag often chooses between whole networks with it. Once the choice is
@@ -35,11 +46,7 @@ def fix(settings: Settings, model: str, values: tuple[tuple[str, float | int | b
     from hwc_onnx import api
     from hwc_onnx.report.fixed_table import fixed_tables
 
-    names = [name for name, _ in values]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise click.UsageError(f"--input {twice}: given twice; leave one of them out")
-    fixed = api.fix(model, dict(values))
+    fixed = api.fix(model, fixed_inputs)
     written = fixed.save(output)
     payload = fixed.to_json(model, written)
     settings.show(payload, lambda: fixed_tables(payload))

@@ -111,17 +111,29 @@ def _message(error: Exception) -> str:
 def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         import platform
-        from importlib.metadata import version
 
-        click.echo(f"hwc-onnx {version('hwc-onnx')}")
+        from hwc_onnx import commit
+
+        known = commit.commit()
+        click.echo(f"hwc-onnx {_installed('hwc-onnx')}" + (f", commit {known}" if known else ""))
         click.echo(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
-        click.echo(", ".join(f"{name} {version(name)}" for name in FACTS))
+        click.echo(", ".join(f"{name} {_installed(name)}" for name in FACTS))
         ctx.exit()
+
+
+def _installed(name: str) -> str:
+    """The version of a package."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": PREFIX})
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Print versions and platform.",
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Print versions, the commit where it is known, and platform.",
     allow_from_autoenv=False
 )
 def cli() -> None:

@@ -29,7 +29,7 @@ PATHS = frozenset(
 )
 """Options that name a file or folder, by the name under which commands take them."""
 ACCELERATORS = frozenset({"accelerator", "accelerators", "compare_accelerators"})
-PAIRS = frozenset({"input_shapes", "min_channels", "ratio_bounds"})
+PAIRS = frozenset({"input_shapes", "min_channels", "ratio_bounds", "fixed_inputs"})
 """Options whose values are by name or pattern."""
 BITS = frozenset({"weight_bits", "activation_bits"})
 KEYS = {"accelerator": "accel", "compare_accelerators": "compare-accel", "input_shapes": "input-shape"}

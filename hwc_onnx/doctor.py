@@ -7,7 +7,6 @@ compared with those of the same file without optimisations.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import sys
@@ -22,19 +21,23 @@ from onnx import TensorProto, helper, numpy_helper
 from hwc_onnx.accuracy.runner import LEVELS, THREADS_VARIABLE, cpu_features, open_session, usable_threads
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.candidate import assemble
+from hwc_onnx.commit import commit
 from hwc_onnx.errors import RuntimeFailure
 from hwc_onnx.files import CACHE_VARIABLE, cache_folder
 from hwc_onnx.result import versions
+from hwc_onnx.runtimes.elsewhere import installed
 from hwc_onnx.uniform import parse_spec, uniform
 from hwc_onnx.workspace import calibrate, open_float_model
 
 WIDTHS = tuple((weight, activation) for activation in (8, 4) for weight in (8, 6, 4, 3, 2))
 """Pairs of weight and activation bits that are tried."""
 EXTRAS = {
-    "PIL": ("images", "folders of images as data"),
+    "pillow": ("images", "folders of images as data"),
     "cmaes": ("cmaes", "the sampler cmaes"),
+    "openvino": ("openvino", "verifying files in OpenVINO"),
+    "qonnx": ("qonnx", "verifying files of dialect qonnx"),
 }
-"""Module to the extra that installs it, and what it is for."""
+"""Package to the extra that installs it, and what it is for."""
 SAFE_FLAGS = ("avx512_vnni", "avx_vnni", "asimddp", "i8mm", "amx_int8")
 """Processors with one of these add 8-bit products without saturating."""
 TOLERANCE = 0.02
@@ -62,6 +65,7 @@ def examine() -> dict[str, Any]:
     return {
         "schema": 1,
         "versions": versions(),
+        "commit": commit(),
         "platform": platform.platform(),
         "python": sys.executable,
         "cpu_features": flags,
@@ -70,12 +74,26 @@ def examine() -> dict[str, Any]:
         "memory_bytes": _memory(),
         "environment": {name: os.environ[name] for name in (THREADS_VARIABLE, CACHE_VARIABLE) if name in os.environ},
         "cache": {"path": None if cache is None else str(cache), "bytes": 0 if cache is None else folder_bytes(cache)},
+        "providers": providers(),
         "extras": [
-            {"extra": extra, "purpose": purpose, "installed": importlib.util.find_spec(module) is not None}
-            for module, (extra, purpose) in EXTRAS.items()
+            {
+                "extra": extra,
+                "purpose": purpose,
+                "installed": bool(installed(package)),
+                "package": package,
+                "version": installed(package) or None,
+            }
+            for package, (extra, purpose) in EXTRAS.items()
         ],
         "probes": [probe.payload() for probe in probe_widths()],
     }
+
+
+def providers() -> list[str]:
+    """Execution providers that the installed ONNX Runtime offers; accuracy is measured with the CPU's, whatever else there is."""
+    import onnxruntime
+
+    return [str(name) for name in onnxruntime.get_available_providers()]
 
 
 def probe_widths() -> list[Probe]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import importlib.util
 import json
 from importlib.resources import files
 from pathlib import Path
@@ -30,6 +32,27 @@ def test_every_width_opens_here_and_the_payload_keeps_its_schema(found: dict[str
     assert all(probe["failures"] == {} for probe in found["probes"])
     text = tables_text(doctor_tables(found))
     assert max(map(len, text.splitlines())) <= 100 and "W2 A4" in text
+    assert "CPUExecutionProvider" in found["providers"] and "CPUExecutionProvider" in text
+    for extra in found["extras"]:
+        assert extra["installed"] == (importlib.util.find_spec({"pillow": "PIL"}.get(extra["package"], extra["package"])) is not None)
+        assert (extra["version"] or "no") in text and extra["package"] in text
+
+
+def test_optional_runtimes_are_listed_with_the_extra_that_installs_them(found: dict[str, Any]) -> None:
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parents[1] / "setup.cfg")
+    assert {"openvino", "qonnx"} <= {extra["package"] for extra in found["extras"]}
+    for extra in found["extras"]:
+        assert extra["package"] in setup["options.extras_require"][extra["extra"]]
+    missing = [{**extra, "installed": False, "version": None} for extra in found["extras"]]
+    said = advice({**found, "extras": missing})
+    assert all(any(f"hwc-onnx[{name}]" in line for line in said) for name in ("openvino", "qonnx"))
+    assert "openvino  no" in tables_text(doctor_tables({**found, "extras": missing}))
+
+
+def test_the_commit_is_shown_where_it_is_known(found: dict[str, Any]) -> None:
+    assert "commit" in tables_text(doctor_tables({**found, "commit": "0123456789ab"}))
+    assert "commit" not in tables_text(doctor_tables({**found, "commit": None}))
 
 
 def test_a_width_that_opens_at_some_levels_only_is_told(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ LEVELS = ("disable", "basic", "extended", "all")
 
 
 def doctor_tables(payload: Mapping[str, Any]) -> list[RenderableType]:
-    """Versions, machine, widths by optimisation level, and what is missing."""
+    """Versions, optional packages, machine, widths by optimisation level, and what is missing."""
     machine = table("Machine", "", "", left=2)
     memory = payload["memory_bytes"]
     cache = payload["cache"]
@@ -22,6 +22,7 @@ def doctor_tables(payload: Mapping[str, Any]) -> list[RenderableType]:
         ("platform", payload["platform"]),
         ("Python", payload["python"]),
         ("processor", payload["cpu_features"]),
+        ("providers", ", ".join(payload["providers"])),
         ("threads used", str(payload["threads"])),
         ("memory", "unknown" if memory is None else size(memory)),
         ("cache", "none" if cache["path"] is None else f"{cache['path']}, {size(cache['bytes'])} (may be deleted)"),
@@ -31,7 +32,9 @@ def doctor_tables(payload: Mapping[str, Any]) -> list[RenderableType]:
     installed = table("Versions", "package", "version", left=2)
     for name, version in payload["versions"].items():
         installed.add_row(name, version)
-    lines: list[RenderableType] = [installed, "", machine, "", _widths(payload)]
+    if payload["commit"] is not None:
+        installed.add_row("commit", payload["commit"])
+    lines: list[RenderableType] = [installed, "", _optional(payload), "", machine, "", _widths(payload)]
     lines += [wrapped(text) for text in advice(payload)]
     return lines
 
@@ -53,6 +56,13 @@ def advice(payload: Mapping[str, Any]) -> list[str]:
         if not extra["installed"]:
             said.append(f"not installed: {extra['purpose']}; pip install 'hwc-onnx[{extra['extra']}]'")
     return said or ["everything is in place"]
+
+
+def _optional(payload: Mapping[str, Any]) -> RenderableType:
+    made = table("Optional", "package", "version", "for", left=3)
+    for extra in payload["extras"]:
+        made.add_row(extra["package"], extra["version"] or "no", extra["purpose"])
+    return made
 
 
 def _widths(payload: Mapping[str, Any]) -> RenderableType:

@@ -10,11 +10,16 @@ from typing import Any
 
 import click
 import jsonschema
+import numpy as np
+import onnx
 import pytest
 import yaml
+from onnx import TensorProto, helper, numpy_helper
 
 from docs.config_schema import TARGET, configurable, schema
 from hwc_onnx.cli.configuration import ONCE, key_of, options_of
+from hwc_onnx.cli.main import cli
+from hwc_onnx.cli.manual import commands
 from hwc_onnx.configuration import KEYS, PATHS
 from tests.cli.running import Case, Run, compress_arguments, hwc
 
@@ -28,8 +33,13 @@ def shown(result: Any) -> dict[str, Any]:
 
 
 def test_each_command_that_works_on_a_model_takes_configurations() -> None:
-    takers = {"compress", "compare", "profile", "inspect", "evaluate", "apply", "sensitivity", "why", "verify", "report"}
-    assert takers <= set(COMMANDS)
+    on_models = {
+        path.removeprefix("hwc-onnx ")
+        for path, command, _ in commands(cli, click.Context(cli, info_name="hwc-onnx"))
+        if {"model", "compressed"} & {param.name for param in command.params if isinstance(param, click.Argument)}
+    }
+    assert {"compress", "fix", "verify", "data check"} <= on_models
+    assert on_models | {"report"} <= set(COMMANDS)
 
 
 def test_published_schema_is_made_from_the_commands() -> None:
@@ -141,6 +151,25 @@ def test_save_config_is_refused_where_it_cannot_be_written(case: Case, tmp_path:
     assert result.exit_code == 2 and "--save-config" in result.stderr and result.stdout == ""
 
 
+def rated(folder: Path) -> Path:
+    """A model with inputs that never change: y = x W, with a rate, a gain and a flag."""
+    inputs = [("x", TensorProto.FLOAT, ["n", 4]), ("rate", TensorProto.INT64, []), ("gain", TensorProto.FLOAT, []), ("loud", TensorProto.BOOL, [])]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Cast", ["rate"], ["r"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["r", "gain"], ["b"]),
+        helper.make_node("Where", ["loud", "b", "gain"], ["c"]),
+        helper.make_node("Mul", ["a", "c"], ["y"]),
+    ]
+    weight = numpy_helper.from_array(np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32), "w")
+    graph = helper.make_graph(
+        nodes, "rated", [helper.make_tensor_value_info(*one) for one in inputs],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])], [weight],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "rated.onnx")
+    return folder / "rated.onnx"
+
+
 CALLS: dict[str, Callable[[Case, Path], list[object]]] = {
     "profile": lambda case, _: [case.model, "--accel", "edge-flex", "--accel", "eyeriss-v1", "--top", 2],
     "inspect": lambda case, _: [case.model, "--input-shape", "x:2x1x8x8"],
@@ -152,6 +181,9 @@ CALLS: dict[str, Callable[[Case, Path], list[object]]] = {
     "sensitivity": lambda case, _: [case.model, "--data", case.data, "--widths", "8,4", "--samples", 64, "--exclude", "c1"],
     "why": lambda case, _: [case.model, "--data", case.data, "--uniform", "w4a8", "--top", 1, "--samples", 64],
     "verify": lambda case, _: [case.model, "--against", case.model, "--data", case.data],
+    "fix": lambda case, folder: [
+        rated(folder), "--input", "rate=16", "--input", "gain=0.5", "--input", "loud=true", "-o", folder / "f.onnx"
+    ],
 }  # fmt: skip
 
 
