@@ -44,11 +44,12 @@ lint: $(VENV)/.installed-dev ## Style and import rules
 types: $(VENV)/.installed-dev ## Static types
 	$(BIN)/mypy
 
-docs: $(VENV)/.installed-dev ## Rewrite the command reference, the schemas of plan, accelerator and configuration, and the outputs in README.md
+docs: $(VENV)/.installed-dev ## Rewrite the command reference, the schemas of plan, accelerator and configuration, the record of their fields, and the outputs in README.md
 	$(BIN)/python docs/cli_reference.py
 	$(BIN)/python docs/plan_schema.py
 	$(BIN)/python docs/accelerator_schema.py
 	$(BIN)/python docs/config_schema.py
+	$(BIN)/python docs/schema_fields.py
 	$(BIN)/python docs/readme_outputs.py
 
 site: $(VENV)/.installed-dev ## Build the documentation as a site into build/site; a link that leads nowhere fails

@@ -27,6 +27,7 @@ TOP_LEVEL = {
     "README.md",
     "CHANGELOG.md",
     "LICENSE",
+    "THIRD_PARTY.md",
     ".ci",
     ".gitignore",
     "ruff.toml",
