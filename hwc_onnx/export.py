@@ -148,7 +148,7 @@ def serializable(proto: onnx.ModelProto, metadata: Mapping[str, str] | None = No
     return model
 
 
-def file_bytes(proto: onnx.ModelProto) -> int:
-    """Bytes that `write_model` would write for `proto` without further metadata (up to padding, where in two files)."""
+def file_bytes(proto: onnx.ModelProto, metadata: Mapping[str, str] | None = None) -> int:
+    """Bytes that `write_model` would write for `proto` with this metadata (up to padding, where in two files)."""
     mapped = sum(stored_bytes(tensor) for tensor in proto.graph.initializer if is_mapped(tensor))
-    return int(serializable(proto).ByteSize()) + mapped
+    return int(serializable(proto, metadata).ByteSize()) + mapped

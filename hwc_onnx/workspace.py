@@ -247,7 +247,7 @@ def metadata_of(
     text: dict[str, str] = {
         "hwc.plan": plan.digest(),
         SOURCE_KEY: opened.loaded.digest,
-        DENSITY_KEY: json.dumps(dict(sorted(plan.activation_density.items()))),
+        DENSITY_KEY: json.dumps(dict(sorted(plan.activation_density.items())), separators=(",", ":")),
     }
     patterns = _patterns(plan)
     if patterns:

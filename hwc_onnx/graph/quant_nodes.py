@@ -207,7 +207,7 @@ class _Reading:
         model.opset_import.extend(imports)
         metadata = {entry.key: entry.value for entry in self.proto.metadata_props}
         if self.bits:
-            metadata[BITS_KEY] = json.dumps({**json.loads(metadata.get(BITS_KEY, "{}")), **self.bits}, sort_keys=True)
+            metadata[BITS_KEY] = json.dumps({**json.loads(metadata.get(BITS_KEY, "{}")), **self.bits}, sort_keys=True, separators=(",", ":"))
         del model.metadata_props[:]
         for key, value in metadata.items():
             model.metadata_props.add(key=key, value=value)

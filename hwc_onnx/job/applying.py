@@ -24,7 +24,7 @@ from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.cost.types import ModelCost
 from hwc_onnx.errors import UsageError
 from hwc_onnx.events import Listener, Phase, Step, silent
-from hwc_onnx.export import Written, serializable, write_model
+from hwc_onnx.export import Written, file_bytes, serializable, write_model
 from hwc_onnx.files import write_atomic
 from hwc_onnx.graph.domains import obstacle_to_running
 from hwc_onnx.graph.layer_graph import FLOAT_BITS
@@ -71,7 +71,7 @@ METRICS_IN_POINTS = {"top1", "top5", "agreement", "miou"}
 class Applied:
     """A plan carried out: the model, the plan with what it achieved, its costs and, with data, its drop.
 
-    `polished` says what a polish cost and gained, None where there was none.
+    `polished` says what a polish cost and gained, None where there was none; `int8_bytes` is the size of the INT8 baseline's file.
     """
 
     proto: onnx.ModelProto
@@ -87,6 +87,7 @@ class Applied:
     real_data: bool
     source: Path | None = None
     polished: Polished | None = None
+    int8_bytes: int | None = None
 
     def save(self, path: str | Path | None = None) -> Written:
         """Write the model; default `<stem>.hwc.onnx` in the current folder."""
@@ -268,7 +269,9 @@ def apply_plan(
         notes.append(f"metric {reference.metric.name}: compared with the INT8 baseline, built with the same repairs")
     evaluation = measure(candidate.proto, reference, level="all")
     notes += _advice(evaluation, candidate.plan)
-    metadata = metadata_of(candidate.plan, opened, loaded.preprocess, {"hwc.version": complete.code_version})
+    version = {"hwc.version": complete.code_version}
+    metadata = metadata_of(candidate.plan, opened, loaded.preprocess, version)
+    int8 = assemble(calibrated.proto, opened.graph, calibrated.database.stitch(calibrated.baseline))
     original = opened.loaded.path
     return Applied(
         serializable(candidate.proto, metadata),
@@ -284,6 +287,7 @@ def apply_plan(
         splits.real,
         original,
         polished,
+        file_bytes(int8.proto, metadata_of(int8.plan, opened, loaded.preprocess, version)),
     )
 
 

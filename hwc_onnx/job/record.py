@@ -9,7 +9,7 @@ from typing import Any
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import AcceleratorProfile
 from hwc_onnx.events import Note
-from hwc_onnx.export import Written, file_bytes
+from hwc_onnx.export import Written
 from hwc_onnx.graph.loading import load_model
 from hwc_onnx.job.front import write_front
 from hwc_onnx.job.running import Running
@@ -110,7 +110,7 @@ def _files(run: Running, verdict: Verdict, written: Written) -> dict[str, Any]:
             "kind": verdict.kind,
             "file_bytes": written.file_bytes,
             "original_file_bytes": loaded.file_bytes,
-            "baseline_file_bytes": file_bytes(run.baseline.proto),
+            "baseline_file_bytes": run.baseline_bytes(),
             "parts": dict(written.parts),
         },
     }

@@ -16,7 +16,7 @@ from hwc_onnx.candidate import Candidate, assemble
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import AcceleratorProfile
 from hwc_onnx.events import Event, Note, Phase
-from hwc_onnx.export import write_model
+from hwc_onnx.export import file_bytes, write_model
 from hwc_onnx.job.memory import repair_notes
 from hwc_onnx.limits import Limits
 from hwc_onnx.options import Options
@@ -158,6 +158,10 @@ class Running:
         written = write_model(candidate.proto, self.folder.path / "best.onnx", metadata)
         self.folder.write("plan.json", candidate.plan.to_json())
         return written.file_bytes
+
+    def baseline_bytes(self) -> int:
+        """Bytes of the INT8 baseline, were it written."""
+        return file_bytes(self.baseline.proto, metadata_of(self.baseline.plan, self.opened, self.preprocess, self.provenance()))
 
     def provenance(self) -> dict[str, str]:
         """What every written file says of this run."""

@@ -49,10 +49,17 @@ def applied_tables(payload: dict[str, Any]) -> list[RenderableType]:
     lines += [
         f"energy on {payload['accelerator']}: {energy(figures['compressed'], unit)}, "
         f"{change(payload['reduction_vs_int8'])} vs INT8, {change(payload['reduction_vs_float'])} vs float",
-        f"written: {output['path']}, {size(output['file_bytes'])} (original {size(output['original_file_bytes'])})",
+        f"written: {output['path']}, {size(output['file_bytes'])} ({_beside(output)})",
         wrapped(f"of these: {file_shares(output['parts'])}"),
     ]
     return lines + [f"note: {text}" for text in payload["notes"]]
+
+
+def _beside(output: dict[str, Any]) -> str:
+    """The file's size beside others."""
+    int8 = output["baseline_file_bytes"]
+    share = "" if int8 is None else f", INT8's {size(int8)}: {output['file_bytes'] / int8:.2f} of it"
+    return f"original {size(output['original_file_bytes'])}{share}"
 
 
 def _remarks(layers: list[dict[str, Any]]) -> list[RenderableType]:

@@ -57,6 +57,10 @@ class Applied(Protocol):
         """The profile's name."""
 
     @property
+    def int8_bytes(self) -> int | None:
+        """Size of the INT8 baseline's file, None where there is none."""
+
+    @property
     def original_bytes(self) -> int:
         """Size of the original file."""
 
@@ -231,6 +235,7 @@ def applied_payload(applied: Applied, written: Written, notes: Sequence[str]) ->
             "sha256": written.sha256,
             "file_bytes": written.file_bytes,
             "original_file_bytes": applied.original_bytes,
+            "baseline_file_bytes": applied.int8_bytes,
             "parts": dict(written.parts),
         },
         "plan_sha256": plan.digest(),
