@@ -14,6 +14,7 @@ pytest.importorskip("openvino", reason="openvino belongs to the extra dev")
 
 from hwc_onnx import api
 from hwc_onnx.accuracy.runner import open_session, run
+from hwc_onnx.accuracy.statistics import drop_bounds
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import RuntimeFailure
 from hwc_onnx.graph.read_qdq import read_qdq
@@ -100,6 +101,10 @@ def test_sample_networks_give_the_answers_of_onnxruntime(name: str, setting: str
     reference, found = run(session, samples), run(other, samples)
     assert other.on_integers is not None and other.on_integers[0] == other.on_integers[1]
     assert relative_error(reference, found) < 0.03 and same_largest(reference, found) >= 0.98
+    assert samples.labels is not None
+    right = [(next(iter(scores.values())).argmax(axis=1) == samples.labels).astype(float) for scores in (reference, found)]
+    low, high = drop_bounds(right[0] - right[1])
+    assert low <= 0.0 <= high and right[0].mean() > 0.8
 
 
 def test_a_network_with_one_wrong_quantizer_gives_other_answers() -> None:
