@@ -72,15 +72,13 @@ def profile(
     from hwc_onnx.report.profile_table import profile_tables, with_nodes
 
     page = None if figure is None else checked_path(figure)
-    whole = [
-        api.profile(
-            model, accelerator=name, data=data, input_shapes=input_shapes, plan=plan, cache_dir=cache or cache_folder()
-        ).to_json(node)
+    found = [
+        api.profile(model, accelerator=name, data=data, input_shapes=input_shapes, plan=plan, cache_dir=cache or cache_folder())
         for name in accelerators
     ]
-    payloads = with_nodes(whole, top, node)
+    payloads = with_nodes([one.to_json(node) for one in found], top, node)
     if page is not None:
-        write_figure(page, whole, f"Energy of {Path(model).name}", top)
+        write_figure(page, [one.to_json(True) for one in found], f"Energy of {Path(model).name}", top)
     settings.show(
         payloads[0] if len(payloads) == 1 else payloads,
         lambda: explain_tables(payloads) if node is not None else profile_tables(payloads),

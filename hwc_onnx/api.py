@@ -178,8 +178,8 @@ class ProfileResult:
         """The accelerator's name."""
         return self.profile.name
 
-    def to_json(self, explain: str | None = None) -> dict[str, Any]:
-        """The content of `profile --json`; the node `explain` with each product of its energy."""
+    def to_json(self, explain: str | bool | None = None) -> dict[str, Any]:
+        """The content of `profile --json`; the node `explain` (True: every node) with each product of its energy."""
         from hwc_onnx.report.profile_payload import profile_payload
 
         return profile_payload(

@@ -22,13 +22,13 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 
 
 def write_pages(folder: Path, figures: Figures, accelerator: AcceleratorProfile) -> Path:
-    """Write profile.json, both networks node by node as `profile --json` prints them, then the report that is drawn from it.
+    """Write profile.json, both networks node by node as `profile --explain --json` prints one, then the report that is drawn from it.
 
     Raises:
         UsageError, RuntimeFailure: as `write_atomic`.
     """
     both = {
-        name: profile_payload(accelerator, cost, figures.baseline_int8, figures.unquantized, 0.0, "measured")
+        name: profile_payload(accelerator, cost, figures.baseline_int8, figures.unquantized, 0.0, "measured", explain=True)
         for name, cost in (("baseline_int8", figures.baseline_int8), ("compressed", figures.compressed))
     }
     write_atomic(folder / PROFILE, json.dumps({"schema": SCHEMA, **both}).encode(), "--run-dir")

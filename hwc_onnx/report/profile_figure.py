@@ -1,7 +1,7 @@
 """`profile --figure`: one HTML page that needs no network, with the energy of each node and the share of each component.
 
 Above, one bar for each accelerator, divided into components; below, one panel for each accelerator with a stacked bar
-for each node in the order of execution. Hovering shows the counts behind a part.
+for each node in the order of execution. Hovering shows the products behind a part, each a count by a constant.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hwc_onnx.cost.types import COMPONENTS
 from hwc_onnx.errors import UsageError
 from hwc_onnx.files import write_atomic
+from hwc_onnx.report.products import largest, merged
 from hwc_onnx.report.quantities import count, energy, latency, percent, scale_of
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ Payload = dict[str, Any]
 
 MOST = 60
 """Nodes with a bar of their own; the cheapest of more nodes share one."""
+
+MOST_PRODUCTS = 6
+"""Products that are shown of one part of a bar."""
 
 LONGEST = 52
 """Characters of a node's name beside its bar; the middle of a longer one is left out."""
@@ -208,6 +212,7 @@ def together(nodes: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "cycles": sum(node["cycles"] for node in nodes),
         "bound_by": "",
         "accesses": {},
+        "terms": merged(nodes),
     }
 
 
@@ -220,8 +225,10 @@ def hover_text(node: dict[str, Any], component: str, payload: Payload) -> str:
         f"{percent(parts[component] / parts['total'] if parts['total'] else 0.0)} of "
         f"{energy(parts['total'], payload['energy_unit'])}",
     ]
+    products = largest(node.get("terms", ()), component, payload["energy_unit"], MOST_PRODUCTS)
+    lines += products
     for memory in payload["memories"]:
-        if memory["kind"] == component:
+        if memory["kind"] == component and not products:
             for operand, counts in node["accesses"].get(memory["name"], {}).items():
                 lines.append(
                     f"{html.escape(memory['name'])} {operand}: {count(counts['read'])} read, {count(counts['write'])} written"

@@ -18,7 +18,7 @@ def profile_payload(
     float_cost: ModelCost,
     seconds: float,
     densities: str = "dense",
-    explain: str | None = None,
+    explain: str | bool | None = None,
     baseline_zeros: str = "none",
 ) -> dict[str, Any]:
     """Per-node energy of one model on one accelerator, with the INT8 and float totals beside it.
@@ -31,9 +31,10 @@ def profile_payload(
         seconds: wall-clock time of the computation.
         densities: where the shares of zero activations come from: "dense" (unknown), "measured", "recorded" (in the
             file) or "plan" (recorded in it).
-        explain: key of the node whose terms are included.
+        explain: key of the node whose terms are included; True for all nodes.
         baseline_zeros: zero weights of the INT8 and float network: "none", the file's "own", or "unknown" (counted as none).
     """
+    constants = {item["field"]: item for item in show_payload(profile)["constants"]} if explain else {}
     return {
         "schema": SCHEMA,
         "accelerator": profile.name,
@@ -44,7 +45,8 @@ def profile_payload(
         "static_power_mw": None if profile.static is None else profile.static.power_mw,
         "memories": [{"name": memory.name, "kind": memory.kind} for memory in profile.memories],
         "nodes": [
-            _node(node) | ({"terms": _terms(node.terms, profile)} if node.key == explain else {}) for node in cost.nodes
+            _node(node) | ({"terms": _terms(node.terms, constants)} if explain is True or node.key == explain else {})
+            for node in cost.nodes
         ],
         "totals": _totals(cost) | {"energy_pj": _energy(cost.energy, cost.total)},
         "baseline_int8": _totals(baseline),
@@ -110,9 +112,8 @@ def _accumulator(found: Accumulator) -> dict[str, Any]:
     return {"needed_bits": found.needed, "bound": "weights" if found.exact else "widths"}
 
 
-def _terms(terms: tuple[Term, ...], profile: AcceleratorProfile) -> list[dict[str, Any]]:
+def _terms(terms: tuple[Term, ...], constants: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each product of a node's energy, with the unit and source of its constant."""
-    constants = {item["field"]: item for item in show_payload(profile)["constants"]}
     return [
         {
             "component": term.component,

@@ -132,7 +132,7 @@ def model_cost(scale: float = 1.0) -> ModelCost:
     return ModelCost(nodes, energy, "pJ", 110.0, 1.1e-6, 1.0, 0.98, 288, 9216, (("odd", "unknown operator"),))
 
 
-def profiled(name: str = "edge-flex", scale: float = 1.0, explain: str | None = None) -> dict[str, Any]:
+def profiled(name: str = "edge-flex", scale: float = 1.0, explain: str | bool | None = None) -> dict[str, Any]:
     """The payload of `model_cost` on a shipped accelerator; INT8 costs 4 and float 16 times as much."""
     costs = model_cost(scale), model_cost(4.0), model_cost(16.0)
     return profile_payload(load_profile(name), *costs, 0.1, explain=explain)

@@ -8,11 +8,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from hwc_onnx.cost.types import COMPONENTS
 from hwc_onnx.errors import UsageError
 from hwc_onnx.report.profile_figure import checked_path, figure_page, write_figure
+from tests import tiny_models
+from tests.cli.running import hwc
 from tests.report.samples import profiled
 
 LOADING = {"src", "href", "data", "poster", "action", "srcset"}
@@ -88,6 +91,41 @@ def test_hovering_tells_the_counts() -> None:
     buffer = next(trace for trace in nodes if trace["name"] == "buffer")
     assert "activation_buffer I: 100 read, 0 written" in buffer["customdata"][0]
     assert "bound by dram" in buffer["customdata"][0] and "9.216k MACs" in buffer["customdata"][0]
+
+
+def test_hovering_tells_products_that_can_be_checked_by_hand(tmp_path: Path) -> None:
+    onnx.save(tiny_models.chain(), tmp_path / "m.onnx")
+    result = hwc("profile", tmp_path / "m.onnx", "--figure", tmp_path / "m.html")
+    assert result.exit_code == 0, result.stderr
+    *_, nodes = figures((tmp_path / "m.html").read_text(encoding="utf-8"))
+    checked = 0
+    for trace in nodes:
+        for shown in trace["customdata"]:
+            checked += check_products(shown)
+    assert checked > 20
+    dram = next(trace for trace in nodes if trace["name"] == "dram")
+    assert re.search(r"dram: read I for \S+: 192 words x 16 bit x 8 pJ/bit = 24\.58 nJ", dram["customdata"][0])
+
+
+def check_products(shown: str) -> int:
+    """Multiply each product of a hover text; how many there were."""
+    found = re.findall(r"([\d.]+)([kMGT]?) [A-Za-z -]+?((?: x [\d.e+-]+(?: bit)?)*?) x ([\d.e+-]+) pJ(?:/bit)? = ([\d.]+) (pJ|nJ|uJ|mJ)", shown)
+    for count, prefix, factors, constant, energy, unit in found:
+        product = float(count) * {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[prefix] * float(constant)
+        for factor in re.findall(r"[\d.e+-]+", factors.replace("bit", "").replace("x", "")):
+            product *= float(factor)
+        assert float(energy) * {"pJ": 1.0, "nJ": 1e3, "uJ": 1e6, "mJ": 1e9}[unit] == pytest.approx(product, rel=2e-3)
+    assert len(found) == shown.count(" = ")
+    return len(found)
+
+
+def test_cheaper_nodes_together_sum_products_of_the_same_factors() -> None:
+    payload = profiled(explain=True)
+    payload["nodes"] = [node | {"key": f"{node['key']}{i}"} for i in range(5) for node in payload["nodes"]]
+    *_, nodes = figures(figure_page([payload], "m", 1))
+    dram = next(trace for trace in nodes if trace["name"] == "dram")
+    assert "something of dram: 1k words x 1 bit x 1 pJ/bit = 1 nJ" in dram["customdata"][0]
+    assert "something of dram: 4k words x 1 bit x 1 pJ/bit = 4 nJ" in dram["customdata"][1]
 
 
 def test_cheaper_nodes_share_a_bar_so_that_the_sum_stays() -> None:
