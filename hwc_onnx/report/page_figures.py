@@ -9,16 +9,16 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hwc_onnx.cost.types import COMPONENTS
 from hwc_onnx.report.origins import origin
-from hwc_onnx.report.profile_figure import COLOURS, short_name
-from hwc_onnx.report.quantities import energy, percent, points, scale_of, size, unit_of
+from hwc_onnx.report.quantities import energy, percent, points, size, unit_of
 from hwc_onnx.report.run_record import RunRecord
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 CLEAR = "rgba(0,0,0,0)"
+FAINT, DARK = "#f7f7f9", "#101418"
+"""The faintest cell of a heat strip, and the words on all cells: the others are light enough for them, on either paper."""
 GREY, BEST, GOOD, BAD = "#8a8f98", "#d9480f", "#2b8a3e", "#c92a2a"
 BESIDE = ("#1864ab", "#5f3dc4", "#0b7285", "#862e9c", "#5c940d")
 MARKS = {
@@ -49,37 +49,6 @@ def clear(figure: Figure, height: int, **layout: Any) -> Figure:
     return figure
 
 
-def components(record: RunRecord) -> Figure:
-    """Energy of INT8 and of the result, divided into components."""
-    from plotly.graph_objects import Bar, Figure
-
-    sums = [component_sums(payload) for payload in (record.before, record.after)]
-    unit = record.before["energy_unit"]
-    factor, name = scale_of(max(sum(parts.values()) for parts in sums), unit, 1.0)
-    made = Figure()
-    for component in COMPONENTS:
-        if any(parts[component] for parts in sums):
-            made.add_trace(
-                Bar(
-                    name=component,
-                    y=["INT8", "result"],
-                    x=[parts[component] / factor for parts in sums],
-                    orientation="h",
-                    marker_color=COLOURS[component],
-                    customdata=[energy(parts[component], unit) for parts in sums],
-                    hovertemplate="%{y}, " + component + ": %{customdata}<extra></extra>",
-                )
-            )
-    made.update_yaxes(autorange="reversed")
-    made.update_xaxes(title_text=f"{name} per inference")
-    return clear(made, 230, barmode="stack", bargap=0.35)
-
-
-def component_sums(payload: Mapping[str, Any]) -> dict[str, float]:
-    """Energy by component over all nodes."""
-    return {name: sum(node["energy_pj"][name] for node in payload["nodes"]) for name in COMPONENTS}
-
-
 def layers(record: RunRecord, names: Sequence[str]) -> Figure:
     """What became of each layer: a strip with a column for each, in the order of execution."""
     from plotly.graph_objects import Heatmap
@@ -88,27 +57,28 @@ def layers(record: RunRecord, names: Sequence[str]) -> Figure:
     rows = layer_rows(record, names)
     made: Figure = make_subplots(rows=5, cols=1, shared_xaxes=True, vertical_spacing=0.02)
     strips = (
-        ("weight bits", [row["weight_bits"] for row in rows], 2, 8, "Blues"),
-        ("activation bits", [row["activation_bits"] for row in rows], 2, 8, "Purples"),
-        ("% zeros", [row["zeros"] for row in rows], 0, 100, "Greens"),
-        ("% channels off", [row["channels"] for row in rows], 0, 100, "Oranges"),
-        ("% energy saved", [row["saved"] for row in rows], 0, 100, "Reds"),
+        ("weight bits", [row["weight_bits"] for row in rows], 2, 8, "#6baed6"),
+        ("activation bits", [row["activation_bits"] for row in rows], 2, 8, "#a9a6d3"),
+        ("% zeros", [row["zeros"] for row in rows], 0, 100, "#74c476"),
+        ("% channels off", [row["channels"] for row in rows], 0, 100, "#fd8d3c"),
+        ("% energy saved", [row["saved"] for row in rows], 0, 100, "#fb7d62"),
     )
     hover = [
         f"<b>{html.escape(row['name'])}</b><br>{html.escape(row['words'])}<br>{row['energy']}" for row in rows
     ]
-    for place, (title, values, low, high, colours) in enumerate(strips, 1):
+    for place, (title, values, low, high, colour) in enumerate(strips, 1):
         made.add_trace(
             Heatmap(
                 z=[values],
                 x=list(range(1, len(rows) + 1)),
                 y=[title],
-                zmin=low - (high - low) * 0.15,
+                zmin=low,
                 zmax=high,
-                colorscale=colours,
+                colorscale=[[0.0, FAINT], [1.0, colour]],
                 showscale=False,
                 text=[[f"{value:.0f}" for value in values]],
                 texttemplate="%{text}" if len(rows) <= 40 else "",
+                textfont={"color": DARK},
                 customdata=[hover],
                 hovertemplate="%{customdata}<br>" + title + ": %{z:.0f}<extra></extra>",
                 xgap=1 if len(rows) <= 60 else 0,
@@ -178,45 +148,6 @@ def accuracy(stages: Sequence[Mapping[str, Any]], limit: float | None, unit: str
     made.update_yaxes(autorange="reversed")
     made.update_xaxes(title_text=f"{unit} lost against {'INT8' if unit == 'dB' else 'the original'} (bars: 95 % interval)", zeroline=True)
     return clear(made, 110 + 34 * len(stages))
-
-
-def front(record: RunRecord, limit: float | None) -> Figure:
-    """Every plan measured on all search samples, and the fronts; points of the front name their plan when clicked."""
-    from plotly.graph_objects import Figure, Scatter
-
-    made, unit = Figure(), unit_of(record.result["metric"]["name"])
-    seen = [trial for trial in record.trials if trial.complete and not trial.failed]
-    made.add_trace(
-        Scatter(
-            x=[100.0 * trial.energy for trial in seen],
-            y=[trial.drop for trial in seen],
-            mode="markers",
-            marker={"size": 5, "color": GREY, "opacity": 0.5},
-            name="plans measured",
-            customdata=[f"trial {trial.number}" for trial in seen],
-            hovertemplate="%{customdata}: %{x:.1f} % of INT8's energy, %{y:.2f} " + unit + "<extra></extra>",
-        )
-    )
-    for accepted, name, colour, mark in ((False, "front, not accepted", BAD, "x"), (True, "front, accepted", GOOD, "circle")):
-        found = [point for point in record.front if point.accepted is accepted]
-        made.add_trace(
-            Scatter(
-                x=[100.0 * point.energy for point in found],
-                y=[point.drop for point in found],
-                mode="markers",
-                marker={"size": 11, "color": colour, "symbol": mark},
-                name=name,
-                customdata=[point.plan.name for point in found],
-                hovertemplate="%{customdata}: %{x:.1f} % of INT8's energy, %{y:.2f} " + unit + "; click for the command<extra></extra>",
-            )
-        )
-    if limit is not None:
-        made.add_hline(y=limit, line={"color": BAD, "dash": "dash", "width": 1.5}, annotation_text=f"limit {limit:.2f}")
-    near = [trial.drop for trial in seen if trial.energy <= 1.0]
-    top = max(2.5 * (limit or 1.0), 0.5)
-    made.update_yaxes(title_text=f"{unit} lost, search samples", range=[min([0.0, *near]) - 0.2, min(max([top, *near]), top) + 0.2])
-    made.update_xaxes(title_text="energy, % of INT8", rangemode="tozero")
-    return clear(made, 430)
 
 
 def search(record: RunRecord) -> Figure:
@@ -302,33 +233,3 @@ def sizes(result: Mapping[str, Any]) -> Figure:
     made.update_yaxes(autorange="reversed")
     made.update_xaxes(title_text="KB")
     return clear(made, 240)
-
-
-def nodes(record: RunRecord, most: int = 40) -> Figure:
-    """Energy of each node before and after, on one axis, divided into components; the cheapest share a row."""
-    from plotly.subplots import make_subplots
-
-    from hwc_onnx.report.profile_figure import component_bar, rows_of, together
-
-    payloads = [dict(record.before), dict(record.after)]
-    rows = rows_of(payloads, most)
-    unit = record.before["energy_unit"]
-    made: Figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=("INT8", "result"))
-    grouped = [
-        [together([found[key] for key in keys if key in found]) for _, keys in rows]
-        for found in ({node["key"]: node for node in payload["nodes"]} for payload in payloads)
-    ]
-    highest = max((node["energy_pj"]["total"] for group in grouped for node in group), default=1.0)
-    factor, name = scale_of(highest, unit, 1.0)
-    for column, (payload, group) in enumerate(zip(payloads, grouped, strict=True), 1):
-        for component in COMPONENTS:
-            if any(node["energy_pj"][component] for node in group):
-                made.add_trace(component_bar(component, group, payload, factor, column == 1), row=1, col=column)
-        made.update_xaxes(title_text=name, range=[0.0, 1.05 * highest / factor], row=1, col=column)
-    made.update_yaxes(
-        tickvals=list(range(len(rows))),
-        ticktext=[short_name(label, 26) for label, _ in rows],
-        range=[len(rows) - 0.5, -0.5],
-        tickfont_size=11,
-    )
-    return clear(made, 150 + 17 * len(rows), barmode="stack", bargap=0.25, margin={"l": 10, "r": 10, "t": 70, "b": 45})

@@ -34,14 +34,15 @@ def learned(record: RunRecord) -> str | None:
     taught = [trial for trial in record.trials if "policy_weight" in trial.learning]
     if taught:
         weight = taught[-1].learning["policy_weight"]
-        parts.append(
+        parts += [
             figure(
                 "learning",
                 curves(record),
                 f"How the agents' training went, trial by trial. At the end their opinion about damages weighs {100.0 * weight:.0f} %, "
                 "the surrogate's the rest: the weight follows who predicted earlier trials better.",
-            )
-        )
+            ),
+            folded("The same as a table", _course(record)),
+        ]
     parts.append(
         paragraph(
             "Damage is the mean Kullback-Leibler divergence (or what the task has in its place) between the original's outputs and the "
@@ -103,8 +104,7 @@ def curves(record: RunRecord) -> Figure:
 
     titles = (f"rank correlation, last {RECENT} trials", "weight of the policy's opinion", "credit of the measured plan", "losses")
     made: Figure = make_subplots(rows=4, cols=1, shared_xaxes=True, vertical_spacing=0.07, subplot_titles=titles)
-    seen = predicted(record)
-    running = [(trial.number, rank_correlation(seen[max(end - RECENT, 0) : end])) for end, trial in enumerate(seen, 1) if end >= FEWEST]
+    running = _running(record)
     made.add_trace(Scatter(x=[at for at, _ in running], y=[value for _, value in running], line_color=BEST, showlegend=False), row=1, col=1)
     for row, name, mode in ((2, "policy_weight", "lines"), (3, "credit", "markers")):
         found = _of(record, name)
@@ -117,6 +117,12 @@ def curves(record: RunRecord) -> Figure:
     made.update_xaxes(title_text="trial", row=4, col=1)
     made.update_annotations(font_size=12, x=0.0, xanchor="left")
     return clear(made, 620, margin={"l": 10, "r": 10, "t": 60, "b": 45}, legend={"orientation": "h", "y": -0.12, "x": 0.0})
+
+
+def _running(record: RunRecord) -> list[tuple[int, float]]:
+    """Rank correlation of the latest predictions after each trial."""
+    seen = predicted(record)
+    return [(trial.number, rank_correlation(seen[max(end - RECENT, 0) : end])) for end, trial in enumerate(seen, 1) if end >= FEWEST]
 
 
 def _of(record: RunRecord, name: str) -> list[tuple[int, float]]:
@@ -135,6 +141,15 @@ def _said(trials: Sequence[Trial]) -> str:
 def _listing(trials: Sequence[Trial]) -> str:
     rows = [(trial.number, origin(trial.origin), f"{_expected(trial):.4g}", f"{_measured(trial):.4g}") for trial in trials]
     return table("Damage of each trial", ("trial", "proposed by", "predicted", "measured"), rows, words=(1,))
+
+
+def _course(record: RunRecord) -> str:
+    """The curves as a table, a dash where a trial has no value."""
+    columns = [dict(_running(record)), *(dict(_of(record, name)) for name in ("policy_weight", "credit", *(name for name, _ in LOSSES)))]
+    trials = sorted({number for column in columns for number in column})
+    rows = [(number, *(f"{column[number]:.3g}" if number in column else "-" for column in columns)) for number in trials]
+    head = ("trial", "rank correlation", "weight of the policy", "credit", *(f"{words} loss" for _, words in LOSSES))
+    return table("Training, trial by trial", head, rows)
 
 
 def _expected(trial: Trial) -> float:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import html
-import shlex
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwc_onnx.report.profile_figure import CONFIG
-from hwc_onnx.report.run_record import RunRecord
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -58,24 +55,19 @@ SIDEWAYS = '<span class="sideways"> The figure is wider than this screen: it scr
 
 
 def figure(name: str, drawn: Figure, said: str, least: int = 0) -> str:
-    """A figure with what it says in words; one that needs `least` pixels scrolls sideways by itself on a narrow screen."""
+    """A figure with what it says in words; one that needs `least` pixels scrolls sideways by itself on a narrow screen, by keys too."""
     from plotly.io import to_html
 
     config = {**CONFIG, "displayModeBar": False}
     inner = to_html(drawn, full_html=False, include_plotlyjs=False, div_id=f"figure-{name}", config=config)
-    box = f'<div style="min-width:{least}px">{inner}</div>' if least else inner
+    image = f'<div role="img" aria-label="{text(said)}">{inner}</div>'
+    if not least:
+        return f'<figure><div class="wide">{image}</div><figcaption>{text(said)}</figcaption></figure>'
+    label = f"Figure that scrolls sideways: {name}"
     return (
-        f'<figure><div class="wide" role="img" aria-label="{text(said)}">{box}</div>'
-        f'<figcaption>{text(said)}{SIDEWAYS if least else ""}</figcaption></figure>'
+        f'<figure><div class="wide" tabindex="0" role="region" aria-label="{text(label)}"><div style="min-width:{least}px">{image}</div></div>'
+        f"<figcaption>{text(said)}{SIDEWAYS}</figcaption></figure>"
     )
-
-
-def apply_command(record: RunRecord, plan: Path) -> str:
-    """What turns a plan of this run into a file."""
-    model = record.result["model"]["path"] or "MODEL.onnx"
-    source = "SOURCE" if record.result["data"] == "real" else "synthetic"
-    name = f"{Path(model).stem}.{plan.stem}.onnx"
-    return shlex.join(["hwc-onnx", "apply", model, "--plan", str(plan), "--data", source, "-o", name])
 
 
 def command(line: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from hwc_onnx.report import page_figures
 from hwc_onnx.report.origins import origin
-from hwc_onnx.report.page_parts import figure, paragraph, section, table
-from hwc_onnx.report.quantities import change, duration, percent, points
+from hwc_onnx.report.page_commands import compare_command
+from hwc_onnx.report.page_parts import command, figure, folded, paragraph, section, table
+from hwc_onnx.report.quantities import change, duration, percent, points, unit_of
 from hwc_onnx.report.result_table import STOPPED
-from hwc_onnx.report.run_record import RunRecord
+from hwc_onnx.report.run_record import RunRecord, Trial
 
 ACCEPTED = (
     "the drop on all search samples, with luck on them taken off and one standard error added, keeps the limit, and so do all "
@@ -32,10 +33,27 @@ def searched(record: RunRecord) -> str | None:
         "search",
         "The search",
         figure("search", page_figures.search(record), said),
+        folded("Every trial as a table", trial_table(record)),
         table("Who proposed, and what it saved", ("proposed by", "trials", "percentage points saved"), rows),
         _others(record),
-        _compared(record),
+        paragraph("Against other strategies at the same budget:"),
+        command(compare_command(record)),
     )
+
+
+def trial_table(record: RunRecord) -> str:
+    """Every trial: who proposed it, what it costs and loses, and what became of it."""
+    unit = unit_of(record.result["metric"]["name"])
+    rows = [(trial.number, trial.evaluations, origin(trial.origin), *_outcome(trial)) for trial in record.trials]
+    head = ("trial", "evaluations", "proposed by", "energy vs INT8", f"drop, {unit}", "")
+    return table("Trials in the order in which they ended", head, rows, words=(2, 5))
+
+
+def _outcome(trial: Trial) -> tuple[str, str, str]:
+    if trial.failed:
+        return "-", "-", "failed"
+    said = "accepted" if trial.accepted else "not accepted" if trial.complete else "stopped early"
+    return percent(trial.energy), points(trial.drop), said
 
 
 def gains(record: RunRecord) -> dict[str, tuple[int, float]]:
@@ -69,8 +87,3 @@ def _others(record: RunRecord) -> str:
         )
     head = ("strategy", "evaluations", "best of the search, of INT8's energy", "written, against INT8", "its drop")
     return table("Runs of the same task", head, rows)
-
-
-def _compared(record: RunRecord) -> str:
-    model = record.result["model"]["path"] or "MODEL.onnx"
-    return paragraph(f"Against other strategies at the same budget: hwc-onnx compare {model} --data SOURCE", "soft")

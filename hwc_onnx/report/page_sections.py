@@ -8,13 +8,16 @@ from typing import Any
 
 import yaml
 
+from hwc_onnx.accuracy.statistics import wilson_interval
 from hwc_onnx.report import page_figures
-from hwc_onnx.report.origins import origin
-from hwc_onnx.report.page_damage import damages
+from hwc_onnx.report.page_commands import without_places
+from hwc_onnx.report.page_energy import spent
+from hwc_onnx.report.page_front import front
 from hwc_onnx.report.page_learning import learned
-from hwc_onnx.report.page_parts import apply_command, command, figure, folded, listed, paragraph, section, table, text
-from hwc_onnx.report.page_search import ACCEPTED, searched
+from hwc_onnx.report.page_parts import figure, folded, listed, paragraph, section, table, text
+from hwc_onnx.report.page_search import searched
 from hwc_onnx.report.page_steps import recovery_steps
+from hwc_onnx.report.page_why import why
 from hwc_onnx.report.quantities import (
     change,
     energy,
@@ -46,18 +49,12 @@ def model_name(record: RunRecord) -> str:
     return Path(record.result["model"]["path"] or "model.onnx").name
 
 
-def limit_of(record: RunRecord) -> float | None:
-    """The largest allowed drop in points, None where there was none."""
-    limit = record.result["metric"]["limit_points"]
-    return None if limit is None else float(limit)
-
-
 def verdict(record: RunRecord) -> str:
     """What came out, in one sentence and six figures."""
     result, metric = record.result, record.result["metric"]
     low, high = metric["drop_ci95"]
     saved, met = result["reduction_vs_int8"], result["goal_met"]
-    limit = limit_of(record)
+    limit = record.limit
     bound = "" if limit is None else f", limit {limit:.2f}, judged by {_gate(metric['gate'])}"
     words = (
         f"{'Goal met' if met else 'Goal NOT met'}: {_less(saved)} energy than INT8 and {_less(result['reduction_vs_float'])} than "
@@ -77,7 +74,7 @@ def verdict(record: RunRecord) -> str:
     tiles = "".join(
         f"<div><dt>{text(name)}</dt><dd>{text(value)} <br><small>{text(beside)}</small></dd></div>" for name, value, beside in cards
     )
-    warned = [note for note in result["notes"] if "exceeds" in note or "too much" in note]
+    warned = [without_places(record, note) for note in result["notes"] if "exceeds" in note or "too much" in note]
     return section(
         "verdict",
         "Verdict",
@@ -92,7 +89,15 @@ def accuracy(record: RunRecord) -> str:
     """Every measurement on the holdout, in the order in which it was made."""
     result, metric = record.result, record.result["metric"]
     name = metric["name"]
-    stages: list[dict[str, Any]] = [{"name": "float", "value": None if name == "sqnr" else metric["original"], "drop": 0.0, "ci95": None, "passed": None}]
+    stages: list[dict[str, Any]] = [
+        {
+            "name": "float",
+            "value": None if name == "sqnr" else metric["original"],
+            "drop": 0.0,
+            "ci95": own_interval(name, metric["original"], metric["n_holdout"]),
+            "passed": None,
+        }
+    ]
     stages.append(
         {
             "name": "INT8",
@@ -130,59 +135,28 @@ def accuracy(record: RunRecord) -> str:
         f"Drop of each plan that the final gate looked at, from the safest to the most aggressive; it stops at the first that fails. "
         f"{name} of {'INT8' if name == 'sqnr' else 'the original'}: {metric_value(name, metric['original'])}."
     )
+    if stages[0]["ci95"] is not None:
+        said += " The bar of float is how well this many samples tell its own value; those of the plans compare with it sample by sample."
     return section(
         "accuracy",
         "Accuracy",
-        figure("accuracy", page_figures.accuracy(stages, limit_of(record), unit_of(name)), said),
+        figure("accuracy", page_figures.accuracy(stages, record.limit, unit_of(name)), said),
         folded("The same as a table", table(f"{name} on {metric['n_holdout']:,} held-out samples", ("", name, "drop", "95 % interval", "gate"), rows)),
         paragraph(
             f"The written plan loses {points(metric['search_drop_points'])} {unit_of(name)} on the search samples. Run with all of ONNX Runtime's "
             f"graph optimisations it has {metric_value(name, metric['at_enable_all'])}, with none {metric_value(name, metric['at_disable_all'])}; "
             "the worse counts."
         ),
-        recovery_steps(result, limit_of(record)),
+        recovery_steps(result, record.limit),
     )
 
 
-def spent(record: RunRecord) -> str:
-    """Energy by component and by node."""
-    before, after = (page_figures.component_sums(payload) for payload in (record.before, record.after))
-    unit = record.before["energy_unit"]
-    total, left = sum(before.values()), sum(after.values())
-    largest = max(before, key=lambda name: before[name] - after[name])
-    said = f"{energy(total, unit)} with INT8, {energy(left, unit)} for the file that was written"
-    saves = before[largest] > after[largest]
-    said += f"; most is saved in {largest} ({energy(before[largest], unit)} to {energy(after[largest], unit)})." if saves else "."
-    rows = [
-        (name, energy(before[name], unit), energy(after[name], unit), change(1.0 - after[name] / before[name]) if before[name] else "-")
-        for name in before
-        if before[name] or after[name]
-    ]
-    nodes = page_figures.nodes(record)
-    return section(
-        "energy",
-        "Energy",
-        figure("components", page_figures.components(record), said),
-        folded("The same as a table", table("Energy by component", ("component", "INT8", "result", "change"), rows)),
-        figure("nodes", nodes, "Energy of each node, INT8 and result on one scale; hovering shows the words read and written.", 640),
-        paragraph(f"Each product behind a figure: hwc-onnx profile {record.result['output']['path']} --explain NODE", "soft"),
-        _others(record),
-    )
-
-
-def _others(record: RunRecord) -> str:
-    """The accelerators of --compare-accel."""
-    found = record.result["compared_accelerators"]
-    rows = [
-        (
-            one["name"],
-            energy(one["energy_pj"]["baseline_int8"], one["energy_unit"]),
-            energy(one["energy_pj"]["compressed"], one["energy_unit"]),
-            change(one["reduction_vs_int8"]),
-        )
-        for one in found
-    ]
-    return table("The same file on other accelerators", ("accelerator", "INT8", "result", "vs INT8"), rows) if rows else ""
+def own_interval(name: str, value: float | None, samples: int) -> list[float] | None:
+    """Wilson's 95 % interval of the original's own value, in points below it; None where the metric counts no right answers."""
+    if name not in ("top1", "top5") or value is None or samples <= 0:
+        return None
+    low, high = wilson_interval(value * samples, samples)
+    return [100.0 * (value - high), 100.0 * (value - low)]
 
 
 def layers(record: RunRecord) -> str | None:
@@ -220,38 +194,6 @@ def layers(record: RunRecord) -> str | None:
     )
 
 
-def front(record: RunRecord) -> str | None:
-    """Other plans of the search, each with the command that makes its file."""
-    if not record.front:
-        return None
-    rows = "\n".join(
-        f'<tr id="plan-{text(point.plan.name)}" data-command="{text(apply_command(record, point.plan))}">'
-        f'<th scope="row">{text(point.plan.name)}</th><td>{percent(point.energy)}</td><td>{points(point.drop)}</td>'
-        f'<td class="words">{text(origin(point.origin))}</td>'
-        f'<td class="words">{"accepted" if point.accepted else "not accepted"}</td>'
-        f'<td><button type="button" data-plan="{text(point.plan.name)}">command</button></td></tr>'
-        for point in record.front
-    )
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("plan", "energy vs INT8", "drop", "proposed by", "", ""))
-    listing = (
-        '<div class="wide" tabindex="0" role="region" aria-label="Plans of the front"><table><caption>Plans of the front</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody></table></div>"
-    )
-    said = (
-        f"{len(record.front)} plans that no other beats in both energy and drop on the search samples. Click one for its command. "
-        f"Accepted: {ACCEPTED}."
-    )
-    first = next((point for point in record.front if point.accepted), record.front[0])
-    return section(
-        "front",
-        "Other trade-offs",
-        figure("front", page_figures.front(record, limit_of(record)), said),
-        f'<p id="picked" aria-live="polite">Plan {text(first.plan.name)}:</p>\n<pre id="command" tabindex="-1">{text(apply_command(record, first.plan))}</pre>',
-        paragraph("Put your data in place of SOURCE. Drops here are those of the search samples; apply measures its file on the holdout.", "soft"),
-        folded("All plans", listing),
-    )
-
-
 def sizes(record: RunRecord) -> str:
     """File bytes against accelerator bytes."""
     output, weights = record.result["output"], record.result["accelerator_bytes"]
@@ -266,20 +208,6 @@ def sizes(record: RunRecord) -> str:
         figure("sizes", page_figures.sizes(record.result), "An ONNX file has no 3-bit container and no sparse weights that every runtime reads, so it shrinks less than what the accelerator stores."),
         paragraph(f"Of the {size(output['file_bytes'])} that were written: {file_shares(shares)}. Only the weights shrink with their width.") if shares else "",
         folded("The same as a table", table("Bytes", ("", "original", "INT8", "result"), rows)),
-    )
-
-
-def why(record: RunRecord) -> str:
-    """Which decisions cost most, and where to look further."""
-    model = record.result["model"]["path"] or "MODEL.onnx"
-    return section(
-        "why",
-        "Why accuracy is lost",
-        damages(record),
-        paragraph("Which layers lose most under this plan, the cause of each with its numbers, and which remedy helps:"),
-        command(f"hwc-onnx why {model} --plan {record.folder / 'plan.json'} --data SOURCE"),
-        paragraph("Each layer alone, under every kind of compression, beside its share of the energy:"),
-        command(f"hwc-onnx sensitivity {model} --data SOURCE"),
     )
 
 
@@ -317,7 +245,7 @@ def provenance(record: RunRecord) -> str:
         folded("Digests (SHA-256)", table("SHA-256", ("", "digest"), rows, words=(1,))),
         folded("Versions", table("Versions", ("package", "version"), versions, words=(1,))),
         folded("Options", f"<pre>{text(options)}</pre>"),
-        folded("Everything that was said", listed(result["notes"])),
+        folded("Everything that was said", listed(without_places(record, note) for note in result["notes"])),
     )
 
 

@@ -24,7 +24,7 @@ def recovery_steps(result: Mapping[str, Any], limit: float | None) -> str:
     if len(seen) < 2:
         return ""
     name = result["metric"]["name"]
-    stages = [{"name": WORDS[step["step"]], "drop": step["drop_points"], "ci95": step["ci95"], "passed": None} for step in seen]
+    stages = [{"name": WORDS[step["step"]].replace(", ", ",<br>"), "drop": step["drop_points"], "ci95": step["ci95"], "passed": None} for step in seen]
     first, last = seen[0], seen[-1]
     said = (
         f"The same plan, with more and more of the recovery: {WORDS[first['step']]}, it loses {points(first['drop_points'])} {unit_of(name)}; "

@@ -47,25 +47,27 @@ SCRIPT = """
       window.Plotly.relayout(drawn, update);
     });
   }
-  function halves(words) {
-    var middle = words.length / 2, best = -1;
-    for (var at = words.indexOf(' '); at >= 0; at = words.indexOf(' ', at + 1)) {
-      if (best < 0 || Math.abs(at - middle) < Math.abs(best - middle)) { best = at; }
-    }
-    return best < 0 ? words : words.slice(0, best) + '<br>' + words.slice(best + 1);
+  function wrapped(words, room) {
+    return words.split(' ').reduce(function (lines, word) {
+      var last = lines[lines.length - 1];
+      if (last && (last + ' ' + word).length > room) { lines.push(word); } else { lines[lines.length - 1] = last ? last + ' ' + word : word; }
+      return lines;
+    }, ['']).join('<br>');
   }
   function narrow() {
     if (window.innerWidth >= 640) { return; }
     document.querySelectorAll('.plotly-graph-div').forEach(function (drawn) {
-      if (drawn.parentElement.parentElement.style.minWidth) { return; }
-      var below = -80 / Math.max(drawn.layout.height - 110, 60);
-      var update = { 'legend.orientation': 'h', 'legend.x': 0, 'legend.y': below, 'legend.yanchor': 'top', 'legend.font.size': 11 };
+      var below = -80 / Math.max(drawn.layout.height - 110, 60), update = {};
+      if (!drawn.closest('[style*=min-width]')) {
+        update = { 'legend.orientation': 'h', 'legend.x': 0, 'legend.y': below, 'legend.yanchor': 'top', 'legend.font.size': 11 };
+      }
       Object.keys(drawn.layout || {}).forEach(function (key) {
         var title = /^[xy]axis[0-9]*$/.test(key) && drawn.layout[key].title;
-        if (title && title.text && title.text.length > 32 && title.text.indexOf('<br>') < 0) {
-          update[key + '.title.text'] = halves(title.text);
-          update[key + '.title.font.size'] = 11;
-        }
+        if (!title || !title.text) { return; }
+        var length = drawn._fullLayout[key]._length;
+        if (title.text.length * 9 < length) { return; }
+        update[key + '.title.text'] = wrapped(title.text, Math.floor(length / 6.2));
+        update[key + '.title.font.size'] = 11;
       });
       window.Plotly.relayout(drawn, update);
     });

@@ -75,6 +75,9 @@ class RunRecord:
     result: Mapping[str, Any]
     plan: Mapping[str, Any]
     config: Mapping[str, Any]
+    """What the run is known by."""
+    given: Mapping[str, Any]
+    """The options of the run by the names of their flags; paths are relative to the folder."""
     trials: tuple[Trial, ...]
     front: tuple[FrontPoint, ...]
     before: Mapping[str, Any]
@@ -87,6 +90,12 @@ class RunRecord:
         """The strategy and its seed, by which runs of one task are told apart."""
         search = self.result["search"]
         return f"{search['sampler']}, seed {self.config.get('seed', 0)}"
+
+    @property
+    def limit(self) -> float | None:
+        """The largest allowed drop in points, None where there was none."""
+        found = self.result["metric"]["limit_points"]
+        return None if found is None else float(found)
 
     def with_beside(self, folders: Sequence[Path]) -> RunRecord:
         """The same run with others to compare it with.
@@ -124,7 +133,7 @@ class RunRecord:
             folder,
             result,
             _json(folder / "plan.json"),
-            _config(folder / CONFIG),
+            *_config(folder / CONFIG),
             _trials(folder / "study.journal", float(result["metric"]["limit_points"] or 0.0)),
             _front(folder),
             costs["baseline_int8"],
@@ -151,13 +160,15 @@ def _json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _config(path: Path) -> dict[str, Any]:
+def _config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the run is known by, and its options."""
     try:
         found = yaml.safe_load(_text(path))
     except yaml.YAMLError as error:
         raise _damaged(path, f"not YAML: {error}") from error
-    record = found.get(RECORD) if isinstance(found, dict) else None
-    return record if isinstance(record, dict) else {}
+    given = found if isinstance(found, dict) else {}
+    record = given.get(RECORD)
+    return record if isinstance(record, dict) else {}, {name: value for name, value in given.items() if name != RECORD}
 
 
 def _trials(path: Path, limit_points: float) -> tuple[Trial, ...]:

@@ -17,11 +17,15 @@ import hwc_onnx
 from hwc_onnx.errors import UsageError
 from hwc_onnx.report import page_figures
 from hwc_onnx.report.page import page, write_report
-from hwc_onnx.report.page_figures import best_so_far, component_sums
+from hwc_onnx.report.page_energy import component_sums, components, nodes
+from hwc_onnx.report.page_figures import best_so_far
+from hwc_onnx.report.page_front import parted
 from hwc_onnx.report.page_learning import predicted, rank_correlation
 from hwc_onnx.report.page_search import gains
+from hwc_onnx.report.page_sections import own_interval
 from hwc_onnx.report.run_record import RunRecord
 from tests.report.conftest import EVIL
+from tests.report.test_profile_figure import check_products
 
 
 class Read(HTMLParser):
@@ -64,6 +68,43 @@ def test_the_page_is_complete_and_loads_nothing(run_folder: Path) -> None:
     for name in ("verdict", "accuracy", "energy", "layers", "front", "search", "learning", "size", "why", "limits", "provenance"):
         assert name in read.ids
     assert len(text) < 6e6
+
+
+def test_every_figure_has_its_numbers_in_a_table(run_folder: Path) -> None:
+    text = (run_folder / "report.html").read_text(encoding="utf-8").split('<main id="content">')[1]
+    after = re.split(r'<div id="figure-', text)[1:]
+    assert len(after) >= 9
+    for part in after:
+        beside = re.split(r"<figure>|</section>", part)[0]
+        assert re.search("<caption>.*<tbody>", beside, re.DOTALL), part[: part.index('"')]
+
+
+def test_parts_of_an_energy_show_products_that_can_be_checked_by_hand(run_folder: Path) -> None:
+    record = RunRecord.load(run_folder)
+    for drawn in (components(record), nodes(record)):
+        assert sum(check_products(shown.replace("<br>", " ")) for trace in drawn.data for shown in trace.customdata) > 20
+    silent = [{**payload, "nodes": [{**node, "terms": []} for node in payload["nodes"]]} for payload in (record.before, record.after)]
+    older = nodes(replace(record, before=silent[0], after=silent[1]))  # a run folder of an earlier version
+    assert any("read, " in shown for trace in older.data for shown in trace.customdata)
+
+
+def test_points_beneath_the_front_keep_still(run_folder: Path) -> None:
+    record = RunRecord.load(run_folder)
+    point = record.front[0]
+    one = replace(record.trials[0], number=99_999, energy=point.energy, drop=point.drop)
+    far = replace(one, number=99_998, energy=point.energy + 0.5)
+    own = replace(one, number=int(point.plan.stem))
+    assert parted([one, far, own], record.front[:1], 1.0, 1.0) == ([far], [one])
+
+
+def test_float_has_the_interval_of_a_proportion(run_folder: Path) -> None:
+    low, high = own_interval("top1", 0.9, 400) or (0.0, 0.0)
+    assert low == pytest.approx(-2.57, abs=0.01) and high == pytest.approx(3.33, abs=0.01)  # 86.67 % to 92.57 %
+    assert own_interval("cosine", 0.9, 400) is own_interval("agreement", 1.0, 400) is own_interval("top1", None, 400) is None
+    record = RunRecord.load(run_folder)
+    metric = {**record.result["metric"], "name": "top1", "original": 0.9, "n_holdout": 400}
+    text = page(replace(record, result={**record.result, "metric": metric}))
+    assert "<td>90.00%</td><td>+0.00</td><td>-2.57 .. +3.33</td>" in text
 
 
 def test_predictions_are_those_made_before_the_measurement(run_folder: Path) -> None:

@@ -14,12 +14,15 @@ BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrom
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 
-CONTRAST = """
-() => {
+COLOURS = """
   function channels(text) { return text.match(/[0-9.]+/g).slice(0, 3).map(Number); }
   function light(rgb) {
     return rgb.map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
       .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  }
+  function contrast(one, other) {
+    const [a, b] = [light(one), light(other)].sort((x, y) => y - x);
+    return (a + 0.05) / (b + 0.05);
   }
   function paper(node) {
     for (; node; node = node.parentElement) {
@@ -28,15 +31,87 @@ CONTRAST = """
     }
     return [255, 255, 255];
   }
+"""
+CONTRAST = f"""
+() => {{ {COLOURS}
   let worst = 21;
-  for (const node of document.querySelectorAll('h1, h2, p, li, dt, dd, small, th, td, caption, figcaption, a, summary, pre, button')) {
-    if (node.closest('.plotly-graph-div')) { continue; }
-    const [a, b] = [light(channels(getComputedStyle(node).color)), light(paper(node))].sort((x, y) => y - x);
-    worst = Math.min(worst, (a + 0.05) / (b + 0.05));
-  }
+  for (const node of document.querySelectorAll('h1, h2, p, li, dt, dd, small, th, td, caption, figcaption, a, summary, pre, button')) {{
+    if (node.closest('.plotly-graph-div')) {{ continue; }}
+    worst = Math.min(worst, contrast(channels(getComputedStyle(node).color), paper(node)));
+  }}
   return worst;
+}}
+"""
+FIGURES = f"""
+() => {{ {COLOURS}
+  let worst = 21, seen = 0;
+  for (const node of document.querySelectorAll('.plotly-graph-div svg text')) {{
+    if (node.closest('.heatmap-label') || !node.getBoundingClientRect().width) {{ continue; }}
+    seen += 1;
+    worst = Math.min(worst, contrast(channels(getComputedStyle(node).fill), paper(node)));
+  }}
+  return [seen, worst];
+}}
+"""
+"""Words of figures that stand on the paper."""
+CELLS = f"""
+async () => {{ {COLOURS}
+  let worst = 21, seen = 0;
+  for (const shown of document.querySelectorAll('#figure-layers .heatmaplayer image')) {{
+    const picture = new Image();
+    picture.src = shown.getAttribute('xlink:href') || shown.getAttribute('href');
+    await picture.decode();
+    const canvas = document.createElement('canvas'), box = shown.getBoundingClientRect();
+    [canvas.width, canvas.height] = [picture.width, picture.height];
+    const drawn = canvas.getContext('2d');
+    drawn.drawImage(picture, 0, 0);
+    for (const words of document.querySelectorAll('#figure-layers .heatmap-label text')) {{
+      const place = words.getBoundingClientRect();
+      const x = (place.left + place.width / 2 - box.left) / box.width, y = (place.top + place.height / 2 - box.top) / box.height;
+      if (x < 0 || x > 1 || y < 0 || y > 1) {{ continue; }}
+      const pixel = Array.from(drawn.getImageData(x * picture.width, y * picture.height, 1, 1).data);
+      seen += pixel[3] === 255;
+      worst = Math.min(worst, contrast(channels(getComputedStyle(words).fill), pixel.slice(0, 3)));
+    }}
+  }}
+  return [seen, worst];
+}}
+"""
+"""Numbers in the cells of the heat strip, against the pixel behind them."""
+SCROLLING = """
+() => [...document.querySelectorAll('*')].filter(node => node.scrollWidth > node.clientWidth && getComputedStyle(node).overflowX === 'auto')
+  .map(node => [node.tabIndex, node.getAttribute('role'), Boolean(node.getAttribute('aria-label')), Boolean(node.querySelector('svg'))])
+"""
+CUT = """
+() => {
+  const found = [];
+  for (const drawn of document.querySelectorAll('.plotly-graph-div')) {
+    const box = drawn.getBoundingClientRect();
+    for (const words of drawn.querySelectorAll('svg text')) {
+      const place = words.getBoundingClientRect();
+      const out = place.right > box.right + 1 || place.left < box.left - 1 || place.bottom > box.bottom + 1 || place.top < box.top - 1;
+      if (place.width && out) { found.push([drawn.id, words.textContent]); }
+    }
+  }
+  return found;
 }
 """
+"""Words that reach out of their figure."""
+POINTS = """
+() => {
+  const drawn = document.getElementById('figure-front'), box = drawn.getBoundingClientRect();
+  const [across, up] = [drawn._fullLayout.xaxis, drawn._fullLayout.yaxis], found = [];
+  drawn.data.forEach((trace, place) => {
+    if (!trace.name.startsWith('front')) { return; }
+    trace.customdata.forEach((plan, number) => {
+      const point = drawn.calcdata[place][number], [x, y] = [across.c2p(point.x), up.c2p(point.y)];
+      if (y > 0 && y < up._length) { found.push([plan, box.left + across._offset + x, box.top + up._offset + y]); }
+    });
+  });
+  return found;
+}
+"""
+"""Plans of the front with the pixels that their marks are centred on."""
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +148,47 @@ def test_page_is_drawn_without_errors_requests_or_overflow(opened, run_folder: P
     assert tab.evaluate(CONTRAST) >= 4.5
     tab.add_style_tag(content="p { color: #888 !important; background: #777 !important }")  # a broken twin
     assert tab.evaluate(CONTRAST) < 4.5
+
+
+def test_words_of_figures_can_be_read(opened) -> None:  # type: ignore[no-untyped-def]
+    tab, _, _ = opened
+    for measure in (FIGURES, CELLS):
+        seen, worst = tab.evaluate(measure)
+        assert seen >= 10 and worst >= 4.5
+    tab.add_style_tag(content="svg text { fill: #888 !important } body { background: #777 !important }")  # a broken twin
+    assert tab.evaluate(FIGURES)[1] < 4.5 and tab.evaluate(CELLS)[1] < 4.5
+
+
+def test_no_words_of_a_figure_are_cut(opened) -> None:  # type: ignore[no-untyped-def]
+    tab, _, _ = opened
+    assert tab.locator("#figure-steps").count() == 1
+    assert tab.evaluate(CUT) == []
+
+
+def test_what_scrolls_sideways_can_be_scrolled_by_keys(opened) -> None:  # type: ignore[no-untyped-def]
+    tab, _, _ = opened
+    tab.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    found = tab.evaluate(SCROLLING)
+    assert all((index, role, named) == (0, "region", True) for index, role, named, _ in found)
+    narrow = tab.viewport_size["width"] == 360
+    assert any(drawn for *_, drawn in found) is narrow and (len(found) >= 4 or not narrow)
+
+
+def test_a_point_of_the_front_gives_its_command_by_click(opened) -> None:  # type: ignore[no-untyped-def]
+    tab, _, _ = opened
+    tab.locator("#figure-front").scroll_into_view_if_needed()
+    points = tab.evaluate(POINTS)
+    assert points
+    for plan, x, y in points:
+        tab.evaluate("document.getElementById('command').textContent = ''")
+        tab.mouse.move(x - 40, y - 40)
+        tab.mouse.move(x, y, steps=4)
+        tab.wait_for_function("document.querySelector('#figure-front .hoverlayer').textContent.includes('click for the command')", timeout=5000)
+        tab.mouse.click(x, y)
+        tab.wait_for_function("document.getElementById('command').textContent !== ''", timeout=5000)
+        shown = tab.locator("#picked").text_content()
+        assert shown.startswith("Plan ") and shown[5:-1] in tab.locator("#command").text_content()
+        assert shown == f"Plan {plan}:" or len(points) > 1
 
 
 def test_text_of_figures_follows_the_theme(opened) -> None:  # type: ignore[no-untyped-def]
