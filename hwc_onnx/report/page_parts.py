@@ -27,9 +27,13 @@ def paragraph(words: str, kind: str = "") -> str:
     return f'<p class="{kind}">{text(words)}</p>' if kind else f"<p>{text(words)}</p>"
 
 
-def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], words: Sequence[int] = ()) -> str:
-    """A table; the first column names the row, the columns `words` hold words instead of numbers."""
-    kinds = [' class="words"' if place in words else "" for place in range(len(head))]
+def table(
+    caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], words: Sequence[int] = (), sentences: Sequence[int] = ()
+) -> str:
+    """A table; the first column names the row, the columns `words` hold words instead of numbers, `sentences` whole sentences."""
+    kinds = [
+        ' class="words"' if place in words else ' class="words said"' if place in sentences else "" for place in range(len(head))
+    ]
     top = "".join(f'<th scope="col"{kind}>{text(name)}</th>' for name, kind in zip(head, kinds, strict=True))
     body = "\n".join(
         "<tr>"

@@ -67,10 +67,10 @@ def _found(found: Mapping[str, Any]) -> list[str]:
         f"remedies that help, damage {mended['damage']:.2g}, drop {points(mended['drop_points'])}."
     )
     rows = [_row(layer) for layer in found["layers"]]
-    head = ("layer", "setting", "damage alone, in thousandths", "cause", "best remedy", "what it leaves")
+    head = ("layer", "setting", "damage alone x 1000", "cause", "best remedy", "what it leaves")
     return [
         paragraph(said),
-        table(f"Causes and remedies, {len(rows)} of {found['layer_count']} layers", head, rows, words=(1, 3, 4)),
+        table(f"Causes and remedies, {len(rows)} of {found['layer_count']} layers", head, rows, words=(1,), sentences=(3, 4)),
     ]
 
 

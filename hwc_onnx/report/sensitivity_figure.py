@@ -30,6 +30,9 @@ LETTER, LINE = 6.2, 17
 STOPS = ((255, 247, 214), (254, 217, 142), (254, 153, 41), (217, 95, 14), (110, 20, 10))
 """Colours from the least damage to the most."""
 
+EVEN = 0.179
+"""Luminance on which black and white stand out alike, 4.6 : 1 at least."""
+
 LEAST = 1e-6
 """Damage below which all cells have the first colour."""
 
@@ -165,8 +168,7 @@ class _Scale:
         red, green, blue = (
             round(a + (place - first) * (b - a)) for a, b in zip(STOPS[first], STOPS[first + 1], strict=True)
         )
-        light = 0.299 * red + 0.587 * green + 0.114 * blue
-        return f"#{red:02x}{green:02x}{blue:02x}", "#202020" if light > 140 else "#ffffff"
+        return f"#{red:02x}{green:02x}{blue:02x}", "#000000" if _luminance(red, green, blue) > EVEN else "#ffffff"
 
     def legend(self, x: int, y: int) -> list[str]:
         """One block for each power of ten."""
@@ -176,6 +178,12 @@ class _Scale:
             found.append(f'<rect x="{x + step * CELL}" y="{y}" width="{CELL}" height="{ROW - 2}" fill="{fill}"/>')
             found.append(_number(x + step * CELL + CELL / 2, y + 15, f"{10.0 ** (power + 3):g}", ink))
         return found
+
+
+def _luminance(*channels: int) -> float:
+    """Relative luminance of a colour (WCAG 2)."""
+    linear = [value / 12.92 if value <= 0.03928 else ((value + 0.055) / 1.055) ** 2.4 for value in (channel / 255 for channel in channels)]
+    return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def _places(settings: Sequence[dict[str, Any]]) -> list[int]:

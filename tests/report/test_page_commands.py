@@ -103,6 +103,7 @@ def test_why_as_printed_puts_causes_and_remedies_on_the_page(copy: Path) -> None
     run(again)
     text = (copy / "my model.hwc" / "report.html").read_text(encoding="utf-8")
     assert "Causes and remedies" in text and "Causes and remedies" not in before
+    assert '<td class="words said">' in text  # a sentence takes lines, not the width of the page
     for layer in kept["layers"]:
         cause = "" if layer["cause"] is None else html.escape(layer["cause"]["text"])
         remedy = next((one["change"] for one in layer["remedies"] if one["name"] == layer["best"]), "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 
-from hwc_onnx.report.sensitivity_figure import why_figure
+from hwc_onnx.report.sensitivity_figure import _luminance, _Scale, why_figure
 from tests.diagnosis.planted import looked_at, two_convolutions
 
 
@@ -21,3 +21,11 @@ def test_each_layer_has_its_damage_its_parts_and_its_cause() -> None:
         assert layer["cause"]["name"].replace("_", " ") in drawn
     assert not any("channels alone" in text for text in said)
     assert "href" not in drawn and "<script" not in drawn
+
+
+def test_numbers_stand_out_from_every_colour() -> None:
+    scale = _Scale([1e-6, 1.0])
+    for step in range(601):
+        shades = [[int(colour[place : place + 2], 16) for place in (1, 3, 5)] for colour in scale.colour(10.0 ** (step / 100 - 6))]
+        dark, light = sorted(_luminance(*shade) for shade in shades)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
