@@ -23,7 +23,7 @@ figure { margin: .8rem 0 1.4rem; } @media (min-width: 640px) { .sideways { displ
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
 caption { text-align: left; padding-bottom: .3rem; } th, td { padding: .25rem .7rem .25rem 0; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 9rem; } td.words, th.words { text-align: left; }
-td.said { white-space: normal; min-width: 15rem; vertical-align: top; }
+td.said { white-space: normal; min-width: 13rem; vertical-align: top; }
 thead th { border-bottom: 2px solid var(--line); } tbody tr + tr > * { border-top: 1px solid var(--line); }
 code, pre { font: .88rem ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 pre { background: var(--card); padding: .7rem; overflow-x: auto; white-space: pre-wrap; }

@@ -82,6 +82,11 @@ def _row(layer: Mapping[str, Any]) -> tuple[str, ...]:
         setting_text(layer["setting"]),
         f"{1000.0 * alone:.3g}",
         "-" if cause is None else f"{cause['name'].replace('_', ' ')}: {cause['text']}",
-        "-" if best is None else f"{best['name']}: {best['change']}",
+        "-" if best is None else f"{best['name']}: {_own(best['change'], layer['key'])}",
         "-" if best is None or alone <= 0.0 else percent(best["damage"] / alone),
     )
+
+
+def _own(change: str, key: str) -> str:
+    """Fields of the plan without the layer that the row names."""
+    return change.replace(f'layers."{key}".', "")
