@@ -88,7 +88,7 @@ def drawn(record: RunRecord) -> Figure:
                 marker={"size": 11, "color": colour, "symbol": mark},
                 name=name,
                 customdata=[point.plan.name for point in shown],
-                hovertemplate="%{customdata}: %{x:.1f} % of INT8's energy, %{y:.2f} " + unit + "; click for the command<extra></extra>",
+                hovertemplate="%{customdata}: %{x:.1f} % of INT8's energy, %{y:.2f} " + unit + "<br>click for the command<extra></extra>",
             )
         )
     if limit is not None:

@@ -184,6 +184,7 @@ def test_a_point_of_the_front_gives_its_command_by_click(opened) -> None:  # typ
         tab.mouse.move(x - 40, y - 40)
         tab.mouse.move(x, y, steps=4)
         tab.wait_for_function("document.querySelector('#figure-front .hoverlayer').textContent.includes('click for the command')", timeout=5000)
+        assert [words for name, words in tab.evaluate(CUT) if name == "figure-front"] == []
         tab.mouse.click(x, y)
         tab.wait_for_function("document.getElementById('command').textContent !== ''", timeout=5000)
         shown = tab.locator("#picked").text_content()
