@@ -91,6 +91,7 @@ def test_what_is_copied_builds_the_whole_package(tmp_path: Path) -> None:
         names = set(archive.namelist())
     assert {"hwc_onnx/api.py", "hwc_onnx/cli/main.py", "hwc_onnx/accel_profiles/edge-flex.yaml"} <= names
     assert any(name.endswith("entry_points.txt") for name in names)
+    assert {name.rsplit("/", 1)[-1] for name in names if "/licenses/" in name} == {"LICENSE", "THIRD_PARTY.md"}
 
 
 def test_forgotten_folder_is_noticed(tmp_path: Path) -> None:
