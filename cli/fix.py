@@ -41,7 +41,7 @@ def fix(settings: Settings, model: str, fixed_inputs: dict[str, Value], output: 
     \b
     Examples:
       hwc-onnx fix silero_vad.onnx --input sr=16000 -o vad16k.onnx
-      hwc-onnx compress vad16k.onnx --input-shape input:1x512 --input-shape state:2x1x128
+      hwc-onnx compress vad16k.onnx --input-shape input:1x576 --input-shape state:2x1x128
     """
     from hwc_onnx import api
     from hwc_onnx.report.fixed_table import fixed_tables

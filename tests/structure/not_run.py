@@ -28,6 +28,11 @@ NOT_RUN: tuple[tuple[str, str, str], ...] = (
     ("docs/silicon.md", "python benchmarks/silicon.py", "most of a minute of computing; tests/cost/test_silicon.py runs its parts"),
     ("docs/results.md", "python benchmarks/(headline|refit|evaluation_speed|large_model|energy_speed)", HOURS),
     ("docs/results.md", "(python -c pass|hwc-onnx --help|hwc-onnx compress --help) +median", OUTPUT),
+    (
+        "docs/new-models.md",
+        "((OMP_NUM_THREADS=1 )?.*python benchmarks/new_user.py|hwc-onnx )",
+        "downloads packages and searches for minutes; tests/examples/test_new_user.py runs the script on a small network",
+    ),
     ("docs/paper.md", "hwc-onnx (data check|compress) vgg16_cifar10.onnx", "needs CIFAR-10 and a network trained on it"),
     ("docs/paper.md", "hwc-onnx data check resnet50.onnx", "needs ImageNet and a network trained on it"),
     ("docs/pipelines.md", "docker ", "needs docker; tests/examples/test_dockerfile.py builds from what the image copies"),

@@ -132,7 +132,7 @@ def mistake_in(command: Shown) -> str | None:
         if file is None:
             return f"no {script}"
         text = file.read_text()
-        options = [word for word in words[words.index(script) :] if word.startswith("--")]
+        options = [word.split("=")[0] for word in words[words.index(script) :] if word.startswith("--")]
         return next((f"{script} has no {option}" for option in options if f'"{option}"' not in text), None)
     files = [word for flag, word in itertools.pairwise(words) if flag in ("-r", "-c", "-f") and words[1] != "-c" and "." in word]
     return next((f"no {file}" for file in files if not (ROOT / file).is_file() and not (here / file).is_file()), None)

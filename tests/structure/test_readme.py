@@ -64,6 +64,11 @@ def test_readme_commands_run_in_the_order_shown(folder: Path) -> None:
     assert done.returncode == 0 and "array" in done.stdout, done.stderr
 
 
+def test_readme_begins_with_installing_and_one_compression() -> None:
+    head = "\n".join(README.splitlines()[:30])
+    assert re.search(r"```sh\n(.*\n)*pip install .*\nhwc-onnx compress .*\n```", head)
+
+
 def test_readme_outputs_are_what_the_commands_print() -> None:
     assert readme_outputs.filled(README) == README, "run `make docs`"
 
@@ -113,10 +118,10 @@ def test_files_named_in_the_text_exist(page: Path) -> None:
 
 def test_broken_links_are_noticed() -> None:
     page = ROOT / "docs" / "index.md"
-    good = "[a](files.md) [b](files.md#plan.json) [c](../README.md#install) [d](#words) [e](https://a.b/c#d)"
+    good = "[a](files.md) [b](files.md#plan.json) [c](../README.md#use-it) [d](#words) [e](https://a.b/c#d)"
     assert broken_links(page, good.replace("plan.json", "planjson")) == []
-    assert broken_links(page, "[a](file.md) [b](files.md#plan) [c](../README.md#uninstall) [d](#letters)") == [
-        "file.md", "files.md#plan", "../README.md#uninstall", "#letters",
+    assert broken_links(page, "[a](file.md) [b](files.md#plan) [c](../README.md#install) [d](#letters)") == [
+        "file.md", "files.md#plan", "../README.md#install", "#letters",
     ]  # fmt: skip
 
 
