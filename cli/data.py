@@ -39,7 +39,7 @@ def check(ctx: click.Context, /, settings: Settings, model: str, figure: str | N
     """Shapes, ranges and labels of the samples that MODEL is fed, and its float accuracy on them.
 
     Where the samples are pixels, every preset of normalisation is tried on the same samples, so that a wrong one is seen before a
-    search. A score at chance exits with 4.
+    search. A score at chance, or too few samples, exits with 4.
 
     \b
     Examples:

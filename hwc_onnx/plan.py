@@ -138,6 +138,11 @@ class CompressionPlan(BaseModel):
         """SHA-256 of the canonical text."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
+    def settings_digest(self) -> str:
+        """SHA-256 of what each layer is to become, whatever was recorded besides."""
+        settings = {key: config.model_dump() for key, config in self.layers.items()}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
     @classmethod
     def uniform(cls, keys: Mapping[str, object] | tuple[str, ...] | list[str], config: LayerConfig) -> CompressionPlan:
         """The same setting for every layer key."""

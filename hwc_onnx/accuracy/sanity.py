@@ -18,7 +18,7 @@ from hwc_onnx.accuracy.statistics import drop_bounds
 from hwc_onnx.errors import DataError
 
 SIGNIFICANCE = 0.01
-BEYOND_DOUBT = 0.999
+BEYOND_DOUBT, MOST_CLASSES = 0.999, 0.75
 _SHUFFLES = 20
 _CAUSES = "check normalisation (mean, std, --preset), channel order, layout and label numbering"
 
@@ -87,21 +87,20 @@ def _better_numbering(
 ) -> tuple[int, float] | None:
     """+1 or -1 where the labels with that added to each score better beyond doubt, and how much; None where neither does.
 
-    Compared are the samples whose label is still one of the classes then. More than twice the score is asked for, and more than
-    shuffled labels give: the answers of a network that sees wrong values may lie beside the right ones too.
+    All labels have to be classes then, and most classes gain: two that were swapped are no other numbering. More than twice the score
+    is asked for, and more than shuffled labels give: the answers of a network that sees wrong values may lie beside the right ones.
     """
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         return None
     for step in (-1, 1):
         moved = labels.astype(np.int64) + step
-        left = (moved >= 0) & (moved < classes.classes)
-        if left.sum() < 2:
+        if len(moved) < 2 or moved.min() < 0 or moved.max() >= classes.classes:
             continue
-        clipped = np.clip(moved, 0, classes.classes - 1)
-        scores = metric.per_sample(metric.rows(reference.outputs, None, clipped, classes))[left]
-        score = float(scores.mean())
-        if score > 2 * float(own[left].mean()) and drop_bounds(scores - own[left], BEYOND_DOUBT)[0] > 0:
-            if score > _shuffled(reference, metric, clipped, classes, seed)[1]:
+        scores = metric.per_sample(metric.rows(reference.outputs, None, moved, classes))
+        score, gained = float(scores.mean()), scores - own
+        better = [float(gained[labels == label].mean()) > 0 for label in np.unique(labels)]
+        if score > 2 * float(own.mean()) and np.mean(better) >= MOST_CLASSES and drop_bounds(gained, BEYOND_DOUBT)[0] > 0:
+            if score > _shuffled(reference, metric, moved, classes, seed)[1]:
                 return step, score
     return None
 

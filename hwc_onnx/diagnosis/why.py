@@ -75,6 +75,7 @@ class Why:
         return {
             "schema": SCHEMA,
             "plan": self.plan_name,
+            "settings_sha256": self.plan.settings_digest(),
             "recovery": self.recovery,
             "metric": self.metric,
             "original": self.original,

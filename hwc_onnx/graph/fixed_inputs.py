@@ -96,22 +96,19 @@ def deciding_inputs(proto: onnx.ModelProto) -> list[str]:
 
 def _compared(proto: onnx.ModelProto, name: str) -> Iterator[float]:
     """The constants that an input, or what is only another form of it, is compared with by Equal."""
-    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-    constants |= {
-        node.output[0]: attribute.t
-        for node in proto.graph.node
-        if node.op_type == "Constant"
-        for attribute in node.attribute
-        if attribute.name == "value"
-    }
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Constant":
+            value = helper.get_attribute_value(node.attribute[0])
+            constants[node.output[0]] = numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
     same = {name}
     for node in proto.graph.node:
         if node.op_type in SAME_VALUES and node.input[0] in same:
             same.update(node.output)
         elif node.op_type == "Equal" and same.intersection(node.input):
             for other in node.input:
-                if other in constants:
-                    yield from numpy_helper.to_array(constants[other]).ravel().astype(float).tolist()
+                if other in constants and constants[other].dtype.kind in "fiub":
+                    yield from constants[other].ravel().astype(float).tolist()
 
 
 def _is_flag(declared: onnx.ValueInfoProto) -> bool:

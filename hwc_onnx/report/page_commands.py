@@ -57,7 +57,7 @@ def compare_command(record: RunRecord) -> str:
 def explain_command(record: RunRecord) -> str:
     """What prints the energy of one node of the written file as a sum of products."""
     output = record.given.get("output")
-    path = Path(record.result["output"]["path"]).name if output is None else _seen(record, str(output))
+    path = shown(record, Path(record.result["output"]["path"])) if output is None else _seen(record, str(output))
     given = [word for name in ("accel", "input-shape") for word in _option(record, name)]
     return shlex.join(["hwc-onnx", "profile", path, *given, "--explain", "NODE"])
 
@@ -73,11 +73,13 @@ def is_complete(record: RunRecord) -> bool:
 
 
 def shown(record: RunRecord, path: Path) -> str:
-    """A path as the current folder sees it; in full only below a folder that the user named in full."""
-    full = os.path.normpath(os.path.join(os.path.realpath(path.parent), path.name))
-    near = os.path.relpath(full, os.path.realpath("."))
+    """A path as the current folder sees it, by the names that lead there: where links point is not told; in full only below a folder
+    that the user named in full.
+    """
+    full = os.path.abspath(path)
+    near = os.path.relpath(full)
     named = Path(record.result["model"]["path"] or "").parent
-    return full if near.startswith("..") and named.is_absolute() and Path(full).is_relative_to(os.path.realpath(named)) else near
+    return full if near.startswith("..") and named.is_absolute() and Path(full).is_relative_to(os.path.abspath(named)) else near
 
 
 def without_places(record: RunRecord, words: str) -> str:

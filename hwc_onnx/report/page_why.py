@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hwc_onnx.errors import HwcError
+from hwc_onnx.plan import CompressionPlan
 from hwc_onnx.report.page_commands import report_command, sensitivity_command, shown, why_command
 from hwc_onnx.report.page_damage import damages
 from hwc_onnx.report.page_parts import command, paragraph, section, table
@@ -45,17 +47,12 @@ def _kept(record: RunRecord, place: Path) -> list[str]:
         found = json.loads(place.read_text(encoding="utf-8"))
         if found["schema"] != SCHEMA:
             raise ValueError(f"not of schema {SCHEMA}")
-        other = [layer["key"] for layer in found["layers"] if not _agrees(layer, record.plan)]
-        if other:
-            return [paragraph(f"{WHY} is about another plan than this run's ({other[0]} has another setting), so it is not shown.")]
+        own = CompressionPlan.from_json(json.dumps(record.plan))
+        if found["settings_sha256"] != own.settings_digest():
+            return [paragraph(f"{WHY} is about another plan than this run's, so it is not shown.")]
         return _found(found)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (HwcError, OSError, ArithmeticError, RecursionError, ValueError, KeyError, TypeError, AttributeError) as error:
         return [paragraph(f"{WHY} is not what hwc-onnx why --json prints ({type(error).__name__}: {error}), so it is not shown.")]
-
-
-def _agrees(layer: Mapping[str, Any], plan: Mapping[str, Any]) -> bool:
-    own = plan["layers"].get(layer["key"], {})
-    return all(own.get(name) == value for name, value in layer["setting"].items())
 
 
 def _found(found: Mapping[str, Any]) -> list[str]:

@@ -96,7 +96,7 @@ class Progress:
                 f"  {written:>8}  {duration(trial.seconds):>10}  {to_go:>10}  {trial.origin}"
             )
         best = f"best {percent(trial.best_energy)} of INT8's energy" if math.isfinite(trial.best_energy) else "none accepted yet"
-        ahead = "" if left is None else f", at most {duration(left)} left"
+        ahead = "" if left is None else f", about {duration(left)} left"
         self._move(f"trial {trial.evaluations} of {trial.budget}, {best}, {duration(trial.seconds)}{ahead}")
 
     def _line(self, text: str) -> None:

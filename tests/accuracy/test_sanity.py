@@ -27,6 +27,15 @@ def test_check_reference_labels_counted_from_another_number(step, words):
         check_reference(reference(labels[kept] + step, images[kept]))
 
 
+@pytest.mark.parametrize("swapped", [{0: 1, 1: 0}, {3: 4, 4: 3}, {0: 4, 4: 0}])
+def test_check_reference_swapped_classes_are_not_numbering(swapped):
+    images, labels = labelled(600)
+    kept = np.isin(labels, list(swapped))
+    with pytest.raises(DataError) as refused:
+        check_reference(reference(np.vectorize(swapped.get)(labels[kept]), images[kept]))
+    assert not isinstance(refused.value, LabelNumbering)
+
+
 def test_check_reference_one_answer_beside_a_frequent_class_is_not_numbering():
     images, _ = labelled(600)
     weight = np.full((64, CLASSES), -1, np.float32)

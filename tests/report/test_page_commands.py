@@ -27,6 +27,7 @@ from hwc_onnx.report.page_commands import (
     compare_command,
     explain_command,
     sensitivity_command,
+    shown,
     why_command,
 )
 from hwc_onnx.report.run_record import RunRecord
@@ -111,7 +112,13 @@ def test_why_as_printed_puts_causes_and_remedies_on_the_page(copy: Path) -> None
         assert cause in text and html.escape(remedy) in text and f'<th scope="row">{html.escape(layer["key"])}</th>' in text
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"schema": 7}', '{"schema": 1, "layers": [{"key": "a"}]}', '{"schema": 1, "layers": []}'])
+def test_where_a_link_points_is_not_told(copy: Path) -> None:
+    (copy / "secret" / "customer").mkdir(parents=True)
+    (copy / "data").symlink_to(copy / "secret" / "customer")
+    assert shown(RunRecord.load(Path("my model.hwc")), Path("data/val.npz")) == "data/val.npz"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "[" * 200_000, '{"schema": 7}', '{"schema": 1, "layers": [{"key": "a"}]}', '{"schema": 1, "layers": []}'])
 def test_a_why_that_is_none_is_named_and_the_page_written(copy: Path, content: str) -> None:
     (copy / "my model.hwc" / "why.json").write_text(content, encoding="utf-8")
     text = page(RunRecord.load(Path("my model.hwc")))
@@ -121,7 +128,11 @@ def test_a_why_that_is_none_is_named_and_the_page_written(copy: Path, content: s
 def test_a_why_of_another_plan_is_not_shown(copy: Path) -> None:
     (line,) = printed(copy, "why")
     run(line.replace("--plan 'my model.hwc/plan.json'", "--uniform w2a8"))
+    place = copy / "my model.hwc" / "why.json"
     text = page(RunRecord.load(Path("my model.hwc")))
+    # no layer that differs is listed
+    place.write_text(json.dumps({**json.loads(place.read_text(encoding="utf-8")), "layers": []}), encoding="utf-8")
+    assert "about another plan" in page(RunRecord.load(Path("my model.hwc")))
     assert "about another plan" in text and "Causes and remedies" not in text
 
 

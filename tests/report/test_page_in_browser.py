@@ -189,7 +189,9 @@ def test_a_point_of_the_front_gives_its_command_by_click(opened) -> None:  # typ
         tab.wait_for_function("document.getElementById('command').textContent !== ''", timeout=5000)
         shown = tab.locator("#picked").text_content()
         assert shown.startswith("Plan ") and shown[5:-1] in tab.locator("#command").text_content()
-        assert shown == f"Plan {plan}:" or len(points) > 1
+        # a neighbour may be nearer than a point that it covers
+        near = {name for name, a, b in points if abs(a - x) < 25 and abs(b - y) < 25}
+        assert shown[5:-1] in near | {plan}
 
 
 def test_text_of_figures_follows_the_theme(opened) -> None:  # type: ignore[no-untyped-def]

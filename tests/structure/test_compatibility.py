@@ -17,9 +17,9 @@ CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
 
 
 def broken(promised: set[str], now: set[str]) -> list[str]:
-    """Promised fields that are gone or of another type, of schemas whose number is what it was."""
-    numbers = {tuple(line.split()[:2]) for line in now}
-    return sorted(line for line in promised - now if tuple(line.split()[:2]) in numbers)
+    """Promised fields that are gone or of another type, of schemas whose number is what it was, or that are gone themselves."""
+    numbers, names = {tuple(line.split()[:2]) for line in now}, {line.split()[0] for line in now}
+    return sorted(line for line in promised - now if tuple(line.split()[:2]) in numbers or line.split()[0] not in names)
 
 
 def test_no_field_is_lost_under_its_schema_number() -> None:
@@ -34,6 +34,7 @@ def test_a_field_that_changes_is_noticed_and_one_that_is_added_is_not() -> None:
     assert broken(old, {"result 1 a integer|null required", "result 1 b string"}) == ["result 1 a integer required"]
     assert broken(old, {"result 1 b string"}) == ["result 1 a integer required"]
     assert broken(old, {"result 2 b string"}) == []
+    assert broken(old, {"verify 1 b string"}) == sorted(old)
 
 
 def test_fields_below_lists_mappings_and_definitions_are_seen() -> None:
