@@ -1,13 +1,17 @@
 """The agent against every other strategy at equal budget, on several networks and accelerators.
 
-    HWC_ONNX_THREADS=1 python benchmarks/equal_budget.py FOLDER                      # 3 networks x 3 accelerators, 8 seeds
+    OMP_NUM_THREADS=1 python benchmarks/equal_budget.py FOLDER                      # 3 networks x 3 accelerators, 8 seeds
     python benchmarks/equal_budget.py FOLDER --models resnet20 --accels edge-flex --seeds 2 --budget 60 --jobs 2
     python benchmarks/equal_budget.py FOLDER --table                                  # of what is there, runs nothing
 
 A cell is a network on an accelerator. In it every strategy runs once for each seed, which picks the data split (512 search
 images) and seeds the strategy; TPE runs from the INT8 baseline alone too (cold). The budget counts evaluation-equivalents:
-images through the network / search images, calibration and the damage table included (docs/compare.md). FOLDER holds one
-comparison for each cell, so that an interrupted run goes on.
+images through the network / search images, calibration and the damage table included (docs/compare.md). All cells have seed 0
+before one has seed 1.
+
+FOLDER/rows.jsonl holds a line for each finished search, FOLDER/plans the agent's plans, FOLDER/work the studies. A search that
+has its line is not run again: the first two are all that another machine needs to go on. With --without NAME the lines of a
+strategy are dropped, so that it alone runs again.
 
 saved     energy saved against INT8 at the budget, median (quartiles) over seeds
 gap       of what lies between the better cold TPE and the accelerator's bound (benchmarks/hardware_matters.py), the share closed
@@ -21,182 +25,184 @@ all       one test over all cells: signed ranks of the paired differences, stand
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from equal_budget_table import AGENT, COLD, complete, table
 from hardware_matters import savings
 
-import hwc_onnx
-from hwc_onnx.comparison.curves import best_at
-from hwc_onnx.comparison.signed_rank import holm, signed_rank_p
-from hwc_onnx.comparison.summary import POLICY
+from hwc_onnx.commit import commit
+from hwc_onnx.comparison.comparing import options_of
+from hwc_onnx.comparison.contest import Contest
+from hwc_onnx.comparison.processes import in_processes
+from hwc_onnx.comparison.seed_run import SeedTask, row_file, run_seed
 from hwc_onnx.cost.profile import load_profile
-from hwc_onnx.search.seeds import first_plans
 from hwc_onnx.workspace import open_model
 
 SAMPLES = Path(__file__).parent.parent / "sample_models"
-AGENT = "composite"
+MODELS = ("resnet20", "mobilenetv2_small", "vit_tiny")
+ACCELERATORS = ("edge-flex", "bitfusion-32x16", "eyeriss-v2-sparse")
 REFEREES = ("knapsack", "thompson", "spdy", "evolution", "tpe", "tpe-univariate")
-COLD = ("tpe", "tpe-univariate")
 BOUND = "bound, 2-bit activations"
-DRAWS = 20_000
+DIGITS = 5
 
-Row = Mapping[str, Any]
-
-
-def run(folder: Path, model: str, accelerator: str, args: argparse.Namespace) -> None:
-    """One cell: all strategies from the same first plans, then cold TPE, kept as rows.json."""
-    found: list[Row] = []
-    for samplers, start in (((AGENT, *args.referees), "seeds"), (COLD, "cold")):
-        compared = hwc_onnx.compare(
-            SAMPLES / f"{model}.onnx",
-            data=SAMPLES / "fashion_mnist.npz",
-            accelerator=accelerator,
-            samplers=samplers,
-            starts=(start,),
-            seeds=args.seeds,
-            trials=args.budget,
-            max_drop=args.max_drop,
-            search_samples=args.search_samples,
-            calibration_samples=args.calibration_samples,
-            jobs=args.jobs,
-            run_dir=folder,
-        )
-        found += compared.rows
-    profile = load_profile(accelerator)
-    bound = savings(profile, open_model(SAMPLES / f"{model}.onnx").graph, 0.0).saved[BOUND]
-    cell = {"model": model, "accelerator": accelerator, "budget": args.budget, "bound": bound, "rows": found}
-    (folder / "cell.json").write_text(json.dumps(cell))
+Row = dict[str, Any]
+Key = tuple[str, str, int, str, str]
+"""Model, accelerator, seed, sampler, start."""
 
 
-def of(cell: Row, sampler: str, start: str) -> list[Row]:
-    """The rows of a strategy, by seed."""
-    rows = [row for row in cell["rows"] if (row["sampler"], row["start"]) == (sampler, start)]
-    return sorted(rows, key=lambda row: int(row["seed"]))
+def key_of(row: Mapping[str, Any]) -> Key:
+    """Which search a line is of."""
+    return row["model"], row["accelerator"], int(row["seed"]), row["sampler"], row["start"]
 
 
-def saved(rows: Sequence[Row]) -> np.ndarray:
-    """Savings by seed."""
-    return np.array([row["best_reduction_vs_int8"] for row in rows])
+def rounded(value: Any) -> Any:
+    """Floats to `DIGITS`, in lists and mappings too."""
+    if isinstance(value, float):
+        return round(value, DIGITS)
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    return {name: rounded(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
-def quartiles(values: np.ndarray) -> str:
-    """Median and quartiles in per cent."""
-    low, middle, high = 100.0 * np.quantile(values, (0.25, 0.5, 0.75))
-    return f"{middle:5.1f} ({low:.1f}-{high:.1f})"
+class Records:
+    """The lines of FOLDER/rows.jsonl at one budget and limit."""
+
+    def __init__(self, folder: Path, budget: int, limit: float) -> None:
+        self.folder, self.path, self.same = folder, folder / "rows.jsonl", {"budget": budget, "limit_points": limit}
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        self.all: list[Row] = [json.loads(line) for line in lines]
+
+    @property
+    def rows(self) -> dict[Key, Row]:
+        """The lines that count here."""
+        return {key_of(row): row for row in self.all if all(row[name] == value for name, value in self.same.items())}
+
+    def drop(self, samplers: Sequence[str]) -> None:
+        """Forget the lines of strategies."""
+        self.all = [row for row in self.all if key_of(row) not in self.rows or row["sampler"] not in samplers]
+        self._write()
+
+    def add(self, model: str, accelerator: str, row: Mapping[str, Any]) -> None:
+        """Keep a finished search."""
+        own = {"model": model, "accelerator": accelerator, "budget": self.same["budget"], "commit": commit()}
+        line = rounded(own | dict(row))
+        if key_of(line) not in self.rows:
+            self.all.append(line)
+            self._write()
+
+    def _write(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        whole = "".join(json.dumps(row) + "\n" for row in sorted(self.all, key=lambda row: (row["budget"], *key_of(row))))
+        new = self.path.with_suffix(".part")
+        new.write_text(whole, encoding="utf-8")
+        new.replace(self.path)
 
 
-def opponents(cell: Row) -> list[str]:
-    """Strategies that ran from the agent's first plans."""
-    return list(dict.fromkeys(row["sampler"] for row in cell["rows"] if row["start"] == "seeds" and row["sampler"] != AGENT))
+Task = tuple[SeedTask, ...]
+"""The searches of a seed that begin with the first plans, then the cold ones: one folder, so one process."""
 
 
-def better_cold(cell: Row) -> tuple[str, float]:
-    """The cold TPE whose median saves more, and that median."""
-    return max(((name, float(np.median(saved(of(cell, name, "cold"))))) for name in COLD), key=lambda one: one[1])
+def tasks_of(args: argparse.Namespace, records: Records) -> list[tuple[str, str, Task]]:
+    """What is still to be run, with its model and accelerator: seed 0 of all cells first."""
+    found = []
+    for seed, model, accelerator in itertools.product(range(args.seeds), args.models, args.accels):
+        given = {
+            "data": SAMPLES / "fashion_mnist.npz",
+            "accelerator": accelerator,
+            "max_drop": args.max_drop,
+            "search_samples": args.search_samples,
+            "calibration_samples": args.calibration_samples,
+        }
+        place = records.folder / "work" / f"{model}-{accelerator}-{args.budget}-{args.max_drop:g}" / f"seed-{seed}"
+        contests = []
+        for samplers, start in (((AGENT, *args.referees), "seeds"), (args.cold, "cold")):
+            missing = tuple(name for name in samplers if (model, accelerator, seed, name, start) not in records.rows)
+            if missing:
+                contests.append(Contest(missing, (start,), args.seeds, args.budget))
+        if contests:
+            path = SAMPLES / f"{model}.onnx"
+            task = tuple(SeedTask(path, options_of(given), contest, seed, place) for contest in contests)
+            found.append((model, accelerator, task))
+    return found
 
 
-def cell_lines(cell: Row) -> Iterator[str]:
-    """One cell: strategies, then the agent beside cold TPE and its seeds."""
-    agent = of(cell, AGENT, "seeds")
-    ours = saved(agent)
-    yield f"{cell['model']} on {cell['accelerator']}, {len(agent)} seeds, {cell['budget']} evaluation-equivalents"
-    names = opponents(cell)
-    tests = {side: [signed_rank_p(ours, saved(of(cell, name, "seeds")), side) for name in names] for side in ("greater", "less")}
-    corrected = {side: holm(values) for side, values in tests.items()}
-    yield f"  {AGENT:<15} seeds {quartiles(ours)}"
-    for place, name in enumerate(names):
-        theirs = saved(of(cell, name, "seeds"))
-        yield (
-            f"  {name:<15} seeds {quartiles(theirs)}  agent {100 * float(np.median(ours) - np.median(theirs)):+.1f}, better p "
-            f"{corrected['greater'][place]:.3f}, worse p {corrected['less'][place]:.3f} (Holm)"
-        )
-    for name in COLD:
-        yield f"  {name:<15} cold  {quartiles(saved(of(cell, name, 'cold')))}"
-    name, theirs = better_cold(cell)
-    middle = float(np.median(ours))
-    reached = next(
-        (at for at in range(cell["budget"] + 1) if np.median([best_at(row["curve"], at) for row in agent]) >= theirs), None
+def run_task(task: Task) -> None:
+    """All searches of a seed."""
+    for one in task:
+        run_seed(one)
+
+
+def run(args: argparse.Namespace, records: Records) -> None:
+    """All tasks, `args.jobs` at a time; what is finished is kept at once."""
+    tasks = tasks_of(args, records)
+    waiting = {
+        row_file(one, *entry): (model, accelerator) for model, accelerator, task in tasks for one in task for entry in one.contest.entries
+    }
+
+    def gather() -> None:
+        for path in [path for path in waiting if path.exists()]:
+            keep(records, *waiting.pop(path), json.loads(path.read_text(encoding="utf-8")), path.parent / "plan.json")
+
+    for _, _, task in tasks:
+        task[0].folder.mkdir(parents=True, exist_ok=True)
+    for _ in in_processes(run_task, [task for _, _, task in tasks], args.jobs, gather):
+        gather()
+
+
+def keep(records: Records, model: str, accelerator: str, row: Row, plan: Path) -> None:
+    """A finished search, and its plan where it is the agent's."""
+    records.add(model, accelerator, row)
+    if row["sampler"] == AGENT and plan.exists():
+        (records.folder / "plans").mkdir(exist_ok=True)
+        shutil.copyfile(plan, records.folder / "plans" / f"{model}-{accelerator}-{records.same['budget']}-{row['seed']}.json")
+    print(
+        f"{model} on {accelerator}, seed {row['seed']}, {row['sampler']} ({row['start']}): {100 * row['best_reduction_vs_int8']:.1f} % in "
+        f"{row['seconds']:.0f} s",
+        flush=True,
     )
-    beaten = sum(row["best_reduction_vs_int8"] > seeds_of(row) + 1e-9 for row in agent)
-    gained = {origin: np.mean([row["gained"].get(origin, 0.0) for row in agent]) for row in agent for origin in row["gained"]}
-    yield (
-        f"  gap {(middle - theirs) / (cell['bound'] - theirs):.2f} (bound {100 * cell['bound']:.1f} %), below {name} cold "
-        f"{100 * (1 - (1 - middle) / (1 - theirs)):.0f} %, reached after {'never' if reached is None else reached}, "
-        f"seed {beaten}/{len(agent)}"
-    )
-    yield "  saved by " + ", ".join(f"{origin} {100 * value:.1f}" for origin, value in sorted(gained.items()))
 
 
-def seeds_of(row: Row) -> float:
-    """The saving of the best first plan: the baseline's evaluation opens the curve."""
-    return best_at(row["curve"], row["curve"][0][0] + first_plans("seeds") - 1) if row["curve"] else 0.0
-
-
-def stratified(pairs: Sequence[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator) -> tuple[float, float]:
-    """p of "not better" and "not worse" over cells of paired savings, from signs drawn at random."""
-    total, drawn = 0.0, np.zeros(DRAWS)
-    for ours, theirs in pairs:
-        differences = np.round(ours - theirs, 9)
-        differences = differences[differences != 0.0]
-        if len(differences):
-            ranks = np.argsort(np.argsort(np.abs(differences))) + 1.0
-            ranks /= np.sqrt((ranks**2).sum())
-            total += float((np.sign(differences) * ranks).sum())
-            drawn += rng.choice((-1.0, 1.0), size=(DRAWS, len(ranks))) @ ranks
-    better, worse = (float((1 + np.sum(side * drawn >= side * total - 1e-12)) / (1 + DRAWS)) for side in (1.0, -1.0))
-    return better, worse
-
-
-def table(cells: Sequence[Row]) -> Iterator[str]:
-    """What the agents' own plans brought, all cells, and the test over all of them."""
-    own = [float(row["gained"].get(POLICY, 0.0)) for cell in cells for row in of(cell, AGENT, "seeds")]
-    yield (
-        f"plans that the agents proposed saved {100 * float(np.mean(own)):.1f} percentage points in the mean of {len(own)} searches, "
-        f"and nothing in {sum(value <= 0.0 for value in own)} of them\n"
-    )
-    for cell in cells:
-        yield from cell_lines(cell)
-        yield ""
-    yield f"{'all cells: agent against':<27} {'median of cell differences':>27} {'cells +/-':>10} {'better p':>9} {'worse p':>9}"
-    for name in dict.fromkeys(name for cell in cells for name in opponents(cell)):
-        pairs = [(saved(of(cell, AGENT, "seeds")), saved(of(cell, name, "seeds"))) for cell in cells if name in opponents(cell)]
-        gaps = np.array([float(np.median(ours) - np.median(theirs)) for ours, theirs in pairs])
-        better, worse = stratified(pairs, np.random.default_rng(0))
-        signs = f"{int((gaps > 0.001).sum())}/{int((gaps < -0.001).sum())}"
-        yield f"{name:<27} {100 * float(np.median(gaps)):>+27.2f} {signs:>10} {better:>9.4f} {worse:>9.4f}"
+def cells_of(args: argparse.Namespace, records: Records) -> list[dict[str, Any]]:
+    """The cells that have a seed of which every strategy is there, with the accelerator's bound."""
+    found = []
+    entries = [*((name, "seeds") for name in (AGENT, *args.referees)), *((name, "cold") for name in args.cold)]
+    for model, accelerator in itertools.product(args.models, args.accels):
+        rows = complete([row for key, row in records.rows.items() if key[:2] == (model, accelerator)], entries)
+        if rows:
+            bound = savings(load_profile(accelerator), open_model(SAMPLES / f"{model}.onnx").graph, 0.0).saved[BOUND]
+            found.append({"model": model, "accelerator": accelerator, "budget": args.budget, "bound": bound, "rows": rows})
+    return found
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="The agent against every other strategy at equal budget.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--models", nargs="+", default=["resnet20", "mobilenetv2_small", "vit_tiny"])
-    parser.add_argument("--accels", nargs="+", default=["edge-flex", "bitfusion-32x16", "eyeriss-v2-sparse"])
-    parser.add_argument("--referees", nargs="+", default=list(REFEREES))
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--accels", nargs="+", default=list(ACCELERATORS))
+    parser.add_argument("--referees", nargs="*", default=list(REFEREES))
+    parser.add_argument("--cold", nargs="*", default=list(COLD))
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--budget", type=int, default=100)
     parser.add_argument("--max-drop", type=float, default=1.0)
     parser.add_argument("--search-samples", type=int, default=512)
     parser.add_argument("--calibration-samples", type=int, default=256)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--without", nargs="*", default=[], metavar="NAME", help="drop the lines of these strategies first")
     parser.add_argument("--table", action="store_true", help="print the table of what is there, run nothing")
     args = parser.parse_args()
-    folders = {
-        (model, accelerator): args.folder / f"{model}-{accelerator}-{args.budget}"
-        for model in args.models
-        for accelerator in args.accels
-    }
+    records = Records(args.folder, args.budget, args.max_drop)
+    if args.without:
+        records.drop(args.without)
     if not args.table:
-        for (model, accelerator), folder in folders.items():
-            folder.mkdir(parents=True, exist_ok=True)
-            run(folder, model, accelerator, args)
-            print("\n".join(cell_lines(json.loads((folder / "cell.json").read_text()))), flush=True)
-    found = [folder / "cell.json" for folder in folders.values() if (folder / "cell.json").exists()]
-    print("\n".join(table([json.loads(path.read_text()) for path in found])) if found else "nothing is there yet")
+        run(args, records)
+    cells = cells_of(args, records)
+    print("\n".join(table(cells)) if cells else "nothing is there yet")
 
 
 if __name__ == "__main__":
