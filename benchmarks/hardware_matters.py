@@ -109,7 +109,7 @@ def report(model: Path) -> Iterator[str]:
     graph = open_model(model).graph
     yield f"`{model.stem}`, % of the energy of dense INT8 saved, tensors staying on chip / all through DRAM:"
     for share in STATIC_SHARES:
-        yield f"\n### {f'Static share {share:.0%} of INT8' if share else 'No static power'}\n"
+        yield f"\n## {f'Static share {share:.0%} of INT8' if share else 'No static power'}\n"
         yield f"| accelerator | INT8, uJ | {' | '.join((*SETTINGS, *BOUNDS))} |"
         yield "|---" * (2 + len(SETTINGS) + len(BOUNDS)) + "|"
         for name in list_profiles():

@@ -302,7 +302,7 @@ def report() -> Iterator[str]:
     units, power = (picojoules(found), picojoules(dense)), constant_power([*found, *vgg])
     judged = [one for one in found if one.layer.name in FITTED]
     zeros = [one.layer.input_zeros for one in judged]
-    yield "### AlexNet, batch 4\n"
+    yield "## AlexNet, batch 4\n"
     yield from energy_table(found, dense, units, power)
     yield (
         f"\n*model*: one reference MAC is {units[0]:.2f} pJ, fitted to {FITTED[0]} .. {FITTED[-1]}; *without gating* it is "
@@ -321,7 +321,7 @@ def report() -> Iterator[str]:
     yield "```"
     yield from map(nest, found)
     yield "```\n"
-    yield "### VGG-16, batch 3, the cheapest parameters that fit\n"
+    yield "## VGG-16, batch 3, the cheapest parameters that fit\n"
     yield from energy_table(vgg, modelled(VGG16, ungated), units, power)
     yield ""
     yield from traffic_table(vgg, modelled(VGG16, uncoded))

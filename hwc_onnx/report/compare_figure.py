@@ -6,13 +6,13 @@ until a better plan is found.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwc_onnx.files import write_atomic
-from hwc_onnx.report.profile_figure import CONFIG
+from hwc_onnx.report.page_frame import framed
+from hwc_onnx.report.page_parts import clear, figure, folded, paragraph, section, table
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -31,17 +31,23 @@ def write_compare_figure(path: Path, payload: Mapping[str, Any]) -> None:
 
 def compare_page(payload: Mapping[str, Any]) -> str:
     """The page for `Comparison.payload`."""
-    from plotly.io import to_html
-
     model = Path(payload["model"]["path"] or "model").name
-    title = html.escape(f"Search strategies on {model}")
-    said = "".join(f"<p>{html.escape(line)}</p>\n" for line in payload["summary"]["verdict"])
-    drawn = to_html(compare_figure(payload), full_html=False, include_plotlyjs=True, div_id="figure0", config=CONFIG)
-    style = "body{font-family:sans-serif;margin:1.5em}h1{font-size:1.3em}p{color:#444}"
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{style}</style></head><body>\n<h1>{title}</h1>\n{said}{drawn}\n</body></html>\n"
+    said = "Best saving so far, median and quartiles over seeds, by the budget that was used; a strategy keeps its colour over both starts."
+    curves = section(
+        "curves", "Best saving so far", figure("curves", compare_figure(payload), said), folded("The same as a table", _table(payload))
     )
+    return framed(f"Search strategies on {model}", [*(paragraph(line) for line in payload["summary"]["verdict"]), curves], {})
+
+
+def _table(payload: Mapping[str, Any]) -> str:
+    """Quartiles of each strategy at a third of the budget and at the end."""
+    budget = payload["summary"]["budget"]
+    places = (budget // 3, budget)
+    rows = []
+    for one in payload["summary"]["strategies"]:
+        cells = [[100.0 * one["band"][key][place] for key in ("median", "q1", "q3")] for place in places]
+        rows.append((one["sampler"], one["start"], *(f"{middle:.1f} % ({low:.1f} - {high:.1f})" for middle, low, high in cells)))
+    return table("Energy saved against INT8, median (quartiles)", ("strategy", "start", *(f"after {at}" for at in places)), rows, words=(1,))
 
 
 def compare_figure(payload: Mapping[str, Any]) -> Figure:
@@ -72,16 +78,9 @@ def compare_figure(payload: Mapping[str, Any]) -> Figure:
                 hovertemplate="%{y:.1f}% (quartiles %{customdata}) after %{x}",
             )
         )
-    made.update_layout(
-        template="plotly_white",
-        height=520,
-        hovermode="x unified",
-        legend={"orientation": "h", "y": -0.18},
-        margin={"l": 60, "r": 25, "t": 30, "b": 60},
-    )
     made.update_xaxes(title_text="evaluation-equivalents, preparation included", rangemode="tozero")
     made.update_yaxes(title_text="best energy saved vs INT8, percent", rangemode="tozero")
-    return made
+    return clear(made, 520, hovermode="x unified")
 
 
 def _faint(colour: str) -> str:

@@ -8,17 +8,14 @@ from pathlib import Path
 
 from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.files import write_atomic
-from hwc_onnx.report.page_parts import text
+from hwc_onnx.report.page_frame import framed
 from hwc_onnx.report.page_sections import SECTIONS, heading
-from hwc_onnx.report.page_style import SCRIPT, STYLE
 from hwc_onnx.report.payloads import SCHEMA
 from hwc_onnx.report.profile_payload import profile_payload
 from hwc_onnx.report.run_record import PROFILE, RunRecord
 from hwc_onnx.result import Figures
 
 NAME = "report.html"
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; img-src data: blob:"
-"""The browser itself refuses requests: whatever a name in the model might smuggle in, nothing is fetched."""
 
 
 def write_pages(folder: Path, figures: Figures, accelerator: AcceleratorProfile) -> Path:
@@ -50,18 +47,5 @@ def write_report(folder: Path, output: Path | None = None, beside: Sequence[Path
 
 def page(record: RunRecord) -> str:
     """The whole page."""
-    from plotly.offline import get_plotlyjs
-
-    title = heading(record)
     made = [(name, words, part) for name, words, build in SECTIONS if (part := build(record)) is not None]
-    links = "".join(f'<li><a href="#{name}">{text(words)}</a></li>' for name, words, _ in made)
-    body = "\n".join(part for _, _, part in made)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
-        f"<style>{STYLE}</style>\n<script>{get_plotlyjs()}</script></head>\n"
-        f'<body><a class="skip" href="#content">To the content</a>\n<header><h1>{text(title)}</h1>\n'
-        f'<nav aria-label="Contents"><ul>{links}</ul></nav></header>\n<main id="content">\n{body}\n</main>\n'
-        f"<script>{SCRIPT}</script></body></html>\n"
-    )
+    return framed(heading(record), [part for *_, part in made], {name: words for name, words, _ in made})

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hwc_onnx.report.page_figures import clear
-from hwc_onnx.report.page_parts import figure, folded, table
+from hwc_onnx.report.page_parts import clear, figure, folded, table
 from hwc_onnx.report.profile_figure import short_name
 from hwc_onnx.report.quantities import percent
 from hwc_onnx.report.run_record import RunRecord

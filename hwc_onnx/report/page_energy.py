@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwc_onnx.cost.types import COMPONENTS
 from hwc_onnx.report.page_commands import explain_command
-from hwc_onnx.report.page_figures import clear
-from hwc_onnx.report.page_parts import command, figure, folded, paragraph, section, table
+from hwc_onnx.report.page_parts import clear, command, figure, folded, paragraph, section, table
 from hwc_onnx.report.products import largest, merged
 from hwc_onnx.report.profile_figure import COLOURS, component_bar, rows_of, short_name, together
 from hwc_onnx.report.quantities import change, energy, scale_of

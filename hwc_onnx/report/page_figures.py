@@ -1,7 +1,4 @@
-"""Figures of the report page, one function each; colours that can be told apart, on light and on dark paper.
-
-Backgrounds stay clear and the script of the page sets the colours of text and lines, so that a figure follows the reader's theme.
-"""
+"""Figures of the report page, one function each; colours that can be told apart, on light and on dark paper."""
 
 from __future__ import annotations
 
@@ -10,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hwc_onnx.report.origins import origin
+from hwc_onnx.report.page_parts import clear
 from hwc_onnx.report.quantities import energy, percent, points, size, unit_of
 from hwc_onnx.report.run_record import RunRecord
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-CLEAR = "rgba(0,0,0,0)"
 FAINT, DARK = "#f7f7f9", "#101418"
 """The faintest cell of a heat strip, and the words on all cells: the others are light enough for them, on either paper."""
 GREY, BEST, GOOD, BAD = "#8a8f98", "#d9480f", "#2b8a3e", "#c92a2a"
@@ -30,23 +27,6 @@ MARKS = {
     "closing": ("#d9480f", "star"),
 }
 """Colour and mark of a trial by its origin."""
-
-
-def clear(figure: Figure, height: int, **layout: Any) -> Figure:
-    """The layout that all figures share."""
-    shared: dict[str, Any] = {
-        "height": height,
-        "paper_bgcolor": CLEAR,
-        "plot_bgcolor": CLEAR,
-        "margin": {"l": 10, "r": 10, "t": 30, "b": 45},
-        "font": {"size": 13},
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0.0},
-        "hoverlabel": {"align": "left"},
-    }
-    figure.update_layout(**{**shared, **layout})
-    figure.update_xaxes(automargin=True, fixedrange=True)
-    figure.update_yaxes(automargin=True, fixedrange=True)
-    return figure
 
 
 def layers(record: RunRecord, names: Sequence[str]) -> Figure:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from hwc_onnx.report.origins import origin
 from hwc_onnx.report.page_commands import apply_command, is_complete
-from hwc_onnx.report.page_figures import BAD, GOOD, GREY, clear
-from hwc_onnx.report.page_parts import figure, folded, paragraph, section, text
+from hwc_onnx.report.page_figures import BAD, GOOD, GREY
+from hwc_onnx.report.page_parts import clear, figure, folded, paragraph, section, text
 from hwc_onnx.report.page_search import ACCEPTED
 from hwc_onnx.report.quantities import percent, points, unit_of
 from hwc_onnx.report.run_record import FrontPoint, RunRecord, Trial

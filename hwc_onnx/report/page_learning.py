@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hwc_onnx.report.origins import origin
-from hwc_onnx.report.page_figures import BEST, GREY, MARKS, clear
-from hwc_onnx.report.page_parts import figure, folded, paragraph, section, table
+from hwc_onnx.report.page_figures import BEST, GREY, MARKS
+from hwc_onnx.report.page_parts import clear, figure, folded, paragraph, section, table
 from hwc_onnx.report.run_record import RunRecord, Trial
 
 if TYPE_CHECKING:

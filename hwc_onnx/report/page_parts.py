@@ -6,10 +6,13 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hwc_onnx.report.profile_figure import CONFIG
-
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+
+CONFIG = {"displaylogo": False, "responsive": True, "displayModeBar": False}
+"""Options of plotly.js."""
+CLEAR = "rgba(0,0,0,0)"
 
 
 def text(value: object) -> str:
@@ -55,6 +58,26 @@ def folded(summary: str, *parts: str) -> str:
     return f"<details><summary>{text(summary)}</summary>\n" + "\n".join(parts) + "\n</details>"
 
 
+def clear(figure: Figure, height: int, **layout: Any) -> Figure:
+    """The layout that all figures share.
+
+    Backgrounds stay clear and the script of the page sets the colours of text and lines, so that a figure follows the reader's theme.
+    """
+    shared: dict[str, Any] = {
+        "height": height,
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "margin": {"l": 10, "r": 10, "t": 30, "b": 45},
+        "font": {"size": 13},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0.0},
+        "hoverlabel": {"align": "left"},
+    }
+    figure.update_layout(**{**shared, **layout})
+    figure.update_xaxes(automargin=True, fixedrange=True)
+    figure.update_yaxes(automargin=True, fixedrange=True)
+    return figure
+
+
 SIDEWAYS = '<span class="sideways"> The figure is wider than this screen: it scrolls sideways.</span>'
 
 
@@ -62,8 +85,7 @@ def figure(name: str, drawn: Figure, said: str, least: int = 0) -> str:
     """A figure with what it says in words; one that needs `least` pixels scrolls sideways by itself on a narrow screen, by keys too."""
     from plotly.io import to_html
 
-    config = {**CONFIG, "displayModeBar": False}
-    inner = to_html(drawn, full_html=False, include_plotlyjs=False, div_id=f"figure-{name}", config=config)
+    inner = to_html(drawn, full_html=False, include_plotlyjs=False, div_id=f"figure-{name}", config=CONFIG)
     image = f'<div role="img" aria-label="{text(said)}">{inner}</div>'
     if not least:
         return f'<figure><div class="wide">{image}</div><figcaption>{text(said)}</figcaption></figure>'

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from hwc_onnx.cost.types import COMPONENTS
 from hwc_onnx.errors import UsageError
 from hwc_onnx.files import write_atomic
+from hwc_onnx.report.page_frame import framed
+from hwc_onnx.report.page_parts import clear, figure, folded, paragraph, section, table
 from hwc_onnx.report.products import largest, merged
 from hwc_onnx.report.quantities import count, energy, latency, percent, scale_of
 
@@ -31,8 +33,8 @@ MOST_PRODUCTS = 6
 LONGEST = 52
 """Characters of a node's name beside its bar; the middle of a longer one is left out."""
 
-CONFIG = {"displaylogo": False, "responsive": True}
-"""Options of plotly.js."""
+NARROWEST, PANEL = 360, 280
+"""Pixels of the names of nodes and of one accelerator's bars; a narrower screen scrolls."""
 
 COLOURS = {
     "mac": "#4269d0",
@@ -75,19 +77,25 @@ def figure_page(payloads: Sequence[Payload], title: str, top: int | None = None)
         title: what was profiled.
         top: nodes with a bar of their own, those that cost most on the first accelerator.
     """
-    from plotly.io import to_html
-
-    figures = (_shares(payloads), _nodes(payloads, top or MOST))
-    parts = [
-        to_html(figure, full_html=False, include_plotlyjs=number == 0, div_id=f"figure{number}", config=CONFIG)
-        for number, figure in enumerate(figures)
-    ]
-    style = "body{font-family:sans-serif;margin:1.5em}h1{font-size:1.3em}p{color:#444}"
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{style}</style></head><body>\n<h1>{html.escape(title)}</h1>\n"
-        f"<p>{html.escape(_sentence(payloads))}</p>\n{parts[0]}\n{parts[1]}\n</body></html>\n"
+    rows = rows_of(payloads, top or MOST)
+    shares = section(
+        "shares",
+        "Share of each component",
+        figure("shares", _shares(payloads), "Each accelerator's energy, divided into components."),
+        folded("The same as a table", _share_table(payloads)),
     )
+    nodes = section(
+        "nodes",
+        "Energy of each node",
+        figure(
+            "nodes",
+            _nodes(payloads, rows),
+            "In the order of execution; hovering a part shows what it is the sum of: so many words, by their bits, by what a bit costs.",
+            NARROWEST + PANEL * len(payloads),
+        ),
+        folded("The same as a table", _node_table(payloads)),
+    )
+    return framed(title, [paragraph(_sentence(payloads)), shares, nodes], {})
 
 
 def _sentence(payloads: Sequence[Payload]) -> str:
@@ -126,18 +134,26 @@ def _shares(payloads: Sequence[Payload]) -> Figure:
                 hovertemplate="%{y}, " + name + ": %{customdata}<extra></extra>",
             )
         )
-    made.update_layout(_layout("Share of each component", 130 + 40 * len(payloads), 0))
     made.update_xaxes(range=[0, 100], ticksuffix="%")
     made.update_yaxes(autorange="reversed")
-    return made
+    return clear(made, 170 + 40 * len(payloads), barmode="stack", bargap=0.25, legend_traceorder="normal")
 
 
-def _nodes(payloads: Sequence[Payload], most: int) -> Figure:
+def _share_table(payloads: Sequence[Payload]) -> str:
+    """The figure's numbers."""
+    totals = [payload["totals"]["energy_pj"] for payload in payloads]
+    rows = [
+        (name, *(f"{energy(total[name], one['energy_unit'])}" for total, one in zip(totals, payloads, strict=True)))
+        for name in (*_present(payloads), "total")
+    ]
+    return table("Energy by component", ("component", *(payload["accelerator"] for payload in payloads)), rows)
+
+
+def _nodes(payloads: Sequence[Payload], rows: Sequence[tuple[str, list[str]]]) -> Figure:
     """Stacked bars by node, one panel beside the other; names are at the left."""
     from plotly.subplots import make_subplots
 
-    rows = rows_of(payloads, most)
-    made = make_subplots(
+    made: Figure = make_subplots(
         cols=len(payloads),
         shared_yaxes=True,
         horizontal_spacing=0.03,
@@ -152,14 +168,28 @@ def _nodes(payloads: Sequence[Payload], most: int) -> Figure:
         for name in _present(payloads):
             made.add_trace(component_bar(name, nodes, payload, factor, column == 1), row=1, col=column)
         made.update_xaxes(title_text=f"{unit} per inference", rangemode="tozero", row=1, col=column)
-    made.update_layout(_layout("Energy of each node, in the order of execution", 160 + 18 * len(rows), 24))
     made.update_yaxes(
         tickvals=list(range(len(rows))),
         ticktext=[label for label, _ in rows],
         range=[len(rows) - 0.5, -0.5],
         tickfont_size=11,
     )
-    return made
+    height = 150 + 18 * len(rows)
+    legend = {"orientation": "h", "y": 1.0 + 24 / (height - 115), "yanchor": "bottom", "x": 0.0, "traceorder": "normal"}
+    margin = {"l": 10, "r": 25, "t": 70, "b": 45}
+    return clear(made, height, barmode="stack", bargap=0.25, margin=margin, legend=legend)
+
+
+def _node_table(payloads: Sequence[Payload]) -> str:
+    """Every node that costs anything, on each accelerator."""
+    each = [{node["key"]: node["energy_pj"]["total"] for node in payload["nodes"]} for payload in payloads]
+    rows = [
+        (node["key"], node["op_type"], *(energy(found[node["key"]], one["energy_unit"]) for found, one in zip(each, payloads, strict=True)))
+        for node in payloads[0]["nodes"]
+        if any(found[node["key"]] for found in each)
+    ]
+    head = ("node", "operator", *(payload["accelerator"] for payload in payloads))
+    return table("Energy by node, in the order of execution", head, rows, words=(1,))
 
 
 def component_bar(name: str, nodes: Sequence[dict[str, Any]], payload: Payload, factor: float, first: bool) -> Bar:
@@ -244,25 +274,3 @@ def hover_text(node: dict[str, Any], component: str, payload: Payload) -> str:
 def _present(payloads: Sequence[Payload]) -> list[str]:
     """Components that cost anything somewhere."""
     return [name for name in COMPONENTS if any(payload["totals"]["energy_pj"][name] for payload in payloads)]
-
-
-def _layout(title: str, height: int, above: int) -> dict[str, Any]:
-    """`above` is the room in pixels between the panels and the legend."""
-    top, bottom = 80 + above, 50
-    return {
-        "title": {"text": title, "font": {"size": 15}},
-        "barmode": "stack",
-        "height": height,
-        "template": "plotly_white",
-        "margin": {"l": 10, "r": 25, "t": top, "b": bottom},
-        "legend": {
-            "orientation": "h",
-            "y": 1.0 + above / (height - top - bottom),
-            "yanchor": "bottom",
-            "x": 1.0,
-            "xanchor": "right",
-            "traceorder": "normal",
-        },
-        "bargap": 0.25,
-        "yaxis": {"automargin": True},
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import hwc_onnx
 from tests import tiny_models
+from tests.report.browser import BROWSER
 
 EVIL = "c</script><script>alert(1)</script>"
 
@@ -28,6 +30,18 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_dir=folder / "run", compare_accelerators=("edge-flex-fixed8",),
     )  # fmt: skip
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    """A real Chromium, where there is one."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if BROWSER is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield found
+        found.close()
 
 
 def rename(model: onnx.ModelProto, old: str) -> None:

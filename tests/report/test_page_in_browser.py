@@ -2,58 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-playwright = pytest.importorskip("playwright.sync_api")
+from tests.report.browser import BROWSER, COLOURS, CONTRAST, CUT, FIGURES, SCREENS, shown
 
-BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+playwright = pytest.importorskip("playwright.sync_api")
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 
-COLOURS = """
-  function channels(text) { return text.match(/[0-9.]+/g).slice(0, 3).map(Number); }
-  function light(rgb) {
-    return rgb.map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-      .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  }
-  function contrast(one, other) {
-    const [a, b] = [light(one), light(other)].sort((x, y) => y - x);
-    return (a + 0.05) / (b + 0.05);
-  }
-  function paper(node) {
-    for (; node; node = node.parentElement) {
-      const colour = getComputedStyle(node).backgroundColor;
-      if (!/rgba\\(.*, 0\\)/.test(colour)) { return channels(colour); }
-    }
-    return [255, 255, 255];
-  }
-"""
-CONTRAST = f"""
-() => {{ {COLOURS}
-  let worst = 21;
-  for (const node of document.querySelectorAll('h1, h2, p, li, dt, dd, small, th, td, caption, figcaption, a, summary, pre, button')) {{
-    if (node.closest('.plotly-graph-div')) {{ continue; }}
-    worst = Math.min(worst, contrast(channels(getComputedStyle(node).color), paper(node)));
-  }}
-  return worst;
-}}
-"""
-FIGURES = f"""
-() => {{ {COLOURS}
-  let worst = 21, seen = 0;
-  for (const node of document.querySelectorAll('.plotly-graph-div svg text')) {{
-    if (node.closest('.heatmap-label') || !node.getBoundingClientRect().width) {{ continue; }}
-    seen += 1;
-    worst = Math.min(worst, contrast(channels(getComputedStyle(node).fill), paper(node)));
-  }}
-  return [seen, worst];
-}}
-"""
-"""Words of figures that stand on the paper."""
 CELLS = f"""
 async () => {{ {COLOURS}
   let worst = 21, seen = 0;
@@ -82,21 +41,6 @@ SCROLLING = """
 () => [...document.querySelectorAll('*')].filter(node => node.scrollWidth > node.clientWidth && getComputedStyle(node).overflowX === 'auto')
   .map(node => [node.tabIndex, node.getAttribute('role'), Boolean(node.getAttribute('aria-label')), Boolean(node.querySelector('svg'))])
 """
-CUT = """
-() => {
-  const found = [];
-  for (const drawn of document.querySelectorAll('.plotly-graph-div')) {
-    const box = drawn.getBoundingClientRect();
-    for (const words of drawn.querySelectorAll('svg text')) {
-      const place = words.getBoundingClientRect();
-      const out = place.right > box.right + 1 || place.left < box.left - 1 || place.bottom > box.bottom + 1 || place.top < box.top - 1;
-      if (place.width && out) { found.push([drawn.id, words.textContent]); }
-    }
-  }
-  return found;
-}
-"""
-"""Words that reach out of their figure."""
 POINTS = """
 () => {
   const drawn = document.getElementById('figure-front'), box = drawn.getBoundingClientRect();
@@ -114,28 +58,10 @@ POINTS = """
 """Plans of the front with the pixels that their marks are centred on."""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
-@pytest.fixture(params=[("light", 1200), ("dark", 1200), ("light", 360), ("dark", 360)], ids=lambda one: f"{one[0]}-{one[1]}")
+@pytest.fixture(params=SCREENS, ids=lambda one: f"{one[0]}-{one[1]}")
 def opened(request: pytest.FixtureRequest, browser: object, run_folder: Path) -> Iterator[tuple[object, list[str], list[str]]]:
-    scheme, width = request.param
-    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)  # type: ignore[attr-defined]
-    tab = context.new_page()
-    errors: list[str] = []
-    requests: list[str] = []
-    tab.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
-    tab.on("pageerror", lambda error: errors.append(str(error)))
-    tab.on("request", lambda asked: requests.append(asked.url) if not asked.url.startswith(("data:", "blob:")) else None)
-    tab.goto((run_folder / "report.html").as_uri())
-    tab.wait_for_function("document.querySelectorAll('.plotly-graph-div .main-svg').length >= 7")
-    yield tab, errors, requests
-    context.close()
+    with shown(browser, run_folder / "report.html", *request.param, figures=7) as tab:
+        yield tab.page, tab.errors, tab.requests
 
 
 def test_page_is_drawn_without_errors_requests_or_overflow(opened, run_folder: Path) -> None:  # type: ignore[no-untyped-def]

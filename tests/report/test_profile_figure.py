@@ -34,7 +34,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.inside = tag
-        self.loaded += [value or "" for name, value in attrs if name in LOADING]
+        found = [value or "" for name, value in attrs if name in LOADING]
+        self.loaded += [value for value in found if not value.startswith(("#", "data:"))]
         if tag == "script":
             self.scripts.append("")
 
@@ -52,7 +53,7 @@ def figures(page: str) -> list[list[dict[str, Any]]]:
     """The traces of each figure, as plotly.js is given them."""
     found = []
     for script in Page(page).scripts:
-        match = re.search(r"Plotly\.newPlot\(\s*\"figure\d\",\s*", script)
+        match = re.search(r"Plotly\.newPlot\(\s*\"figure-\w+\",\s*", script)
         if match:
             traces, _ = json.JSONDecoder().raw_decode(script, match.end())
             found.append(traces)
