@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .configuration import Configurable
+from .configuration import Configurable, with_origins
 from .options import (
     accelerator_option,
     activation_bits_option,
@@ -84,9 +84,13 @@ from .settings import Settings, shared_options
 )
 @click.option("--figure", metavar="FILE.html", help="Also draw the best saving so far of each strategy.")
 @click.option("--run-dir", metavar="DIR", help="Run folder. Default: <stem>.compare in the current folder.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check the inputs, print what would be done and about how long it takes, and write nothing."
+)
 @click.option("--fresh", is_flag=True, help="Move an existing run folder aside and start again.")
 @shared_options
-def compare(settings: Settings, model: str, figure: str | None, **options: Any) -> None:
+@click.pass_context
+def compare(ctx: click.Context, /, settings: Settings, model: str, figure: str | None, dry_run: bool, **options: Any) -> None:
     """Search for compressions of MODEL with several strategies, and say which finds the cheapest.
 
     Every strategy gets the same data, first plans and budget, counted in evaluations and in images through the network.
@@ -99,6 +103,7 @@ def compare(settings: Settings, model: str, figure: str | None, **options: Any) 
       hwc-onnx compare model.onnx --data val.npz --seeds 10 --jobs 2
       hwc-onnx compare model.onnx --data val.npz --sampler composite --sampler tpe --trials 60
       hwc-onnx compare model.onnx --data val.npz --start seeds --start cold --figure curves.html
+      hwc-onnx compare model.onnx --data val.npz --seeds 10 --dry-run
     """
     from hwc_onnx import api
     from hwc_onnx.report.compare_figure import write_compare_figure
@@ -106,6 +111,9 @@ def compare(settings: Settings, model: str, figure: str | None, **options: Any) 
     from hwc_onnx.report.profile_figure import checked_path
 
     page = None if figure is None else checked_path(figure)
+    if dry_run:
+        _plan(ctx, settings, model, options)
+        return
     with settings.progress() as progress:
         try:
             payload = api.compare(model, on_event=progress, **options).to_json()
@@ -115,3 +123,14 @@ def compare(settings: Settings, model: str, figure: str | None, **options: Any) 
     if page is not None:
         write_compare_figure(page, payload)
     settings.show(payload, lambda: compare_tables(payload, notes=settings.quiet))
+
+
+def _plan(ctx: click.Context, settings: Settings, model: str, arguments: dict[str, Any]) -> None:
+    """What would be done."""
+    from hwc_onnx import api
+    from hwc_onnx.report.dry_run_table import dry_run_payload, dry_run_tables
+
+    with settings.progress() as progress:
+        found = api.plan_comparison(model, on_event=progress, **arguments)
+    payload = dry_run_payload(found, {key: entry for key, entry in with_origins(ctx).items() if entry[0] is not None})
+    settings.show(payload, lambda: dry_run_tables(payload))

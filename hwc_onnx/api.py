@@ -15,6 +15,7 @@ from hwc_onnx.accuracy.measure import measure_against, measure_alone
 from hwc_onnx.accuracy.splits import make_splits
 from hwc_onnx.accuracy.types import Evaluation, Samples
 from hwc_onnx.comparison.comparing import Comparison, compare
+from hwc_onnx.comparison.planning import plan_comparison
 from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import load_profile
@@ -69,6 +70,7 @@ __all__ = [
     "evaluate",
     "fix",
     "inspect",
+    "plan_comparison",
     "plan_work",
     "profile",
     "sensitivity",

@@ -167,7 +167,7 @@ def _same_inputs(path: Path, config: Mapping[str, Any]) -> None:
     more = len(differing) - len(said)
     judged = (
         f"; to judge its trials by another limit without a search, give --from-run {path} and another -o"
-        if JUDGED.issuperset(differing)
+        if JUDGED.issuperset(differing) and "comparison" not in config
         else ""
     )
     raise UsageError(

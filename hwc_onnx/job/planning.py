@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwc_onnx.accuracy.measure import measure
+from hwc_onnx.accuracy.pool import Data
 from hwc_onnx.accuracy.reference import Reference, make_reference, with_baseline
 from hwc_onnx.accuracy.runner import usable_threads
 from hwc_onnx.accuracy.sanity import check_reference
@@ -73,12 +74,25 @@ def work_plan(job: Compression) -> dict[str, Any]:
     Raises:
         HwcError: what the run itself would raise: refused data, a model at chance, a run folder with other inputs.
     """
-    options, opened = job.options, job.opened
-    data, splits = samples_of(opened, options, job.tell)
+    options = job.options
+    data, splits = samples_of(job.opened, options, job.tell)
     state = state_of(job.run_dir, job.record(splits), fresh=job.fresh, resume=job.resume)
+    begins = job.earlier is None and state is not RunState.CONTINUES
+    return {
+        **described(job, data, splits),
+        "output": str(job.output),
+        "run_dir": str(job.run_dir),
+        "run_state": state.value,
+        "search": {"sampler": options.sampler, "trials": options.trials, "timeout_s": options.timeout, "seed": options.seed},
+        "estimate": estimated(job, splits) if begins else None,
+    }
+
+
+def described(job: Compression, data: Data, splits: Splits) -> dict[str, Any]:
+    """What is searched, on which samples, and what the accelerator rewards (the errors of a run before its search)."""
+    options, opened = job.options, job.opened
     reference = make_reference(opened.proto, splits.search, options.metric, task=options.task)
     check_reference(reference, options.split_seed)
-    begins = job.earlier is None and state is not RunState.CONTINUES
     unsearched = unsearched_patterns(job.profile, options)
     bounds = rewards(opened.graph, options, CostModel(job.profile))
     limit, relative = options.drop_limit
@@ -114,11 +128,6 @@ def work_plan(job: Compression) -> dict[str, Any]:
             **options.limits.given(),
         },
         "algorithms": list(options.pruning),
-        "output": str(job.output),
-        "run_dir": str(job.run_dir),
-        "run_state": state.value,
-        "search": {"sampler": options.sampler, "trials": options.trials, "timeout_s": options.timeout, "seed": options.seed},
-        "estimate": _estimate(job, splits, _time(job, splits)) if begins else None,
         "notes": [*job.notes, *([unsearched] if unsearched is not None else [])],
     }
 
@@ -182,7 +191,7 @@ def _calibrated(job: Compression, splits: Splits, samples: int) -> Calibrated:
 
 
 def _time_candidate(job: Compression, calibrated: Calibrated, reference: Reference) -> tuple[float, float]:
-    """Seconds to build a plan that the database does not know yet, and to evaluate it, as a search does with its candidates."""
+    """Seconds to build a plan whose layers the database knows, as it does in a search, and to evaluate it."""
     options = job.options
     reference = with_baseline(reference, calibrated.candidate(calibrated.baseline).proto)
     plan = uniform(
@@ -197,6 +206,7 @@ def _time_candidate(job: Compression, calibrated: Calibrated, reference: Referen
         lanes=options.lanes,
         constraints=options.constraints,
     ).model_copy(update={"dialect": options.dialect, "portable": options.portable})
+    calibrated.candidate(plan)  # its layers count as the database's work
     started = time.perf_counter()
     candidate = calibrated.candidate(plan)
     building = time.perf_counter() - started
@@ -230,8 +240,9 @@ def _work(layer: Layer) -> float:
     return layer.params * float(np.prod(layer.weight_shape[1:], dtype=np.float64))
 
 
-def _estimate(job: Compression, splits: Splits, timing: Timing) -> dict[str, Any]:
-    """Seconds by step, with what they are based on."""
+def estimated(job: Compression, splits: Splits) -> dict[str, Any]:
+    """Seconds by step, with what they are based on: timed here and now."""
+    timing = _time(job, splits)
     each = timing.candidate_seconds / timing.timed_samples
     options = job.options
     trials = options.trials

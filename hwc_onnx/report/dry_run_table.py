@@ -1,4 +1,4 @@
-"""Tables of `compress --dry-run`: the work, the options with where each came from, and the time."""
+"""Tables of `compress --dry-run` and `compare --dry-run`: the work, the options with where each came from, and the time."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def dry_run_tables(payload: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def _work(payload: Mapping[str, Any]) -> list[tuple[str, str]]:
-    model, data, metric, search = (payload[name] for name in ("model", "data", "metric", "search"))
+    model, data, metric = (payload[name] for name in ("model", "data", "metric"))
     parts = f"{data['calibration']} calibration, {data['search']} search, {data['holdout']} holdout samples"
     prepared = ", ".join(f"{name} {_value(value)}" for name, value in data["preprocess"].items() if value not in (None, 0.0))
     limits = [f"{name} {value}" for name, value in payload["limits"].items() if name != "objective" and value is not None]
@@ -63,9 +63,23 @@ def _work(payload: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("accelerator", payload["accelerator"]),
         ("looked for", f"least {payload['limits']['objective']}; limits: {', '.join(limits) or 'none'}"),
         ("algorithms", ", ".join(payload["algorithms"]) or "no pruning"),
-        ("search", f"{search['sampler']}, at most {search['trials']} evaluations, seed {search['seed']}"),
-        ("output", payload["output"]),
+        *_searches(payload),
         ("run folder", f"{payload['run_dir']} ({state})"),
+    ]
+
+
+def _searches(payload: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """One search and its file, or those of a comparison."""
+    if "search" in payload:
+        search = payload["search"]
+        words = f"{search['sampler']}, at most {search['trials']} evaluations, seed {search['seed']}"
+        return [("search", words), ("output", payload["output"])]
+    contest = payload["comparison"]
+    done = f", {contest['finished']} of them finished" if contest["finished"] else ""
+    each = f"{contest['searches']} of {contest['trials']} evaluation-equivalents each{done}"
+    return [
+        ("strategies", f"{', '.join(contest['samplers'])}; start {', '.join(contest['starts'])}; {contest['seeds']} seeds"),
+        ("searches", f"{each}; seeds at a time: {contest['jobs']}"),
     ]
 
 
@@ -81,6 +95,8 @@ def _value(value: Any) -> str:
 
 def _time(payload: Mapping[str, Any]) -> list[RenderableType]:
     estimate = payload["estimate"]
+    if estimate is None and "comparison" in payload:
+        return [wrapped("Every search is finished: the same command without --dry-run prints the table.")]
     if estimate is None:
         return [wrapped("No estimate of time: trials of an earlier run are used, and how many remain shows only then.")]
     basis = estimate["basis"]

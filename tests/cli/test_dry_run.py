@@ -112,3 +112,38 @@ def test_compress_warns_before_its_search(case: Case, tmp_path: Path) -> None:
     )  # fmt: skip
     assert "rewards none of what is searched" in result.stderr
     assert result.stderr.index("rewards none") < result.stderr.index("database:")
+
+
+def test_dry_run_of_a_comparison_multiplies_one_search_and_writes_nothing(
+    case: Case, schema: Validate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    call = ("compare", case.model, "--data", case.data, "--sampler", "knapsack", "--sampler", "random", "--seeds", 3, "--trials", 30)
+    result = hwc(*call, "--dry-run", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    schema("compare-dry-run", found)
+    assert found["comparison"]["searches"] == 6 and found["comparison"]["finished"] == 0 and found["run_state"] == "new"
+    estimate = found["estimate"]
+    basis, seconds = estimate["basis"], estimate["seconds"]
+    each = basis["building_s"] + basis["candidate_evaluation_s"] / basis["samples"] * found["data"]["search"]
+    assert seconds["search"] == pytest.approx(6 * 30 * each)
+    assert seconds["database"] == pytest.approx(3 * basis["layer_s"] / basis["layer_share"])
+    assert estimate["total_s"] == pytest.approx(sum(seconds.values()))
+    assert list(tmp_path.iterdir()) == []
+    shown = hwc(*call, "--jobs", 2, "--dry-run")
+    assert "6 of 30 evaluation-equivalents each; seeds at a time: 2" in shown.stdout and "Estimated time" in shown.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_of_a_comparison_counts_what_is_finished(case: Case, tmp_path: Path) -> None:
+    call = ("compare", case.model, "--data", case.data, "--sampler", "random", "--trials", 25, "--run-dir", tmp_path / "c")
+    assert hwc(*call, "--seeds", 1).exit_code == 0
+    done = json.loads(hwc(*call, "--seeds", 1, "--dry-run", "--json").stdout)
+    assert done["comparison"]["finished"] == 1 and done["estimate"] is None and done["run_state"] == "continues"
+    more = json.loads(hwc(*call, "--seeds", 2, "--dry-run", "--json").stdout)
+    assert (more["comparison"]["finished"], more["comparison"]["searches"]) == (1, 2) and more["estimate"] is not None
+    again = json.loads(hwc(*call, "--seeds", 1, "--fresh", "--dry-run", "--json").stdout)
+    assert again["comparison"]["finished"] == 0 and again["run_state"] == "moves the old run aside"
+    other = hwc(*call, "--seeds", 1, "--max-drop", 3, "--dry-run")
+    assert other.exit_code == 2 and "max_drop was 1.0, now 3.0" in other.stderr and "--from-run" not in other.stderr
