@@ -246,7 +246,7 @@ def estimated(job: Compression, splits: Splits) -> dict[str, Any]:
     each = timing.candidate_seconds / timing.timed_samples
     options = job.options
     trials = options.trials
-    refits = reserved(trials) if options.sampler != "faithful" else 0
+    refits = reserved(trials)
     search = trials * (timing.building_seconds + each * len(splits.search))
     limited = search if options.timeout is None else min(search, options.timeout)
     gate = MOST_LOOKS * LEVELS * each * len(splits.holdout)

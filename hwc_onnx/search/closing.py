@@ -6,11 +6,14 @@ are kept back for it: the solver aims at the damage that is expected to be right
 after to damage before is learned on the way. They are steps on a ladder, because whether a plan at the limit of the
 search samples also keeps the limit on the holdout is a matter of luck: the gate climbs it from the safest step. The last
 ones go where a further step is worth most (ladder.py).
+
+A strategy without a solver gets none in the closing either: it refits the cheapest of its own plans that are expected to do no more
+than the damage aimed at. Else the solver's last plans would count as what the strategy found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -39,22 +42,45 @@ def reserved(trials: int) -> int:
 
 
 def closing_plan(
-    problem: Problem, space: Space, decoder: Decoder, table: DamageTable, history: History, seed: int
+    problem: Problem, space: Space, decoder: Decoder, table: DamageTable, history: History, seed: int, solved: bool = True
 ) -> Choices | None:
     """The next plan to refit and measure, None after the last step or where the search accepted nothing.
 
-    It follows from the record alone, so an interrupted closing is taken up where it stopped.
+    It follows from the record alone, so an interrupted closing is taken up where it stopped. Where it is not `solved`, it is one of the
+    plans that were measured.
     """
     searched, done = history.searched(), history.closing()
     if searched.best is None:
         return None
+    if not solved:
+        return _own_plan(searched, done, _aims(len(done), Ladder.of(history)))
     model = Model(problem, table, searched, derived(seed, "closing", len(searched)))
     starts = [searched.best.choices, *middle_starts(space, problem)]
+
+    def predicted(record: Record) -> float:
+        return float(model.forecast(record.choices[None, :]).log_damage[0])
+
     for aim in _aims(len(done), Ladder.of(history)):
-        ratio = _ratio(model, done, aim) if problem.refits else 1.0
+        ratio = _ratio(predicted, done, aim) if problem.refits else 1.0
         plan = model.decode_damage(decoder, aim / ratio, starts).choices
         if not any(np.array_equal(plan, record.choices) for record in done):
             return plan
+    return None
+
+
+def _own_plan(searched: History, done: Sequence[Record], aims: Sequence[float]) -> Choices | None:
+    """The cheapest measured plan for the first aim that one can meet and that was not refitted yet."""
+    known = {record.choices.tobytes(): record for record in searched.measured() if record.outcome.damage > 0.0}
+    left = [record for key, record in known.items() if key not in {one.choices.tobytes() for one in done}]
+
+    def measured(record: Record) -> float:
+        return float(np.log(known[record.choices.tobytes()].outcome.damage))
+
+    for aim in aims:
+        ratio = _ratio(measured, done, aim)
+        fitting = [record for record in left if record.outcome.damage * ratio <= aim]
+        if fitting:
+            return min(fitting, key=lambda record: record.outcome.energy).choices
     return None
 
 
@@ -65,14 +91,13 @@ def _aims(done: int, ladder: Ladder) -> list[float]:
     return [share * ladder.belief.accepted for share in SHARES[done:]] + ladder.missing()
 
 
-def _ratio(model: Model, done: Sequence[Record], aim: float) -> float:
-    """Measured over predicted damage of the refitted plans so far, most of all of those about the damage `aim`, drawn to `REFITTED`
-    as if by one more.
+def _ratio(before: Callable[[Record], float], done: Sequence[Record], aim: float) -> float:
+    """Damage of the refitted plans so far over that `before`, given as a logarithm, most of all of those about the damage `aim`, drawn
+    to `REFITTED` as if by one more.
     """
     logs, weights = [np.log(REFITTED)], [1.0]
     for record in done:
         if record.outcome.failure is None and record.outcome.damage > 0.0:
-            predicted = float(model.forecast(record.choices[None, :]).log_damage[0])
-            logs.append(np.log(record.outcome.damage) - predicted)
+            logs.append(np.log(record.outcome.damage) - before(record))
             weights.append(float(np.exp(-(((np.log(record.outcome.damage) - np.log(aim)) / ABOUT) ** 2) / 2)))
     return float(np.exp(np.average(logs, weights=weights)))

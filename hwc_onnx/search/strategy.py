@@ -46,6 +46,9 @@ STRATEGIES = {
 LEARNING = ("composite",)
 """Strategies whose factory takes a policy too."""
 
+SOLVING = ("composite", "knapsack", "greedy", "spdy", "thompson")
+"""Strategies that propose plans of the solver; the closing of a search lends it to no other."""
+
 SAMPLERS = (*STRATEGIES, *OPTUNA)
 
 

@@ -29,7 +29,7 @@ from hwc_onnx.search.problem import Choices, Outcome, Problem
 from hwc_onnx.search.referees import optuna_sampler
 from hwc_onnx.search.seeds import STARTS, Start, derived, first_plans, seed_plan
 from hwc_onnx.search.space import Space
-from hwc_onnx.search.strategy import LEARNING, check_policy, make
+from hwc_onnx.search.strategy import LEARNING, SOLVING, check_policy, make
 from hwc_onnx.search.surrogate import DamageTable
 from hwc_onnx.search.target import MovingLimit
 
@@ -150,7 +150,8 @@ def run_search(
         return loop.baseline_alone(sampler, seed)
     table = DamageTable(problem)
     decoder = Decoder(problem, parameters)
-    kept_back = reserved(trials) if energy_target is None or problem.refits else 0
+    solved = sampler in SOLVING
+    kept_back = reserved(trials) if problem.refits or (energy_target is None and solved) else 0
     closed = sum(record.origin == CLOSING for record in loop.history.records)
     images = None if image_forwards is None else image_forwards - problem.setup_forwards - problem.search_size
     budget = Budget(
@@ -184,7 +185,7 @@ def run_search(
             loop.view, _ = moving.renew(loop.history)
         while len(loop.history.closing()) < kept_back and (images is None or loop.history.image_forwards <= images):
             plan = (
-                closing_plan(problem, parameters, decoder, table, loop.history, seed)
+                closing_plan(problem, parameters, decoder, table, loop.history, seed, solved)
                 if energy_target is None
                 else goal.to_refit(loop.history)
             )

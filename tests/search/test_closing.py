@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hwc_onnx.search.closing import BETWEEN, SHARES, _aims, reserved
+from hwc_onnx.search.closing import BETWEEN, REFITTED, SHARES, _aims, reserved
 from hwc_onnx.search.history import CLOSING, History
 from hwc_onnx.search.ladder import Ladder
 from hwc_onnx.search.study import run_search
@@ -112,3 +112,28 @@ def test_last_steps_make_the_ladder_worth_more():
 
 def test_closing_leaves_a_tiny_budget_alone():
     assert [reserved(n) for n in (1, 9, 10, 25, 200)] == [0, 0, 1, 2, 9]
+
+
+def test_a_strategy_without_a_solver_refits_plans_of_its_own():
+    problem = Refitting()
+    found = run_search(problem, sampler="random", start="cold", trials=60, seed=1)
+    own = {record.choices.tobytes(): record.outcome for record in found.history.searched().records}
+    steps = closing_of(found)
+    assert len(steps) >= 3 and len({step.choices.tobytes() for step in steps}) == len(steps)
+    assert all(step.choices.tobytes() in own for step in steps)
+    # of all plans that could meet the first aim, the cheapest
+    aim = SHARES[0] * Ladder.of(found.history.searched()).belief.accepted
+    least = min(outcome.energy for outcome in own.values() if 0.0 < outcome.damage * REFITTED <= aim)
+    assert own[steps[0].choices.tobytes()].energy == least
+
+
+def test_the_solver_refits_plans_that_the_search_did_not_measure():
+    """Broken twin of the test above."""
+    found = searched(Refitting(), 60)
+    own = {record.choices.tobytes() for record in found.history.searched().records}
+    assert not all(step.choices.tobytes() in own for step in closing_of(found))
+
+
+def test_without_refitting_such_a_strategy_keeps_nothing_back():
+    found = run_search(SyntheticProblem(layers=6, images=600, seed=3), sampler="random", trials=30, seed=1)
+    assert closing_of(found) == [] and found.spent.evaluations == 30

@@ -62,8 +62,8 @@ def test_search_unknown_start_is_refused() -> None:
 
 def test_search_keeps_to_its_images_and_the_closing_gets_its_share() -> None:
     limit = SMALL.setup_forwards + 16 * SMALL.search_size
-    free = run_search(SMALL, sampler="random", trials=20, start="cold")
-    bound = run_search(SMALL, sampler="random", trials=20, start="cold", image_forwards=limit)
+    free = run_search(SMALL, sampler="spdy", trials=20, start="cold")
+    bound = run_search(SMALL, sampler="spdy", trials=20, start="cold", image_forwards=limit)
     assert free.spent.image_forwards > limit >= bound.spent.image_forwards
     assert limit - bound.spent.image_forwards < SMALL.search_size
     assert [record.origin for record in bound.history.records[-2:]] == ["closing"] * 2
@@ -73,7 +73,7 @@ def test_search_keeps_to_its_images_and_the_closing_gets_its_share() -> None:
 def test_search_raw_space_with_cold_start_runs_and_reads_back(tmp_path: Path) -> None:
     options = {"sampler": "tpe", "trials": 12, "space": "raw", "start": "cold", "storage_path": tmp_path / "j"}
     found = run_search(SMALL, **options)
-    assert [record.origin for record in found.history.records] == ["seed"] + ["referee"] * 10 + ["closing"]
+    assert [record.origin for record in found.history.records] == ["seed"] + ["referee"] * 11
     assert plans(run_search(SMALL, **options)) == plans(found)
     assert any(name.endswith("|algorithm") for name in stored(tmp_path / "j").trials[0].params)
 
