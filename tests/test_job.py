@@ -52,7 +52,7 @@ def test_pareto_front_is_that_of_all_accepted_trials_by_brute_force(tmp_path: Pa
     assert len(seen) < len(outcomes) or beaten
     assert result.pareto == tuple(sorted(seen - beaten))
     rows = next(tmp_path.glob("*.hwc/pareto.csv")).read_text().splitlines()
-    assert rows[0] == "energy_vs_int8,drop_points,accepted,origin,plan"
+    assert rows[0] == "energy_vs_int8,drop_points,accepted,origin,plan,holdout"
     accepted = [row.split(",") for row in rows[1:] if row.split(",")[2] == "true"]
     assert [(float(energy), float(drop)) for energy, drop, *_ in accepted] == list(result.pareto)
 
@@ -62,9 +62,21 @@ def test_each_row_of_the_front_is_a_plan_that_apply_turns_into_a_file_of_that_en
     (folder,) = tmp_path.glob("*.hwc")
     rows = [row.split(",") for row in (folder / "pareto.csv").read_text().splitlines()[1:]]
     assert len(rows) > 1 and len(list((folder / "pareto").iterdir())) == len(rows)
-    for energy, _, _, _, name in rows:
+    for energy, _, _, _, name, _ in rows:
         applied = hwc_onnx.apply_plan(MODEL, plan=folder / name, data=SAMPLES)
         assert applied.cost.total / applied.baseline.total == pytest.approx(float(energy), rel=1e-9)
+
+
+def test_the_front_knows_what_the_gate_said_of_each_plan(tmp_path: Path) -> None:
+    result = compress(MODEL, tmp_path, trials=14, max_drop=60.0)
+    looks = {look["trial"]: look["passed"] for look in result.to_json()["looks"] if look["trial"] is not None}
+    (folder,) = tmp_path.glob("*.hwc")
+    rows = [row.split(",") for row in (folder / "pareto.csv").read_text().splitlines()[1:]]
+    said = {int(Path(row[4]).stem): row[5] for row in rows}
+    assert {trial: word for trial, word in said.items() if word} == {
+        trial: "passed" if passed else "failed" for trial, passed in looks.items() if trial in said
+    }
+    assert "passed" in said.values() and "" in said.values()
 
 
 def test_plan_is_that_of_the_best_file_where_the_original_was_written(tmp_path: Path) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hwc_onnx.errors import UsageError
 from hwc_onnx.job.running import Running
 from hwc_onnx.search.history import History, Record
 from hwc_onnx.search.objective import Objective
 
-HEAD = ("energy_vs_int8", "drop_points", "accepted", "origin", "plan")
+HEAD = ("energy_vs_int8", "drop_points", "accepted", "origin", "plan", "holdout")
 
 
 def front_of(records: Sequence[Record]) -> list[Record]:
@@ -24,8 +24,10 @@ def front_of(records: Sequence[Record]) -> list[Record]:
     return front
 
 
-def write_front(run: Running, objective: Objective, history: History) -> tuple[tuple[float, float], ...]:
-    """Write pareto.csv and a plan for each of its rows (pareto/<trial>.json).
+def write_front(
+    run: Running, objective: Objective, history: History, passed: Mapping[int, bool]
+) -> tuple[tuple[float, float], ...]:
+    """Write pareto.csv and a plan for each of its rows (pareto/<trial>.json); `passed` has the trials that the gate looked at.
 
     The rows are the front of the accepted plans, whose (energy, drop) is returned, and that of all plans that were
     measured on every search sample: what another limit would allow.
@@ -44,8 +46,9 @@ def write_front(run: Running, objective: Objective, history: History) -> tuple[t
         outcome, name = record.outcome, f"pareto/{record.number:04d}.json"
         run.folder.write(name, run.plan(objective, record).to_json())
         accepted = "true" if outcome.accepted(history.limit_points) else "false"
-        rows.append((repr(outcome.energy), repr(outcome.drop_points), accepted, record.origin, name))
-    for stale in {path.name for path in folder.glob("*.json")} - {row[-1].rpartition("/")[2] for row in rows}:
+        judged = {True: "passed", False: "failed", None: ""}[passed.get(record.number)]
+        rows.append((repr(outcome.energy), repr(outcome.drop_points), accepted, record.origin, name, judged))
+    for stale in {path.name for path in folder.glob("*.json")} - {row[-2].rpartition("/")[2] for row in rows}:
         (folder / stale).unlink(missing_ok=True)
     run.folder.write("pareto.csv", "\n".join(",".join(row) for row in rows) + "\n")
     return tuple((one.outcome.energy, one.outcome.drop_points) for one in accepted_ones)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import zip_longest
 from typing import Any
 
 from hwc_onnx.cost.model import CostModel
@@ -38,7 +39,8 @@ def record(
         run.tell(Note(text, warning=True))
     goal_met = verdict.look.passed and verdict.kind != "original" and not missed
     # result.json comes last: it says that the run is finished
-    front = write_front(run, objective, found.history)
+    passed = {trial: look.passed for trial, look in zip(verdict.trials, verdict.looks, strict=False)}
+    front = write_front(run, objective, found.history, passed)
     payload = {
         "schema": 1,
         **_files(run, verdict, written),
@@ -53,7 +55,9 @@ def record(
         "damage": [] if verdict.choices is None else _damage(objective, verdict.choices),
         "polish": None if verdict.polished is None else verdict.polished.payload(),
         "holdout_openings": run.openings,
-        "looks": [look.payload() for look in verdict.looks],
+        "looks": [
+            {"trial": trial, **look.payload()} for trial, look in zip_longest(verdict.trials, verdict.looks)
+        ],
         "energy_pj": main.triple("total"),
         "energy_unit": main.compressed.energy_unit,
         "reduction_vs_int8": main.reduction_vs_int8,

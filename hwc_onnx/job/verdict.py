@@ -44,7 +44,7 @@ class Verdict:
     """What is to be written and why: its look at the holdout, all looks in order, and the INT8 baseline's look.
 
     `candidate` is None when the original is returned unchanged; `polished` says what its polish gained, None without one;
-    `choices` are those of a compressed plan in the search's units.
+    `choices` are those of a compressed plan in the search's units; `trials` are those that the first looks are of.
     """
 
     kind: Kind
@@ -56,6 +56,7 @@ class Verdict:
     search_drop: float
     polished: Polished | None = None
     choices: Choices | None = None
+    trials: tuple[int, ...] = ()
 
     @property
     def plan(self) -> CompressionPlan | None:
@@ -85,10 +86,11 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
         candidates = [assemble(run.calibrated.proto, run.opened.graph, one) for one in stitched]
     chosen, looks = gate.walk([candidate.proto for candidate in candidates])
     baseline = gate.look(run.baseline.proto)
+    trials = tuple(record.number for record in finalists[: len(looks)])
     if chosen is not None:
         drop, choices = finalists[chosen].outcome.drop_points, finalists[chosen].choices
         return Verdict(
-            "compressed", candidates[chosen], looks[chosen], tuple(looks), baseline, gate, drop, polished[chosen], choices
+            "compressed", candidates[chosen], looks[chosen], tuple(looks), baseline, gate, drop, polished[chosen], choices, trials
         )
     why = "no searched plan passed on the holdout" if finalists else "the search accepted no other plan"
     if looks:
@@ -100,7 +102,7 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
     if baseline.passed:
         seed = found.history.find(objective.start)
         drop = seed.outcome.drop_points if seed is not None else 0.0
-        return Verdict("baseline_int8", run.baseline, baseline, tuple(looks), baseline, gate, drop)
+        return Verdict("baseline_int8", run.baseline, baseline, tuple(looks), baseline, gate, drop, trials=trials)
     run.tell(
         Note(
             f"the INT8 baseline failed on the holdout too ({_beyond(baseline, gate)}): the original is written unchanged",
@@ -108,7 +110,7 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
         )
     )
     original = gate.look(run.opened.loaded.proto)
-    return Verdict("original", None, original, tuple(looks), baseline, gate, 0.0)
+    return Verdict("original", None, original, tuple(looks), baseline, gate, 0.0, trials=trials)
 
 
 def _beyond(look: Look, gate: Gate) -> str:

@@ -28,7 +28,7 @@ def front(record: RunRecord) -> str | None:
         f'<tr id="plan-{text(point.plan.name)}" data-command="{text(apply_command(record, point.plan))}">'
         f'<th scope="row">{text(point.plan.name)}</th><td>{percent(point.energy)}</td><td>{points(point.drop)}</td>'
         f'<td class="words">{text(origin(point.origin))}</td>'
-        f'<td class="words">{"accepted" if point.accepted else "not accepted"}</td>'
+        f'<td class="words">{verdict_of(point)}</td>'
         f'<td><button type="button" data-plan="{text(point.plan.name)}">command</button></td></tr>'
         for point in record.front
     )
@@ -39,9 +39,9 @@ def front(record: RunRecord) -> str | None:
     )
     said = (
         f"{len(record.front)} plans that no other beats in both energy and drop on the search samples. Click one for its command. "
-        f"Accepted: {ACCEPTED}."
+        f"Accepted: {ACCEPTED}. The holdout has the last word on those that the final gate looked at."
     )
-    first = next((point for point in record.front if point.accepted), record.front[0])
+    first = min(record.front, key=lambda point: (point.passed is not True, not point.good, point.energy))
     return section(
         "front",
         "Other trade-offs",
@@ -55,6 +55,13 @@ def front(record: RunRecord) -> str | None:
         ),
         folded("All plans", listing),
     )
+
+
+def verdict_of(point: FrontPoint) -> str:
+    """What search and gate said of a plan."""
+    if point.passed is not None:
+        return "passed on the holdout" if point.passed else "failed on the holdout"
+    return "accepted" if point.accepted else "not accepted"
 
 
 def drawn(record: RunRecord) -> Figure:
@@ -78,8 +85,8 @@ def drawn(record: RunRecord) -> Figure:
                 **how,
             )
         )
-    for accepted, name, colour, mark in ((False, "front, not accepted", BAD, "x"), (True, "front, accepted", GOOD, "circle")):
-        shown = [point for point in record.front if point.accepted is accepted]
+    for good, name, colour, mark in ((False, "front, not accepted or failed on the holdout", BAD, "x"), (True, "front, accepted", GOOD, "circle")):
+        shown = [point for point in record.front if point.good is good]
         made.add_trace(
             Scatter(
                 x=[100.0 * point.energy for point in shown],
@@ -88,7 +95,8 @@ def drawn(record: RunRecord) -> Figure:
                 marker={"size": 11, "color": colour, "symbol": mark},
                 name=name,
                 customdata=[point.plan.name for point in shown],
-                hovertemplate="%{customdata}: %{x:.1f} % of INT8's energy, %{y:.2f} " + unit + "<br>click for the command<extra></extra>",
+                text=[verdict_of(point) for point in shown],
+                hovertemplate="%{customdata}: %{x:.1f} % of INT8's energy, %{y:.2f} " + unit + ", %{text}<br>click for the command<extra></extra>",
             )
         )
     if limit is not None:

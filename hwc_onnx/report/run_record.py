@@ -58,13 +58,19 @@ class Trial:
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """One row of pareto.csv; `plan` is the file that `apply` takes."""
+    """One row of pareto.csv; `plan` is the file that `apply` takes, `passed` the final gate's verdict where it looked at it."""
 
     energy: float
     drop: float
     accepted: bool
     origin: str
     plan: Path
+    passed: bool | None = None
+
+    @property
+    def good(self) -> bool:
+        """Accepted by the search, and not refused by the gate."""
+        return self.accepted and self.passed is not False
 
 
 @dataclass(frozen=True)
@@ -218,6 +224,7 @@ def _front(folder: Path) -> tuple[FrontPoint, ...]:
                 row["accepted"] == "true",
                 row["origin"],
                 folder / Path(row["plan"]),
+                {"passed": True, "failed": False}.get(row.get("holdout") or ""),
             )
             for row in rows
         )

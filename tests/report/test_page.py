@@ -19,7 +19,7 @@ from hwc_onnx.report import page_figures
 from hwc_onnx.report.page import page, write_report
 from hwc_onnx.report.page_energy import component_sums, components, nodes
 from hwc_onnx.report.page_figures import best_so_far
-from hwc_onnx.report.page_front import parted
+from hwc_onnx.report.page_front import drawn, front, parted
 from hwc_onnx.report.page_learning import predicted, rank_correlation
 from hwc_onnx.report.page_search import gains
 from hwc_onnx.report.page_sections import own_interval
@@ -81,8 +81,8 @@ def test_every_figure_has_its_numbers_in_a_table(run_folder: Path) -> None:
 
 def test_parts_of_an_energy_show_products_that_can_be_checked_by_hand(run_folder: Path) -> None:
     record = RunRecord.load(run_folder)
-    for drawn in (components(record), nodes(record)):
-        assert sum(check_products(shown.replace("<br>", " ")) for trace in drawn.data for shown in trace.customdata) > 20
+    for made in (components(record), nodes(record)):
+        assert sum(check_products(shown.replace("<br>", " ")) for trace in made.data for shown in trace.customdata) > 20
     silent = [{**payload, "nodes": [{**node, "terms": []} for node in payload["nodes"]]} for payload in (record.before, record.after)]
     older = nodes(replace(record, before=silent[0], after=silent[1]))  # a run folder of an earlier version
     assert any("read, " in shown for trace in older.data for shown in trace.customdata)
@@ -139,6 +139,19 @@ def test_figures_of_the_page_are_those_of_the_run(run_folder: Path) -> None:
     accepted = [trial.energy for trial in record.trials if trial.accepted]
     assert best[-1][1] == min(accepted)
     assert [point.plan.is_file() for point in record.front] == [True] * len(record.front)
+
+
+def test_the_page_begins_with_a_plan_that_the_gate_let_pass_and_marks_one_that_failed(run_folder: Path) -> None:
+    record = RunRecord.load(run_folder)
+    assert any(point.passed for point in record.front)
+    best = min((point for point in record.front if point.passed), key=lambda point: point.energy)
+    assert f"Plan {best.plan.name}:" in str(front(record))
+    # the same plan, had the gate refused it
+    refused = replace(record, front=tuple(replace(one, passed=False) if one is best else one for one in record.front))
+    assert f"Plan {best.plan.name}:" not in str(front(refused)) and "failed on the holdout" in str(front(refused))
+    assert "<td class=\"words\">failed on the holdout" not in str(front(record))
+    good = [trace for trace in drawn(refused).data if trace.name == "front, accepted"]
+    assert best.plan.name not in good[0].customdata
 
 
 def test_the_report_can_be_written_again_and_elsewhere(run_folder: Path, tmp_path: Path) -> None:
