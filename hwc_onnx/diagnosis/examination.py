@@ -40,10 +40,13 @@ NONE = Damage(0.0, 0.0, 0.0)
 
 
 class Examination:
-    """One plan on one bench; `whole` is its damage."""
+    """One plan on one bench. `whole` is its damage with each layer by itself; `sequential` says that the plan is rebuilt layer after
+    layer instead, which `as_is` measures.
+    """
 
-    def __init__(self, bench: Bench, plan: CompressionPlan) -> None:
+    def __init__(self, bench: Bench, plan: CompressionPlan, sequential: bool = False) -> None:
         self.bench, self.plan, self.graph = bench, plan, bench.graph
+        self.sequential = sequential
         self._databases: dict[tuple[Recovery | None, Method | None], LayerDatabase] = {(None, None): bench.database}
         self._screened: dict[str, Damage] = {}
         self._sequential: Damage | None = None
@@ -57,6 +60,11 @@ class Examination:
         stitched = bench.database.stitch(plan)
         self._energy = bench.cost(stitched.plan).total
         self.whole = self._whole[None, None] = bench.measured(stitched)
+
+    @property
+    def as_is(self) -> Damage:
+        """The plan's damage with the recovery that it asks for."""
+        return self._rebuilt_damage() if self.sequential else self.whole
 
     def ranked(self, top: int) -> tuple[list[tuple[str, float]], int]:
         """The layers to look at with their output errors, those that lose most alone first; and how many are compressed.
@@ -129,19 +137,20 @@ class Examination:
         return Unread(found, len(groups), tuple(worst))
 
     def planwide(self) -> list[tuple[str, str, Damage]]:
-        """(name, change, the plan's damage) of each option that concerns the whole plan."""
+        """(name, change, the plan's damage) of each option that concerns the whole plan; where it is `sequential`, without it."""
         database = self.bench.database
         options: list[tuple[str, Recovery | None, Method | None]] = []
-        if database.recovery != "full":
+        if database.recovery != "full" or self.sequential:
             options.append(("recovery full", "full", None))
         options += [(f"ranges {method}", None, method) for method in METHODS if method != database.ranges]
         found = []
         for number, (name, recovery, ranges) in enumerate(options):
             self.bench.tell(Step(number, len(options) + 1, name))
             found.append((name, f"--{name}", self._with(recovery, ranges)))
+        if self.sequential:
+            return found
         self.bench.tell(Step(len(options), len(options) + 1, "recovery sequential"))
-        self._sequential = self.bench.measured(self._rebuilt(self.plan, None))
-        return [*found, ("recovery sequential", "--recovery sequential", self._sequential)]
+        return [*found, ("recovery sequential", "--recovery sequential", self._rebuilt_damage())]
 
     def mended(self, suspects: Sequence[Suspect]) -> tuple[CompressionPlan, str, Damage, float]:
         """The plan with the best remedy of each layer, options beside it, its damage and its energy over the old plan's.
@@ -166,7 +175,7 @@ class Examination:
         plan = self._recorded(layers, repair or self.bench.database.recovery, ranges)
         stitched = self._database(repair, ranges).stitch(plan)
         damage = self.bench.measured(stitched)
-        if self._sequential is not None and self._sequential.damage < self.whole.damage:
+        if self._rebuilt_damage().damage < self.whole.damage:
             refitted = self._recorded(layers, "sequential", ranges)
             rebuilt = self._rebuilt(refitted, ranges)
             better = self.bench.measured(rebuilt)
@@ -183,6 +192,12 @@ class Examination:
             update={"recovery": recovery, "ranges": ranges or record.ranges, "split_seed": self.bench.split_seed}
         )
         return self.plan.model_copy(update={"layers": layers, "calibration": options})
+
+    def _rebuilt_damage(self) -> Damage:
+        """The plan's damage with recovery "sequential"."""
+        if self._sequential is None:
+            self._sequential = self.bench.measured(self._rebuilt(self.plan, None))
+        return self._sequential
 
     def _rebuilt(self, plan: CompressionPlan, ranges: Method | None) -> Stitched:
         """A plan with recovery "sequential"."""

@@ -42,12 +42,17 @@ class PlanWide:
 
 @dataclass(frozen=True)
 class Why:
-    """The layers that lose most under a plan, their causes and remedies, and the plan with the best of each."""
+    """The layers that lose most under a plan, their causes and remedies, and the plan with the best of each.
+
+    `whole` is the plan's damage as it is applied, `by_layer` with each layer repaired by itself, to which layers and remedies are compared:
+    another figure only where the plan's recovery is "sequential".
+    """
 
     plan: CompressionPlan
     plan_name: str
     recovery: str
     whole: Damage
+    by_layer: Damage
     suspects: tuple[Suspect, ...]
     layer_count: int
     unread: Unread | None
@@ -84,6 +89,7 @@ class Why:
             "data": "real" if self.real else "synthetic",
             "accelerator": self.accelerator,
             "whole": self.whole.to_json(),
+            "by_layer": self.by_layer.to_json(),
             "layer_count": self.layer_count,
             "layers": [suspect.to_json() for suspect in self.suspects],
             "unread_tensors": None if self.unread is None else self.unread.to_json(),
@@ -167,7 +173,7 @@ def why(
         bench.note(text)
     if asked == "sequential":
         bench.note("the plan's recovery is sequential: its layers are looked at with recovery full, each by itself")
-    examination = Examination(bench, chosen)
+    examination = Examination(bench, chosen, asked == "sequential")
     ranked, compressed = examination.ranked(top)
     if not ranked:
         raise UsageError(
@@ -185,6 +191,7 @@ def why(
         chosen,
         str(plan) if isinstance(plan, str | Path) else "given" if plan is not None else f"uniform {spec or DEFAULT}",
         asked,
+        examination.as_is,
         examination.whole,
         tuple(suspects),
         compressed,

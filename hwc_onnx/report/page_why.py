@@ -60,9 +60,12 @@ def _found(found: Mapping[str, Any]) -> list[str]:
     whole, mended, unit = found["whole"], found["mended"], unit_of(found["metric"])
     said = (
         f"What hwc-onnx why found about {Path(found['plan']).name}: damage {whole['damage']:.2g}, {found['metric']} drop "
-        f"{points(whole['drop_points'])} {unit} on {found['samples']} {found['data']} samples of the search split; with the best "
-        f"remedies that help, damage {mended['damage']:.2g}, drop {points(mended['drop_points'])}."
+        f"{points(whole['drop_points'])} {unit} on {found['samples']} {found['data']} samples of the search split; "
     )
+    if mended["damage"] < whole["damage"]:
+        said += f"with the best remedies that help, damage {mended['damage']:.2g}, drop {points(mended['drop_points'])}."
+    else:
+        said += "no remedy that was tried lowers it."
     rows = [_row(layer) for layer in found["layers"]]
     head = ("layer", "setting", "damage alone x 1000", "cause", "best remedy", "what it leaves")
     return [

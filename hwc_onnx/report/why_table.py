@@ -24,6 +24,7 @@ def why_tables(payload: dict[str, Any], notes: bool = True) -> list[RenderableTy
             f"{points(whole['drop_points'])} points (standard error {whole['standard_error']:.2f}{value}) on "
             f"{payload['samples']} {payload['data']} samples of the search split. Damage is the {DAMAGE_KINDS[payload['damage_kind']]}."
         ),
+        *([wrapped(_apart(payload))] if payload["recovery"] == "sequential" else []),
         "",
         _overview(payload),
         wrapped(
@@ -34,9 +35,18 @@ def why_tables(payload: dict[str, Any], notes: bool = True) -> list[RenderableTy
     if payload["unread_tensors"] is not None:
         shown.append(wrapped(_unread(payload["unread_tensors"])))
     for number, layer in enumerate(payload["layers"], 1):
-        shown += _layer(number, layer, payload["whole"]["damage"])
+        shown += _layer(number, layer, payload["by_layer"]["damage"])
     shown += _plan(payload)
     return shown + ([wrapped(f"note: {text}") for text in payload["notes"]] if notes else [])
+
+
+def _apart(payload: dict[str, Any]) -> str:
+    """What layers and remedies of a rebuilt plan are compared with."""
+    found = payload["by_layer"]
+    return (
+        f"Below, each layer is repaired by itself, not rebuilt after the others: damage {short(found['damage'])}, drop "
+        f"{points(found['drop_points'])} then. Layers and remedies are compared with that."
+    )
 
 
 def _unread(found: dict[str, Any]) -> str:
@@ -123,7 +133,7 @@ def _layer(number: int, layer: dict[str, Any], whole: float) -> list[RenderableT
 def _plan(payload: dict[str, Any]) -> list[RenderableType]:
     whole, mended = payload["whole"], payload["mended"]
     made = table("\nThe whole plan", "", "damage", "drop", "energy")
-    made.add_row("as it is", short(whole["damage"]), points(whole["drop_points"]), "")
+    made.add_row(f"as it is ({payload['recovery']})", short(whole["damage"]), points(whole["drop_points"]), "")
     for item in payload["planwide"]:
         made.add_row(item["change"], short(item["damage"]), points(item["drop_points"]), "same")
     made.add_row(
@@ -133,6 +143,8 @@ def _plan(payload: dict[str, Any]) -> list[RenderableType]:
         f"{100 * (mended['energy'] - 1):+.1f}%",
     )
     with_options = f", {mended['options']} included" if mended["options"] else ""
+    if mended["damage"] >= whole["damage"]:
+        return [made, wrapped("No remedy that was tried lowers the damage of the plan as it is: keep it.")]
     return [
         made,
         wrapped(

@@ -14,6 +14,8 @@ from hwc_onnx.diagnosis.why import Why, why
 from hwc_onnx.errors import PlanError, UsageError
 from hwc_onnx.plan import CompressionPlan, LayerConfig, check_plan, group_bits
 from hwc_onnx.quantization.ranges import METHODS
+from hwc_onnx.report.console import tables_text
+from hwc_onnx.report.why_table import short, why_tables
 from hwc_onnx.uniform import parse_spec, uniform
 from hwc_onnx.workspace import open_float_model
 from tests import tiny_models
@@ -101,6 +103,28 @@ def test_options_of_the_whole_plan_are_measured(found: Why) -> None:
     assert unrepaired.mended.calibration.recovery in ("full", "sequential")
     assert unrepaired.mended_options == f"--recovery {unrepaired.mended.calibration.recovery}"
     assert unrepaired.mended_damage.damage <= full.damage.damage
+
+
+def test_a_rebuilt_plan_is_looked_at_as_it_is_applied() -> None:
+    """What a rebuilt plan loses is what its file loses; layers and remedies are compared with each layer by itself."""
+    alone_ = looked_at(two_convolutions(), "w3a8")
+    rebuilt = looked_at(two_convolutions(), "w3a8", recovery="sequential")
+    sequential = next(item for item in alone_.planwide if item.name == "recovery sequential")
+    assert rebuilt.whole == sequential.damage != alone_.whole
+    assert rebuilt.by_layer == alone_.by_layer == alone_.whole
+    changes = {item.change: item.damage for item in rebuilt.planwide}
+    assert changes["--recovery full"] == rebuilt.by_layer and "--recovery sequential" not in changes
+    shown, other = (" ".join(tables_text(why_tables(one.to_json())).split()) for one in (rebuilt, alone_))
+    assert f"as it is (sequential) {short(rebuilt.whole.damage)}" in shown and "repaired by itself" in shown
+    assert "repaired by itself" not in other
+
+
+def test_where_no_remedy_helps_the_plan_is_kept() -> None:
+    payload = looked_at(two_convolutions(), "w3a8", recovery="sequential").to_json()
+    payload["mended"]["damage"] = payload["whole"]["damage"]
+    assert "No remedy that was tried lowers the damage" in tables_text(why_tables(payload))
+    payload["mended"]["damage"] = 0.5 * payload["whole"]["damage"]
+    assert "--save-plan FILE writes" in tables_text(why_tables(payload))
 
 
 def test_an_option_that_harms_the_whole_plan_is_no_layers_best() -> None:
