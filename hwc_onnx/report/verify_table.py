@@ -6,9 +6,11 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from hwc_onnx.report.console import table
+from hwc_onnx.report.console import table, wrapped
 from hwc_onnx.report.quantities import energy, percent, size
 
+RULES = "TensorRT rules"
+DENSE = "float: the original with 16-bit operands and the zeros among activations that the file records, else none."
 UNMEASURED = "Checked on random inputs; --data measures the agreement with the original."
 
 NOT_RUN = "The file was not run: only what can be read from it was checked."
@@ -42,7 +44,7 @@ def verify_tables(payload: dict[str, Any]) -> list[RenderableType]:
         counted.add_row(
             "energy per inference", f"{energy(figures['compressed'], unit)} (float {energy(figures['float'], unit)})"
         )
-    rows = _capability_rows(payload["capabilities"])
+    rows = _capability_rows(payload["capabilities"], payload["dialect"])
     runs = table(None, "runtime", "level", "", "difference", "found", left=5)
     for row in rows:
         runs.add_row(*row)
@@ -50,17 +52,24 @@ def verify_tables(payload: dict[str, Any]) -> list[RenderableType]:
     failed = [check["name"] for check in payload["checks"] if not check["passed"]]
     verdict = "all checks passed" if payload["passed"] else f"FAILED: {', '.join(failed)}"
     hint = [] if measured else ["", UNMEASURED if payload["levels"] else NOT_RUN]
-    return [checks, "", *where, counted, *hint, "", f"{payload['compressed']}: {verdict}"]
+    dense = [] if payload["energy_pj"] is None else [wrapped(DENSE)]
+    return [checks, "", *where, counted, *dense, *hint, "", f"{payload['compressed']}: {verdict}"]
 
 
-def _capability_rows(rows: list[dict[str, Any]]) -> list[tuple[str, str, str, str, str]]:
-    """Each runtime at each level, with the difference from ONNX Runtime without optimisations; rules that are met in one row."""
+def _capability_rows(rows: list[dict[str, Any]], dialect: str) -> list[tuple[str, str, str, str, str]]:
+    """Each runtime at each level, with the difference from ONNX Runtime without optimisations; rules that are met in one row, and those
+    that are not where the file is none for TensorRT.
+    """
+    other = dialect != "tensorrt"
     shown = []
     for row in rows:
-        if row["status"] != "met":
+        if row["status"] != "met" and not (other and row["runtime"] == RULES):
             name = row["runtime"] if row["version"] is None else f"{row['runtime']} {row['version']}"
             apart = "" if row["relative_error"] is None else percent(row["relative_error"])
             shown.append((name, row["level"], row["status"], apart, row["found"]))
     met = [row["level"] for row in rows if row["status"] == "met"]
-    rules = sum(row["runtime"] == "TensorRT rules" for row in rows)
-    return [*shown, *([("TensorRT rules", f"{len(met)} of {rules}", "met", "", ", ".join(met))] if met else [])]
+    rules = [row for row in rows if row["runtime"] == RULES]
+    broken = ", ".join(row["level"] for row in rules if row["status"] == "broken")
+    if rules and other and broken:
+        return [*shown, (RULES, f"{len(met)} of {len(rules)}", "met", "", f"not meant for it (--dialect tensorrt is); not met: {broken}")]
+    return [*shown, *([(RULES, f"{len(met)} of {len(rules)}", "met", "", ", ".join(met))] if met else [])]
