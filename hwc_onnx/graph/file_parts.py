@@ -6,6 +6,7 @@ are as large as before, and on a small model they are much of it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import onnx
@@ -40,6 +41,22 @@ def file_parts(model: onnx.ModelProto, file_bytes: int) -> dict[str, int]:
         "metadata": sum(entry.ByteSize() for entry in model.metadata_props),
     }
     return parts | {"graph": file_bytes - sum(parts.values())}
+
+
+def growth(original: onnx.ModelProto, original_bytes: int, file_bytes: int) -> str | None:
+    """Why a file is larger than the original, None where it is not."""
+    if file_bytes <= original_bytes:
+        return None
+    stored = {tensor.name for tensor in original.graph.initializer}
+    readers = Counter(name for name in _weights(original.graph) if name in stored)
+    shared = [count for count in readers.values() if count > 1]
+    said = f"the file is larger than the original ({file_bytes:,} bytes, {original_bytes:,})"
+    if shared:
+        return (
+            f"{said}: {sum(shared)} layers of the original share {len(shared)} weight{'s' if len(shared) > 1 else ''}, here each has its own, since each is quantized and "
+            "repaired for what it reads; the accelerator's energy counts the weights of each layer in both"
+        )
+    return f"{said}: most of it is not weights; the nodes that quantize and their scales outweigh what narrow weights save"
 
 
 def _weights(graph: onnx.GraphProto) -> Iterator[str]:

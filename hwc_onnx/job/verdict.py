@@ -16,7 +16,7 @@ from hwc_onnx.errors import VerifyError
 from hwc_onnx.events import Note, Phase
 from hwc_onnx.export import Written, write_model
 from hwc_onnx.files import write_atomic
-from hwc_onnx.graph.file_parts import file_parts
+from hwc_onnx.graph.file_parts import file_parts, growth
 from hwc_onnx.graph.loading import load_model
 from hwc_onnx.graph.parse import parse
 from hwc_onnx.job.polishing import Polishing
@@ -185,6 +185,9 @@ def write_output(run: Running, verdict: Verdict) -> Written:
     energy = {"accelerator": run.job.profile.name, "total": cost.total, "unit": cost.energy_unit}
     extra = run.provenance() | {"hwc.metric": json.dumps(metric), "hwc.energy": json.dumps(energy)}
     written = write_model(candidate.proto, output, metadata_of(candidate.plan, run.opened, run.preprocess, extra))
+    grown = growth(loaded.proto, loaded.file_bytes, written.file_bytes)
+    if grown is not None:
+        run.tell(Note(grown, warning=True))
     run.tell(Phase("verify", "open the written file at every level and cost it again"))
     report = verify(output, loaded, run.splits.search.take(slice(0, VERIFIED_SAMPLES)))
     failed = [check for check in report.checks if not check.passed]

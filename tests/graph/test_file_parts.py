@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import hwc_onnx
 from hwc_onnx.export import write_model
 from hwc_onnx.graph import file_parts as module
-from hwc_onnx.graph.file_parts import file_parts
+from hwc_onnx.graph.file_parts import file_parts, growth
 from hwc_onnx.graph.parse import parse
 from tests import tiny_models
 from tests.graph.test_recurrent import HIDDEN, INPUTS, recurrent
@@ -62,3 +63,40 @@ def test_weights_are_looked_for_behind_what_restores_them(tmp_path: Path, monkey
     """Broken twin: only what a layer reads itself counts as its weight."""
     monkeypatch.setattr(module, "CARRIERS", frozenset())
     assert applied("chain", "w4a8", "ort", tmp_path)["weights"] == 0
+
+
+def shared(convolutions: int, twins: bool = True) -> onnx.ModelProto:
+    """Convolutions after one another, all of one weight, or (the broken twin) each of its own."""
+    weight = np.random.default_rng(0).normal(size=(8, 8, 3, 3)).astype(np.float32)
+    names = ["w" if twins else f"w{place}" for place in range(convolutions)]
+    nodes = [
+        onnx.helper.make_node("Conv", [f"t{place}" if place else "x", name], [f"t{place + 1}"], name=f"c{place}", pads=[1, 1, 1, 1])
+        for place, name in enumerate(names)
+    ]
+    shape = [1, 8, 6, 6]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "shared",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
+        [onnx.helper.make_tensor_value_info(f"t{convolutions}", onnx.TensorProto.FLOAT, shape)],
+        [onnx.numpy_helper.from_array(weight, name) for name in sorted(set(names))],
+    )
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_a_file_that_grew_since_weights_were_shared_says_so(tmp_path: Path) -> None:
+    data = {"x": np.random.default_rng(1).normal(size=(256, 8, 6, 6)).astype(np.float32)}
+    notes = {}
+    for twins in (True, False):
+        proto = shared(12, twins)
+        onnx.save(proto, tmp_path / "m.onnx")
+        found = hwc_onnx.apply_plan(tmp_path / "m.onnx", plan=hwc_onnx.uniform_plan(proto, "w8a8"), data=data)
+        notes[twins] = [text for text in found.notes if "larger than the original" in text]
+    assert len(notes[True]) == 1 and "12 layers of the original share 1 weight, here each has its own" in notes[True][0]
+    assert notes[False] == []
+
+
+def test_growth_without_shared_weights_has_another_reason() -> None:
+    assert growth(shared(2, twins=False), 1000, 1000) is None
+    found = growth(shared(2, twins=False), 1000, 2345)
+    assert found is not None and "2,345 bytes, 1,000" in found and "most of it is not weights" in found
