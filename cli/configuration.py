@@ -19,7 +19,7 @@ from hwc_onnx.configuration import ACCELERATORS, PATHS
 from hwc_onnx.errors import UsageError
 from hwc_onnx.plugins import nearest
 
-from .parameters import ACCELERATOR, LISTS, PATH
+from .parameters import ACCELERATOR, COMPLETED, LISTS, PATH
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -31,7 +31,7 @@ FILES = PATHS | {"data", "policy"}
 """Options whose values may be files."""
 OWN = ("schema", "command", "extends", "run")
 """Keys of a file that are no options."""
-TEXTS = (click.STRING, PATH, ACCELERATOR)
+TEXTS = (click.STRING, PATH, ACCELERATOR, *COMPLETED.values())
 """Types of options that take any text."""
 ORIGINS = "hwc_onnx.origins"
 """Where the context keeps which file each option came from."""
@@ -57,7 +57,8 @@ class Configurable(click.Command):
         for param in self.params:
             if param.type is click.STRING and param.name is not None:
                 # the same text, which a shell completes
-                param.type = ACCELERATOR if param.name in ACCELERATORS else PATH if param.name in FILES else param.type
+                text = PATH if param.name in FILES else COMPLETED.get(param.name, param.type)
+                param.type = ACCELERATOR if param.name in ACCELERATORS else text
         self.params += [
             click.Option(
                 ["--config"],

@@ -23,7 +23,8 @@ accelerator_option = click.option(
 data_option = click.option(
     "--data",
     metavar="SOURCE",
-    help="Samples: an .npz or .npy file, an image folder, CIFAR or IDX files, module:function, or `synthetic` (see docs/data.md).",
+    help="Samples: an .npz or .npy file, an image folder, CIFAR or IDX files, module:function, or `synthetic` (see docs/data.md). A "
+    "search needs 256 samples or more, which it splits in three.",
 )
 metric_option = click.option(
     "--metric",
@@ -36,7 +37,8 @@ task_option = click.option(
 preset_option = click.option(
     "--preset",
     metavar="NAME",
-    help="How to prepare images, such as imagenet. Default: what the model file says, else the data.",
+    help="How to prepare images: imagenet, unit (0..1), signed (-1..1), raw (0..255) or another of docs/data.md. Default: what the "
+    "model file says, else the data.",
 )
 split_seed_option = click.option(
     "--split-seed", default=0, show_default=True, help="Which samples calibrate, search and judge."
@@ -103,7 +105,9 @@ activation_bits_option = click.option(
     "--activation-bits", type=BitRange, default="4-8", show_default=True, help="Widths that activations may take."
 )
 algorithms_option = click.option(
-    "--algorithms", type=names(), help="Pruning algorithms to choose from. Default: all that fit."
+    "--algorithms",
+    type=names(tables=("hwc_onnx.pruning.table:FINE", "hwc_onnx.pruning.table:COARSE")),
+    help="Pruning algorithms to choose from. Default: all that fit.",
 )
 calibration_samples_option = click.option(
     "--calibration-samples", type=click.IntRange(min=1), help="Samples for ranges and statistics."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -171,13 +172,41 @@ class _RatioBounds(_ByPattern):
         return float(match.group(1)), float(match.group(2))
 
 
+def _known(tables: Iterable[str]) -> list[str]:
+    """The names in tables given as `module:attribute`, which are imported only when a shell asks."""
+    found: list[str] = []
+    for table in tables:
+        module, _, attribute = table.partition(":")
+        found += getattr(importlib.import_module(module), attribute)
+    return found
+
+
+class _Known(click.ParamType[Any]):
+    """Any text, checked later since it may name something of the user's own; a shell completes what is built in."""
+
+    name = "text"
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in _known([self._table]) if name.startswith(incomplete)]
+
+
 class _Names(click.ParamType[Any]):
-    """Names separated by commas, optionally from a list of choices."""
+    """Names separated by commas, optionally from a list of choices; a shell completes these, or those of `tables`."""
 
     name = "names"
 
-    def __init__(self, choices: tuple[str, ...] = ()) -> None:
+    def __init__(self, choices: tuple[str, ...] = (), tables: tuple[str, ...] = ()) -> None:
         self._choices = choices
+        self._tables = tables
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        before, comma, last = incomplete.rpartition(",")
+        given = before.split(",")
+        known = [name for name in self._choices or _known(self._tables) if name not in given]
+        return [CompletionItem(before + comma + name) for name in known if name.startswith(last)]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
@@ -222,12 +251,19 @@ Widths = _Widths()
 InputShape = _InputShape()
 PATH = click.Path()
 ACCELERATOR = _Accelerator()
+METRIC = _Known("hwc_onnx.accuracy.metrics:METRICS")
+PRESET = _Known("hwc_onnx.accuracy.presets:PRESETS")
+TASK = _Known("hwc_onnx.accuracy.outputs:TASKS")
+SAMPLER = _Known("hwc_onnx.search.strategy:SAMPLERS")
+DIALECT = _Known("hwc_onnx.quantization.dialects:DIALECTS")
+COMPLETED = {"metric": METRIC, "preset": PRESET, "task": TASK, "sampler": SAMPLER, "samplers": SAMPLER, "dialect": DIALECT}
+"""Options that take a name of a table, or text that leads to something of the user's own."""
 MinChannels = _ByPattern("[pattern=]n", r"([0-9]{1,9})", "16")
 RatioBounds = _RatioBounds("[pattern=]low-high", rf"{_NUMBER}\s*-\s*{_NUMBER}", "0-0.5")
 LISTS = (_Widths, _Names)
 """Kinds whose values are several, separated by commas."""
 
 
-def names(*choices: str) -> click.ParamType[Any]:
-    """A comma-separated list, from `choices` when given."""
-    return _Names(choices)
+def names(*choices: str, tables: tuple[str, ...] = ()) -> click.ParamType[Any]:
+    """A comma-separated list, from `choices` when given; `tables` (module:attribute) are what a shell completes."""
+    return _Names(choices, tables)

@@ -52,6 +52,12 @@ def choose_metric(
     return metric, f"metric {metric.name}: {reason}"
 
 
+def check_metric(request: Request) -> None:
+    """Refuse a name that leads to no metric (UsageError), before any work is done."""
+    if request is not None:
+        _resolve(request)
+
+
 def check_declared(model: onnx.ModelProto, data: Data, request: Request, task: str | None) -> None:
     """Refuse class labels that the scores which the model declares cannot answer, before anything is run (DataError)."""
     if request not in (None, "top1", "top5") or task not in (None, "classification"):
@@ -110,7 +116,7 @@ def _resolve(name: Request) -> AnyMetric:
         if name in METRICS:
             return METRICS[name]
         if ":" not in name:
-            known = sorted(METRICS)
+            known = list(METRICS)
             raise UsageError(
                 f"unknown metric '{name}'{nearest(name, known)}; choose from {', '.join(known)}, or name your own as "
                 "module:function"

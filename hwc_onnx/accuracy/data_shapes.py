@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from hwc_onnx.accuracy.npz import UNNAMED, single_unnamed
 from hwc_onnx.accuracy.types import Samples
 
 Shapes = Mapping[str, Sequence[int]]
@@ -34,8 +35,9 @@ def shapes_from_data(model: str | Path | onnx.ModelProto, data: Any, given: Shap
     inputs = [value for value in proto.graph.input if value.name not in constants]
     settled = {}
     for value in inputs:
-        # as everywhere, the array of a single input may be called x
-        shape = found.get(value.name, found.get("x") if len(inputs) == 1 else None)
+        # as everywhere, the array of a single input may be called x, or have no name
+        alone = found.get("x", found.get(UNNAMED) if single_unnamed(found) else None)
+        shape = found.get(value.name, alone if len(inputs) == 1 else None)
         dims = value.type.tensor_type.shape.dim
         if shape is not None and len(shape) == len(dims) > 1 and any(dim.dim_value <= 0 for dim in dims[1:]):
             settled[value.name] = (dims[0].dim_value if dims[0].dim_value > 0 else 1, *shape[1:])

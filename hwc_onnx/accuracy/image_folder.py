@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.inputs import InputSpec
 from hwc_onnx.accuracy.pool import Data, Pool
-from hwc_onnx.accuracy.presets import PRESETS, Preprocess
+from hwc_onnx.accuracy.presets import Preprocess, explained
 from hwc_onnx.accuracy.runner import usable_threads
 from hwc_onnx.errors import DataError, UsageError
 
@@ -40,8 +40,8 @@ def load_image_folder(
     preprocess = preset or stored
     if preprocess is None:
         raise DataError(
-            f"{path}: an image folder does not say how images are normalised; choose --preset {', '.join(PRESETS)} (with "
-            "changes such as imagenet,crop=192)"
+            f"{path}: an image folder does not say how images are normalised; choose the --preset that the network was trained with: "
+            f"{explained()}; with changes such as imagenet,crop=192"
         )
     _require_pillow()
     spec = specs[0]

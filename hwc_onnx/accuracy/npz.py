@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from hwc_onnx.errors import DataError
 
 Contents = dict[str, NDArray[np.generic]]
 
+UNNAMED = "arr_0"
+"""What np.savez calls an array that was given without a name."""
 LOOKED_AT = 64
 """Samples that are looked at for being all the same."""
 
@@ -24,7 +26,7 @@ LOOKED_AT = 64
 def load_npz(path: Path, specs: Sequence[InputSpec], preset: Preprocess | None, stored: Preprocess | None) -> Data:
     """Read a file.
 
-    Arrays: one per model input under its name (`x` when there is one input), `<name>_holdout` for a separate holdout,
+    Arrays: one per model input under its name (`x`, or the only unnamed one, when there is one input), `<name>_holdout` for a separate holdout,
     `y` and `y_holdout` for labels, `mean` and `std` (0..1 units, one entry or one per channel) for uint8 images.
     Nothing is unpickled.
 
@@ -79,7 +81,7 @@ def data_of_arrays(
 
 def _unused(contents: Contents, names: set[str], labels: NDArray[np.generic] | None) -> str | None:
     """A remark on arrays that nothing reads, such as labels under another name."""
-    single = {"x"} if len(names) == 1 and not names & contents.keys() else set()
+    single = {"x" if "x" in contents else UNNAMED} if len(names) == 1 and not names & contents.keys() else set()
     known = {"mean", "std"} | {f"{name}{end}" for name in names | single | {"y"} for end in ("", "_holdout")}
     left = sorted(key for key in contents if key not in known)
     if not left:
@@ -98,13 +100,20 @@ def _all_alike(arrays: Contents) -> str | None:
 
 
 def _inputs(contents: Contents, specs: Sequence[InputSpec], suffix: str) -> Contents:
-    """The arrays for the model's inputs, with `x` standing for the only one."""
+    """The arrays for the model's inputs, with `x`, or a single array without a name, standing for the only one."""
     found = {spec.name: contents[spec.name + suffix] for spec in specs if spec.name + suffix in contents}
     if not found and len(specs) == 1 and "x" + suffix in contents:
         found = {specs[0].name: contents["x" + suffix]}
+    if not found and len(specs) == 1 and suffix == "" and single_unnamed(contents):
+        found = {specs[0].name: contents[UNNAMED]}
     if not found and suffix == "":
         return contents
     return found
+
+
+def single_unnamed(names: Iterable[str]) -> bool:
+    """Whether just one of the arrays has no name, so that it can only be the samples."""
+    return [name for name in names if name.startswith("arr_")] == [UNNAMED]
 
 
 def _own_preprocess(contents: Contents, where: str) -> Preprocess | None:

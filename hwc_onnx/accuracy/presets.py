@@ -124,6 +124,27 @@ PRESETS: Mapping[str, Preprocess] = {
     "raw": Preprocess(divide=1.0),
 }
 
+WHAT: Mapping[str, str] = {
+    "imagenet": "torchvision's mean and spread",
+    "inception": "-1..1, central 87.5%",
+    "clip": "CLIP's mean and spread",
+    "efficientnet-lite": "-1..1 as (pixel - 127) / 128",
+    "caffe": "BGR less a mean colour, not scaled",
+    "cifar10": "its mean and spread",
+    "cifar100": "its mean and spread",
+    "mnist": "its mean and spread",
+    "fashion-mnist": "its mean and spread",
+    "signed": "-1..1",
+    "unit": "0..1",
+    "raw": "0..255",
+}
+"""What becomes of pixels under each preset, in a few words."""
+
+
+def explained() -> str:
+    """Every preset with what it does, for a message."""
+    return ", ".join(f"{name} ({WHAT[name]})" for name in PRESETS)
+
 
 def parse_preset(text: str) -> Preprocess:
     """A preset by name, with changes: "imagenet", "imagenet,crop=192", "unit,mean=0.5/0.4/0.3,channels=bgr".
@@ -133,7 +154,7 @@ def parse_preset(text: str) -> Preprocess:
     """
     name, *changes = [part.strip() for part in text.split(",")]
     if name not in PRESETS:
-        raise UsageError(f"unknown preset '{name}'{nearest(name, list(PRESETS))}; choose from {', '.join(PRESETS)}")
+        raise UsageError(f"unknown preset '{name}'{nearest(name, list(PRESETS))}; choose from {explained()}")
     fields: dict[str, Any] = {}
     for change in changes:
         key, _, value = change.partition("=")

@@ -7,6 +7,7 @@ splits. So each split, and the first 256 images of the search split, are stratif
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,13 +87,31 @@ def split_sizes(data: Data, calibration: int | None = None, search: int | None =
     sizes = {"calibration": fitting, "search": min(MOST_SEARCH if search is None else search, left), "holdout": held}
     for name, size in sizes.items():
         if size < MINIMUM:
-            plain = calibration is None and search is None
-            advice = f"give {MINIMUM * 4} samples or more" if plain else "give more samples, or ask for smaller splits"
-            raise DataError(
-                f"{data.source}: {total} samples leave {max(size, 0)} for the {name} split, each split needs at least "
-                f"{MINIMUM}; {advice}"
-            )
+            found = f"{data.source}: {total} samples leave {max(size, 0)} for the {name} split"
+            if data.holdout is not None and name == "holdout":
+                found = f"{data.source}: {held} samples are there for the holdout split"
+            asked = {"calibration": calibration, "search": search}.get(name)
+            if asked is not None and asked < MINIMUM:
+                advice = f"give --{name}-samples {MINIMUM} or more"
+            else:
+                smaller = calibration is not None and calibration > MINIMUM
+                advice = _enough(data.holdout is not None, calibration) + (", or fewer --calibration-samples" if smaller else "")
+            raise DataError(f"{found}, each split needs at least {MINIMUM}; {advice}")
     return sizes
+
+
+def _enough(own_holdout: bool, calibration: int | None) -> str:
+    """How many samples all splits need together, so that they are not found wanting one after the other."""
+    total = math.ceil(MINIMUM / CALIBRATION_SHARE) if calibration is None else max(calibration, MINIMUM) + MINIMUM
+    if own_holdout:
+        return f"give {total} samples or more, and {MINIMUM} or more for the holdout"
+
+    def left(total: int) -> int:
+        return total - _held(total) - (calibration if calibration is not None else int(total * CALIBRATION_SHARE))
+
+    while _held(total) < MINIMUM or left(total) < MINIMUM:
+        total += 1
+    return f"give {total} samples or more"
 
 
 def _within_memory(pool: Pool, part: NDArray[np.int64]) -> NDArray[np.int64]:

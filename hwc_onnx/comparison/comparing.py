@@ -15,6 +15,7 @@ from hwc_onnx.comparison.summary import summarize
 from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.errors import UsageError
 from hwc_onnx.events import Listener, Phase, Step
+from hwc_onnx.job.sampling import check_names
 from hwc_onnx.options import Options
 from hwc_onnx.result import versions
 from hwc_onnx.runfolder import RunFolder
@@ -109,6 +110,7 @@ def compare(
     shared, contest = options_of(options), Contest(tuple(samplers), tuple(starts), seeds, trials)
     if jobs < 1:
         raise UsageError(f"--jobs: {jobs}; at least 1 process is needed")
+    check_names(shared)
     profile = load_profile(shared.accelerator)
     shapes = shapes_from_data(model, shared.data, shared.input_shapes)
     opened = open_float_model(model, shapes).under(shared.constraints)

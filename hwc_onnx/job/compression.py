@@ -23,7 +23,7 @@ from hwc_onnx.job.record import record
 from hwc_onnx.job.resolving import Earlier, resolve
 from hwc_onnx.job.rewards import rewards, unsearched_patterns
 from hwc_onnx.job.running import Running
-from hwc_onnx.job.sampling import samples_of
+from hwc_onnx.job.sampling import check_names, samples_of
 from hwc_onnx.job.steps import recovery_steps
 from hwc_onnx.job.verdict import judge, write_output
 from hwc_onnx.options import Options
@@ -59,6 +59,7 @@ class Compression:
         self._room = run_dir_limit
         self._owns_folder = False
         self.tell(Phase("load", "load, normalize and parse the model"))
+        check_names(options)
         check_sampler(options.sampler)
         policy = check_policy(options.sampler, options.policy)
         self._policy = None if policy is None else policy.digest

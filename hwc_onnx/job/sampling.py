@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from hwc_onnx.accuracy.choose import check_declared
+from hwc_onnx.accuracy.choose import check_declared, check_metric
 from hwc_onnx.accuracy.datasets import load_data
 from hwc_onnx.accuracy.inputs import input_specs
+from hwc_onnx.accuracy.outputs import check_task
 from hwc_onnx.accuracy.pool import Data
+from hwc_onnx.accuracy.presets import parse_preset
 from hwc_onnx.accuracy.splits import make_splits
 from hwc_onnx.accuracy.types import Splits
 from hwc_onnx.events import Listener, Note, Phase
 from hwc_onnx.options import Options
 from hwc_onnx.workspace import Opened
+
+
+def check_names(options: Options) -> None:
+    """Refuse an unknown metric, task or preset (UsageError) before data or an earlier run: their errors would hide the mistake."""
+    check_metric(options.metric)
+    check_task(options.task)
+    if options.preset is not None:
+        parse_preset(options.preset)
 
 
 def samples_of(opened: Opened, options: Options, tell: Listener) -> tuple[Data, Splits]:

@@ -132,3 +132,13 @@ def test_index_limits_are_found_behind_a_gather_of_the_last_token() -> None:
     )
     model.graph.initializer.append(onnx.numpy_helper.from_array(array(9, 3), "table"))
     assert index_limits(model) == {"ids": 9}
+
+
+def test_open_sizes_come_from_the_only_array_without_a_name(tmp_path: Path) -> None:
+    nodes = [onnx.helper.make_node("Relu", ["image"], ["out"])]
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", "width"]) for name in ("image", "out")]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "open", ends[:1], ends[1:]))
+    np.savez(tmp_path / "one.npz", array(5, 7))
+    np.savez(tmp_path / "two.npz", array(5, 7), array(5, 7))
+    assert shapes_from_data(model, tmp_path / "one.npz", None) == {"image": (1, 7)}
+    assert shapes_from_data(model, tmp_path / "two.npz", None) is None

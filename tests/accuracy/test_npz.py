@@ -301,6 +301,22 @@ def test_npy_of_one_input_is_read_and_what_is_none_is_refused(tmp_path):
             load_data(tmp_path / name, SPECS)
 
 
+def test_npz_single_array_without_a_name_is_the_only_input(tmp_path):
+    x, y = pixels(), np.arange(6) % 5
+    path = tmp_path / "plain.npz"
+    for arrays in ({}, {"y": y}):
+        np.savez(path, x, **arrays)
+        data = load_data(path, SPECS)
+        np.testing.assert_allclose(data.pool.samples().inputs["image"], x / np.float32(255), rtol=1e-6)
+        assert not any("not used" in text for text in data.notes)
+    np.savez(path, x, y)
+    with pytest.raises(DataError, match=r"no array for the model's input 'image' \(found arr_0, arr_1\)"):
+        load_data(path, SPECS)
+    np.savez(path, x)
+    with pytest.raises(DataError, match=r"no array for the model's input 'image' \(found arr_0\)"):
+        load_data(path, [*SPECS, InputSpec("more", (None, 4), np.dtype("float32"))])
+
+
 def test_npz_arrays_that_nothing_reads_are_named(tmp_path):
     x, y = pixels(), np.zeros(6, np.int64)
     said = load_data(saved(tmp_path, x=x, labels=y, extra_holdout=y), SPECS).notes

@@ -10,6 +10,7 @@ import pytest
 
 from hwc_onnx.accuracy.datasets import load_data
 from hwc_onnx.accuracy.inputs import InputSpec, input_specs
+from hwc_onnx.accuracy.presets import PRESETS, WHAT
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import DataError, UsageError
 from tests.accuracy.linear_model import classifier, labelled
@@ -65,8 +66,11 @@ def test_folder_crop_settles_an_open_size(folder):
 
 
 def test_folder_without_preset_asks_for_one(folder):
-    with pytest.raises(DataError, match="does not say how images are normalised; choose --preset imagenet"):
+    with pytest.raises(DataError, match="does not say how images are normalised; choose the --preset") as refused:
         load_data(folder, COLOUR)
+    assert all(f"{name} ({words})" in str(refused.value) for name, words in WHAT.items()) and list(WHAT) == list(PRESETS)
+    with pytest.raises(UsageError, match=r"did you mean 'unit'.*raw \(0\.\.255\)"):
+        load_data(folder, COLOUR, preset="units")
 
 
 def test_folder_stored_preprocessing_is_used(folder):

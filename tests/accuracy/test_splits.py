@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,27 @@ def test_make_splits_every_split_and_prefix_is_stratified():
 def test_make_splits_too_few_samples_are_refused(count, holdout):
     with pytest.raises(DataError, match="at least 64"):
         make_splits(numbered(count, holdout))
+
+
+@pytest.mark.parametrize(
+    ("count", "holdout", "asked"),
+    [(100, 0, {}), (100, 10, {}), (300, 0, {"calibration": 200}), (5000, 63, {}), (400, 64, {"calibration": 390, "search": 80})],
+)
+def test_make_splits_says_at_once_how_many_samples_all_splits_need(count, holdout, asked):
+    with pytest.raises(DataError, match=r"give \d+ samples or more") as refused:
+        make_splits(numbered(count, holdout), **asked)
+    least = int(re.search(r"give (\d+) samples", str(refused.value)).group(1))
+    held = 64 if holdout else 0
+    assert holdout == 0 or "and 64 or more for the holdout" in str(refused.value)
+    make_splits(numbered(least, held), **asked)
+    with pytest.raises(DataError):
+        make_splits(numbered(least - 1, held), **asked)
+
+
+@pytest.mark.parametrize("name", ["calibration", "search"])
+def test_make_splits_too_small_a_size_names_the_option_to_raise(name):
+    with pytest.raises(DataError, match=f"leave 20 for the {name} split.*give --{name}-samples 64 or more"):
+        make_splits(numbered(1000), **{name: 20})
 
 
 def test_make_splits_sizes_can_be_set():

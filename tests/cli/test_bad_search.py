@@ -77,6 +77,23 @@ def test_nothing_to_choose_measures_int8_and_says_so(sampler: str, case: Case, t
     assert found["search"]["stopped_by"] == "converged" and found["reduction_vs_int8"] == 0.0
 
 
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [("metric", "top2"), ("task", "guessing"), ("preset", "units"), ("sampler", "tpee"), ("accel", "edge-fle"), ("algorithms", "magnitud"), ("dialect", "orf")],
+)
+def test_wrong_names_are_refused_before_an_earlier_run_of_other_inputs(option: str, name: str, case: Case, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.resolved.yaml").write_text("run: {metric: top5}\n")
+    for more in ((), ("--dry-run",)):
+        result = compress(case, tmp_path, f"--{option}", name, *more)
+        assert result.exit_code in (2, 4) and "did you mean" in result.stderr and "other inputs" not in result.stderr, result.stderr
+    assert "holds a run with other inputs" in compress(case, tmp_path).stderr
+    if option in ("sampler", "dialect"):  # of which compare has others, or none
+        return
+    result = hwc("compare", case.model, "--data", case.data, "--run-dir", tmp_path / "run", f"--{option}", name)
+    assert "did you mean" in result.stderr and "other inputs" not in result.stderr, result.stderr
+
+
 def test_one_evaluation_is_the_int8_baseline(case: Case, tmp_path: Path) -> None:
     result = compress(case, tmp_path, "--trials", 1)
     assert result.exit_code == 0 and record(tmp_path)["search"]["evaluations"] == 1

@@ -10,7 +10,9 @@ import click
 import pytest
 
 from docs.cli_reference import PAGE, commands, page, reference
+from hwc_onnx.accuracy.metrics import METRICS
 from hwc_onnx.cli.main import COMMANDS, cli
+from hwc_onnx.search.strategy import SAMPLERS
 
 ROOT = Path(__file__).parents[2]
 ALL = dict(commands(cli, "hwc-onnx"))
@@ -51,6 +53,12 @@ def test_each_option_says_what_it_does(path: str) -> None:
     for parameter in live(path).params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{path} {parameter.opts[0]} needs help"
+
+
+def test_help_names_samplers_and_metrics_in_the_order_of_the_errors() -> None:
+    options = {option.name: option.help or "" for option in live("hwc-onnx compress").params if isinstance(option, click.Option)}
+    for name, known in (("sampler", SAMPLERS), ("metric", METRICS)):
+        assert options[name].replace(", or ", " or ").split(" or module:")[0].split(", ") == list(known)
 
 
 @pytest.mark.parametrize("path", [path for path in ALL if not isinstance(live(path), click.Group)])
