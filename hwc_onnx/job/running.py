@@ -25,6 +25,7 @@ from hwc_onnx.result import versions
 from hwc_onnx.runfolder import RunFolder
 from hwc_onnx.search.history import CLOSING, Record
 from hwc_onnx.search.objective import Objective
+from hwc_onnx.search.remembered import Remembered
 from hwc_onnx.workspace import Opened, calibrate, metadata_of
 
 
@@ -114,6 +115,7 @@ class Running:
             seed=options.split_seed,
             calibration_samples=self.splits.calibration,
             repair=self.calibrated.repair,
+            remembered=Remembered(self.folder.path / "cache" / "probes.json"),
             on_event=self.tell,
         )
 

@@ -25,6 +25,7 @@ from hwc_onnx.database import LayerDatabase, Stitched
 from hwc_onnx.errors import RuntimeFailure
 from hwc_onnx.events import Listener, Step
 from hwc_onnx.export import file_bytes
+from hwc_onnx.graph.external import without_mapped
 from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.graph.selection import selected
 from hwc_onnx.limits import Limits
@@ -35,6 +36,7 @@ from hwc_onnx.search.gains import probe_plan, probe_size
 from hwc_onnx.search.guard import contrasts
 from hwc_onnx.search.layer_table import LayerTable
 from hwc_onnx.search.problem import ACCEPTED_ERRORS, Choices, Factor, Outcome, Unit
+from hwc_onnx.search.remembered import Remembered
 from hwc_onnx.search.space import Space
 from hwc_onnx.search.units import (
     Freedom,
@@ -74,6 +76,7 @@ class Objective:
         seed: kept in the digests.
         calibration_samples: what the database was calibrated on; plans are refitted on them.
         repair: mends stitched plans; None leaves them.
+        remembered: what was measured before the search, for a continued run.
         on_event: hears about progress.
     """
 
@@ -100,6 +103,7 @@ class Objective:
         seed: int = 0,
         calibration_samples: Samples | None = None,
         repair: StatisticsRepair | None = None,
+        remembered: Remembered | None = None,
         on_event: Listener | None = None,
     ) -> None:
         self.limit_points = limit_points
@@ -108,7 +112,7 @@ class Objective:
         self._proto, self._graph, self._database = proto, graph, database
         self._cost_model, self._reference, self._on_event = cost_model, reference, on_event
         self._limits = limits or Limits()
-        self._seed = seed
+        self._seed, self._remembered = seed, remembered or Remembered()
         self._forwards = self.search_size + (len(calibration_samples) if calibration_samples is not None else 0)
         self._table = LayerTable(database, graph, algorithms, weight_bits)
         chosen = frozenset(selected(graph, include, exclude))
@@ -279,14 +283,17 @@ class Objective:
 
     def _probe(self, plan: CompressionPlan, reference: Reference) -> float:
         """Mean smooth loss of a plan on the probe's images; a candidate that cannot run teaches nothing."""
+        proto = assemble(self._proto, self._graph, self._database.stitch(plan), "measure").proto
+        key = f"{hashlib.sha256(without_mapped(proto).SerializeToString(deterministic=True)).hexdigest()} on {len(reference)}"
+        known = self._remembered.get(key)
+        if known is not None:
+            return known
         try:
-            session = open_session(
-                assemble(self._proto, self._graph, self._database.stitch(plan), "measure").proto, level="fake_quant"
-            )
+            session = open_session(proto, level="fake_quant")
             damages = [reference.divergence(outputs, start)[0] for start, outputs in chunks(session, reference)]
         except RuntimeFailure:
             return 0.0
-        return float(np.concatenate(damages).mean())
+        return self._remembered.keep(key, float(np.concatenate(damages).mean()))
 
     def _tell(self, event: Step) -> None:
         if self._on_event is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ from hwc_onnx.errors import UsageError
 from hwc_onnx.graph.constraints import Constraints
 from hwc_onnx.limits import Limits
 from hwc_onnx.plan import check_ratios, with_plan
+from hwc_onnx.search import objective as objective_module
 from hwc_onnx.search.layer_table import usual_ratios
 from hwc_onnx.search.menus import front
 from hwc_onnx.search.objective import Objective
 from hwc_onnx.search.problem import Choices
+from hwc_onnx.search.remembered import Remembered
 from hwc_onnx.search.space import Space
 from hwc_onnx.search.study import run_search
 from hwc_onnx.workspace import Calibrated, Opened, calibrate, open_float_model
@@ -309,3 +312,30 @@ def test_ratios_to_choose_from_are_the_usual_ones_and_bounds_apart_from_them() -
     assert usual_ratios(usual, 0.41, 0.62) == (0.41, 0.6)
     assert usual_ratios(usual, 0.1, 0.2) == (0.1, 0.2)
     assert usual_ratios(usual, 0.0, 0.0) == ()
+
+
+def test_a_continued_run_does_not_measure_again_how_much_layers_matter(prepared: Prepared, tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "probes.json"
+    first = prepared.objective(remembered=Remembered(path))
+    plain = prepared.objective()
+    assert first.gains == plain.gains
+    opened = []
+    monkeypatch.setattr(objective_module, "open_session", lambda *_, **__: opened.append(1))
+    again = prepared.objective(remembered=Remembered(path))
+    assert again.gains == first.gains and opened == []
+    assert again.setup_forwards == first.setup_forwards, "charged all the same"
+    with pytest.raises(AttributeError):
+        prepared.objective()  # the twin: without a memory it measures
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b'{"a": "b"}', b'{"a": NaN}', b"\xff"])
+def test_a_damaged_memory_counts_as_empty(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "probes.json").write_bytes(content)
+    memory = Remembered(tmp_path / "probes.json")
+    assert memory.get("a") is None
+    assert memory.keep("a", 0.1 + 0.2) == Remembered(tmp_path / "probes.json").get("a") == 0.1 + 0.2
+
+
+def test_a_memory_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    memory = Remembered(tmp_path / "none" / "probes.json")
+    assert memory.keep("a", 1.0) == 1.0 == memory.get("a")
