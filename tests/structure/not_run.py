@@ -15,7 +15,7 @@ SILERO = "a model of another package; benchmarks/new_user.py fetches it and runs
 
 NOT_RUN: tuple[tuple[str, str, str], ...] = (
     ("README.md", "make (demo|test) ", "the demo takes minutes and `make test` is these tests; .ci/run starts with `make install` and `make test`"),
-    ("README.md", r"python3 -m venv \.venv", INSTALL),
+    ("README.md", r"python3 -m venv \.venv-use", INSTALL),
     ("README.md", "pip install -c constraints.txt", INSTALL),
     ("docs/cli.md", "hwc-onnx COMMAND --help", "COMMAND stands for any command; tests/cli/test_help.py runs all"),
     ("docs/cli.md", "hwc-onnx inspect model.onnx --input-shape images:1x3x224x224", READERS),
