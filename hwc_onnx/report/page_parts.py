@@ -69,7 +69,7 @@ def clear(figure: Figure, height: int, **layout: Any) -> Figure:
         "plot_bgcolor": CLEAR,
         "margin": {"l": 10, "r": 10, "t": 30, "b": 45},
         "font": {"size": 13},
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0.0},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0.0, "traceorder": "normal"},
         "hoverlabel": {"align": "left"},
     }
     figure.update_layout(**{**shared, **layout})

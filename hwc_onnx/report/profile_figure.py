@@ -136,7 +136,7 @@ def _shares(payloads: Sequence[Payload]) -> Figure:
         )
     made.update_xaxes(range=[0, 100], ticksuffix="%")
     made.update_yaxes(autorange="reversed")
-    return clear(made, 170 + 40 * len(payloads), barmode="stack", bargap=0.25, legend_traceorder="normal")
+    return clear(made, 170 + 40 * len(payloads), barmode="stack", bargap=0.25)
 
 
 def _share_table(payloads: Sequence[Payload]) -> str:
