@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hwc_onnx.accuracy.checks import check_labels
 from hwc_onnx.accuracy.metrics import METRICS, Metric, SessionMetric, WholeMetric
-from hwc_onnx.accuracy.outputs import ClassOutput, Outputs
+from hwc_onnx.accuracy.outputs import ClassOutput, Outputs, looks_like_scores
 from hwc_onnx.accuracy.pool import Data
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import DataError, UsageError
@@ -31,7 +31,7 @@ Request = str | Callable[..., Any] | AnyMetric | None
 
 
 def choose_metric(
-    request: Request, samples: Samples, outputs: Outputs, classes: ClassOutput | None
+    request: Request, samples: Samples, outputs: Outputs, classes: ClassOutput | None, task: str | None = None
 ) -> tuple[AnyMetric, str]:
     """The metric and one line saying why it was chosen.
 
@@ -40,12 +40,13 @@ def choose_metric(
         samples: the samples to be measured on.
         outputs: the original's outputs on them.
         classes: the output that holds scores per class, if any.
+        task: what the user says that the outputs are.
 
     Raises:
         UsageError: the name is unknown.
         DataError: the samples or outputs lack what the metric needs, or labels do not fit.
     """
-    name, reason = (request, "asked for") if request is not None else _default(samples, classes)
+    name, reason = (request, "asked for") if request is not None else _default(samples, classes, outputs, task)
     metric = _resolve(name)
     if isinstance(metric, Metric):
         _check(metric, samples, outputs, classes)
@@ -77,7 +78,7 @@ def check_declared(model: onnx.ModelProto, data: Data, request: Request, task: s
             check_labels(labels, len(labels), scores[0], data.source)
 
 
-def _default(samples: Samples, classes: ClassOutput | None) -> tuple[str, str]:
+def _default(samples: Samples, classes: ClassOutput | None, outputs: Outputs, task: str | None) -> tuple[str, str]:
     labels = samples.labels
     if labels is not None and classes is not None and _one_hot(labels, classes.classes):
         raise DataError(_ONE_HOT.format(where="data", shape=list(labels.shape)))
@@ -89,7 +90,14 @@ def _default(samples: Samples, classes: ClassOutput | None) -> tuple[str, str]:
         return "mse", "the data has numeric targets"
     if classes is not None:
         return "agreement", "the data has no labels, so the original model's answers are the reference"
-    return "sqnr", "there are no labels and no classes, so outputs are compared with the original's"
+    reason = "there are no labels and no classes, so outputs are compared with the original's, in dB"
+    first = next(iter(outputs.items()))
+    if task is None and looks_like_scores(first[1]):
+        reason += (
+            f"; output '{first[0]}' looks like scores of {first[1].shape[-1]} classes: `--metric agreement --task classification` counts "
+            "how many answers stay the same"
+        )
+    return "sqnr", reason
 
 
 def _check_form(labels: NDArray[np.generic], classes: int, where: str) -> None:

@@ -236,3 +236,8 @@ METRICS: Mapping[str, Metric] = {
     "sqnr": Metric("sqnr", sqnr, scale=1.0, needs_labels=False, against="baseline", continuous=True),
     "mse": Metric("mse", squared_error, higher_is_better=False, scale=1.0, relative_only=True, continuous=True),
 }
+
+
+def unit_of(name: str) -> str:
+    """What a drop of the metric of this name is counted in."""
+    return "dB" if name == "sqnr" else "points"

@@ -80,8 +80,15 @@ def class_output(outputs: Outputs, task: str | None = None, labelled: bool = Fal
     return None
 
 
-def _add_up_to_one(scores: NDArray[Any], axis: int) -> bool:
-    return bool(np.abs(scores.sum(axis=axis, dtype=np.float64) - 1).max() < 1e-2)
+def looks_like_scores(values: NDArray[np.generic]) -> bool:
+    """Whether the last axis of an output [N, ...] holds probabilities of two or more classes."""
+    if values.dtype.kind != "f" or values.ndim < 2 or values.shape[-1] < 2:
+        return False
+    return all(part.min() >= 0 and _add_up_to_one(part, -1, 1e-3) for part in in_parts(values))
+
+
+def _add_up_to_one(scores: NDArray[Any], axis: int, within: float = 1e-2) -> bool:
+    return bool(np.abs(scores.sum(axis=axis, dtype=np.float64) - 1).max() < within)
 
 
 def in_parts(values: NDArray[Any]) -> Iterator[NDArray[Any]]:

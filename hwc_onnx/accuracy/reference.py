@@ -129,7 +129,7 @@ def make_reference(
     labels = samples.labels
     labelled = labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu"
     classes = class_output(outputs, task, labelled)
-    chosen, reason = choose_metric(metric, samples, outputs, classes)
+    chosen, reason = choose_metric(metric, samples, outputs, classes, task)
     divergence = divergence_from(outputs, classes, _class_labels(samples, outputs, classes))
     reference = Reference(samples, chosen, outputs, classes, divergence, None, None, reason, note)
     try:

@@ -18,6 +18,7 @@ from hwc_onnx.cost.profile import load_profile
 from hwc_onnx.errors import UsageError
 from hwc_onnx.events import Event, Listener, Note, Phase, TrialDone
 from hwc_onnx.files import write_atomic
+from hwc_onnx.job.beforehand import expectations, start_of
 from hwc_onnx.job.finished import finished
 from hwc_onnx.job.record import record
 from hwc_onnx.job.resolving import Earlier, resolve
@@ -153,11 +154,13 @@ class Compression:
         return record(run, objective, verdict, written, found, database_seconds, steps)
 
     def _warn(self, run: Running) -> None:
-        """Say beforehand where the accelerator rewards nothing of what is searched, with the bound."""
-        text = None if self.earlier else rewards(self.opened.graph, self.options, run.cost_model).warning(self.profile.name)
-        if text is not None:
+        """Say beforehand where the accelerator rewards nothing of what is searched, and which limits are out of reach."""
+        if self.earlier is not None:
+            return
+        bounds = rewards(self.opened.graph, self.options, run.cost_model)
+        for text in expectations(self.opened.proto, self.opened.graph, self.options, bounds, self.profile.name):
             self.tell(Note(text, warning=True))
-        unsearched = None if self.earlier else unsearched_patterns(self.profile, self.options)
+        unsearched = unsearched_patterns(self.profile, self.options)
         if unsearched is not None:
             self.tell(Note(unsearched))
 
@@ -169,7 +172,7 @@ class Compression:
             sampler=options.sampler,
             trials=options.trials,
             seed=options.seed,
-            start="cold" if options.sampler == "faithful" else "seeds",
+            start=start_of(options.sampler),
             storage_path=run.folder.path / "study.journal",
             timeout=options.timeout,
             policy=options.policy,

@@ -23,11 +23,12 @@ from hwc_onnx.accuracy.synthetic import served
 from hwc_onnx.accuracy.types import Splits
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.errors import UsageError
-from hwc_onnx.events import Phase
+from hwc_onnx.events import Note, Phase
 from hwc_onnx.graph.layer_graph import Layer
 from hwc_onnx.graph.pruned import pattern_of
 from hwc_onnx.graph.selection import selected
-from hwc_onnx.job.rewards import Rewards, rewards, unsearched_patterns
+from hwc_onnx.job.beforehand import expectations
+from hwc_onnx.job.rewards import rewards, unsearched_patterns
 from hwc_onnx.job.sampling import samples_of
 from hwc_onnx.plan import REPAIRS, LayerConfig
 from hwc_onnx.pruning.table import granularity
@@ -92,6 +93,8 @@ def described(job: Compression, data: Data, splits: Splits) -> dict[str, Any]:
     """What is searched, on which samples, and what the accelerator rewards (the errors of a run before its search)."""
     options, opened = job.options, job.opened
     reference = make_reference(opened.proto, splits.search, options.metric, task=options.task)
+    for text in filter(None, (reference.reason, reference.note)):
+        job.tell(Note(text))
     check_reference(reference, options.split_seed)
     unsearched = unsearched_patterns(job.profile, options)
     bounds = rewards(opened.graph, options, CostModel(job.profile))
@@ -121,7 +124,7 @@ def described(job: Compression, data: Data, splits: Splits) -> dict[str, Any]:
         "metric": {"name": reference.metric.name, "original": reference.value},
         "accelerator": job.profile.name,
         "rewards": {"single": dict(bounds.single), "together": bounds.together},
-        "warnings": _warnings(bounds, job.profile.name),
+        "warnings": expectations(opened.proto, opened.graph, options, bounds, job.profile.name) if job.earlier is None else [],
         "limits": {
             "objective": options.objective,
             "drop": None if not np.isfinite(limit) else f"{100 * limit:g}%" if relative else limit,
@@ -130,11 +133,6 @@ def described(job: Compression, data: Data, splits: Splits) -> dict[str, Any]:
         "algorithms": list(options.pruning),
         "notes": [*job.notes, *([unsearched] if unsearched is not None else [])],
     }
-
-
-def _warnings(bounds: Rewards, accelerator: str) -> list[str]:
-    text = bounds.warning(accelerator)
-    return [] if text is None else [text]
 
 
 def _plain(value: Any) -> Any:

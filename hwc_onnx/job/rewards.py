@@ -40,6 +40,11 @@ class Rewards:
     single: Mapping[str, float]
     together: float
 
+    @property
+    def least(self) -> float:
+        """Share of the INT8 energy that is left at least."""
+        return 1.0 - max(0.0, self.together, *self.single.values())
+
     def warning(self, accelerator: str) -> str | None:
         """What the user should know before a search; None where every searched freedom is worth something."""
         idle = [name for name, saved in self.single.items() if saved < TINY]

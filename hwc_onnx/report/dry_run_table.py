@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from hwc_onnx.report.console import table, wrapped
-from hwc_onnx.report.quantities import count, duration, latency, metric_value, percent
+from hwc_onnx.report.quantities import count, duration, latency, limit_words, metric_value, percent, unit_of
 
 FREEDOMS = {
     "weight_bits": "narrowest weights",
@@ -51,7 +51,7 @@ def _work(payload: Mapping[str, Any]) -> list[tuple[str, str]]:
     model, data, metric = (payload[name] for name in ("model", "data", "metric"))
     parts = f"{data['calibration']} calibration, {data['search']} search, {data['holdout']} holdout samples"
     prepared = ", ".join(f"{name} {_value(value)}" for name, value in data["preprocess"].items() if value not in (None, 0.0))
-    limits = [f"{name} {value}" for name, value in payload["limits"].items() if name != "objective" and value is not None]
+    limits = [*_drop(payload["limits"]["drop"], metric["name"]), *limit_words(payload["limits"])]
     state = {"new": "new", "continues": "continued: it has the same inputs"}.get(payload["run_state"], payload["run_state"])
     return [
         ("model", f"{model['path'] or 'given in Python'}: {model['nodes']} nodes, {count(model['macs'])} MACs"),
@@ -83,6 +83,13 @@ def _searches(payload: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _drop(limit: float | str | None, metric: str) -> list[str]:
+    """The limit on the drop, with what it is counted in."""
+    if limit is None:
+        return []
+    return [f"drop {limit} of the original's value" if isinstance(limit, str) else f"drop {limit:.2f} {unit_of(metric)}"]
+
+
 def _original(metric: Mapping[str, Any]) -> str:
     return "to be compared with" if metric["original"] is None else metric_value(metric["name"], metric["original"])
 
@@ -100,7 +107,8 @@ def _time(payload: Mapping[str, Any]) -> list[RenderableType]:
     if estimate is None:
         return [wrapped("No estimate of time: trials of an earlier run are used, and how many remain shows only then.")]
     basis = estimate["basis"]
-    made = table(f"Estimated time, {estimate['threads']} threads", "step", "time")
+    threads = estimate["threads"]
+    made = table(f"Estimated time, {threads} thread{'s' if threads > 1 else ''}", "step", "time")
     for name, seconds in estimate["seconds"].items():
         made.add_row(STEPS[name], duration(seconds))
     made.add_row("together", duration(estimate["total_s"]))

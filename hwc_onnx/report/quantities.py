@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+from hwc_onnx.accuracy.metrics import unit_of as unit_of
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _JOULES = ((1e12, "J"), (1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ"), (1.0, "pJ"))
@@ -94,21 +96,31 @@ def points(value: float | None) -> str:
     return "-" if value is None else f"{value:+.2f}"
 
 
-def unit_of(name: str) -> str:
-    """What a drop of this metric is counted in."""
-    return "dB" if name == "sqnr" else "points"
-
-
 def original_value(name: str, value: float | None) -> str:
     """The original's own value; a dash for sqnr, which compares with the original (its drop is from INT8)."""
     return "-" if name == "sqnr" else metric_value(name, value)
 
 
 def metric_value(name: str, value: float | None) -> str:
-    """A metric in its own unit: shares as percentages, the rest as numbers; a dash where it could not be measured."""
+    """A metric in its own unit: shares as percentages, sqnr in dB, the rest as numbers; a dash where it could not be measured."""
     if value is None:
         return "-"
+    if name == "sqnr":
+        return f"{value:.5g} dB"
     return f"{100.0 * value:.2f}%" if name in ("top1", "top5", "agreement", "miou") else f"{value:.5g}"
+
+
+_LIMITS: Mapping[str, tuple[str, Callable[[float], str]]] = {
+    "energy": ("energy {} of INT8", lambda share: f"{100.0 * share:.4g}%"),
+    "latency": ("latency {}", latency),
+    "bytes": ("file {}", size),
+    "memory": ("memory {}", size),
+}
+
+
+def limit_words(limits: Mapping[str, float]) -> list[str]:
+    """Limits beside accuracy (`hwc_onnx.limits`), each with its unit."""
+    return [words.format(written(limits[name])) for name, (words, written) in _LIMITS.items() if limits.get(name) is not None]
 
 
 def _scaled(value: float, units: tuple[tuple[float, str], ...]) -> str:

@@ -16,9 +16,9 @@ from hwc_onnx.report.quantities import (
     energy,
     file_shares,
     latency,
+    limit_words,
     metric_value,
     original_value,
-    percent,
     points,
     size,
     unit_of,
@@ -86,7 +86,7 @@ def _accuracy(payload: dict[str, Any]) -> RenderableType:
     )
     made.add_row(
         name,
-        original_value(name, metric["original"]),
+        "reference" if name == "sqnr" else metric_value(name, metric["original"]),
         metric_value(name, metric["baseline_int8"]),
         metric_value(name, metric["compressed"]),
         f"{points(metric['drop_points'])} {'dB' if name == 'sqnr' else 'pt'}",
@@ -177,9 +177,7 @@ def _goal(payload: dict[str, Any]) -> str:
     if metric["limit_points"] is not None:
         judged = "95% upper bound" if metric["gate"] == "upper" else "point estimate"
         asked.append(f"limit {metric['limit_points']:.2f} {unit_of(metric['name'])}, judged by the drop's {judged}")
-    written = {"energy": percent, "latency": latency, "bytes": size, "memory": size}
-    names = {"energy": "energy {} of INT8", "latency": "latency {}", "bytes": "file {}", "memory": "memory {}"}
-    asked += [f"at most {names[name].format(written[name](value))}" for name, value in limits.items()]
+    asked += [f"at most {words}" for words in limit_words(limits)]
     least = "least drop, " if payload.get("objective") == "drop" else ""
     return least + ", ".join(asked)
 

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from hwc_onnx.accuracy import metrics as mt
-from hwc_onnx.accuracy.metrics import METRICS, Metric, WholeMetric
+from hwc_onnx.accuracy.choose import choose_metric
+from hwc_onnx.accuracy.metrics import METRICS, Metric, WholeMetric, unit_of
 from hwc_onnx.accuracy.outputs import ClassOutput, class_output
+from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import DataError
 
 LOGITS = np.array([[3, 1, 0], [0, 2, 1], [5, 5, 1], [0, 0, 9]], np.float32)
@@ -122,3 +124,27 @@ def test_a_model_of_whole_numbers_alone_has_no_distance(name: str) -> None:
         getattr(mt, name)(outputs, outputs, None, None)
     with_one = outputs | {"scores": np.ones((3, 2), np.float32)}
     assert getattr(mt, name)(with_one, with_one, None, None).shape == (3, 1)
+
+
+def test_sqnr_chosen_by_itself_says_how_class_scores_can_be_counted():
+    """Scores of 3 classes at each of 4 positions [N, 4, 3]: no output [samples, classes], so sqnr is chosen."""
+    logits = np.random.default_rng(0).normal(size=(6, 4, 3)).astype(np.float32)
+    scores = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    samples = Samples({"x": np.zeros((6, 1), np.float32)}, None)
+
+    def reason(values, **options):
+        outputs = {"out": values}
+        return choose_metric(None, samples, outputs, class_output(outputs, options.get("task")), **options)[1]
+
+    said = reason(scores)
+    assert said.startswith("metric sqnr") and "'out' looks like scores of 3 classes: `--metric agreement --task classification`" in said
+    for other in (logits, scores * 0.99, scores - 0.5, scores[..., :1] * 0 + 1):
+        assert reason(other).startswith("metric sqnr") and "looks like" not in reason(other)
+    assert "looks like" not in reason(scores, task="regression")
+    # what the note advises is what makes it count
+    assert reason(scores, task="classification").startswith("metric agreement")
+    assert choose_metric("agreement", samples, {"out": scores}, class_output({"out": scores}, "classification"))[0].name == "agreement"
+
+
+def test_unit_of_a_drop():
+    assert unit_of("sqnr") == "dB" and unit_of("top1") == "points"

@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
+from hwc_onnx import api
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import load_profile
+from hwc_onnx.graph.file_parts import file_parts
+from hwc_onnx.job.beforehand import expectations, node_bytes
 from hwc_onnx.job.rewards import rewards, unsearched_patterns
 from hwc_onnx.options import Options
 from hwc_onnx.workspace import open_float_model
 from tests.cli.running import Case, Run, hwc
 
+SAMPLES = Path(__file__).parents[2] / "sample_models"
 Validate = Callable[[str, Any], None]
 
 
@@ -112,6 +117,78 @@ def test_compress_warns_before_its_search(case: Case, tmp_path: Path) -> None:
     )  # fmt: skip
     assert "rewards none of what is searched" in result.stderr
     assert result.stderr.index("rewards none") < result.stderr.index("database:")
+
+
+def least_energy(case: Case, **options: Any) -> float:
+    return float(bounds(case, "edge-flex", **options).least)
+
+
+def warned(case: Case, **options: Any) -> str:
+    opened = open_float_model(case.model)
+    resolved = Options(**options)
+    opened = opened.under(resolved.constraints)
+    found = rewards(opened.graph, resolved, CostModel(load_profile("edge-flex")))
+    return " ".join(expectations(opened.proto, opened.graph, resolved, found, "edge-flex"))
+
+
+def test_energy_limit_beyond_the_bound_is_warned_about_and_one_within_is_not(case: Case) -> None:
+    least = least_energy(case)
+    assert 0.0 < least < 0.5
+    assert "--max-energy" in warned(case, max_energy=0.99 * least) and f"{100 * least:.3g}% of the INT8 energy" in warned(case, max_energy=0.99 * least)
+    assert "--max-energy" not in warned(case, max_energy=1.01 * least)
+    narrow = {"weight_bits": (8, 8), "activation_bits": (8, 8), "granularity": ("fine",)}
+    assert least_energy(case, **narrow) > 1.01 * least and "--max-energy" in warned(case, max_energy=1.01 * least, **narrow)
+    # a ratio that the user sets may go beyond what the bound assumes, so nothing is claimed
+    assert "--max-energy" not in warned(case, max_energy=0.99 * least, ratio_bounds=(0.0, 0.9))
+
+
+def test_what_the_search_finds_at_its_extremes_costs_no_less_than_the_bound(case: Case, tmp_path: Path) -> None:
+    given = ("--trials", 30, "--sampler", "random", "--max-drop", 1000, "--gate", "point")
+    result = hwc("compress", case.model, "--data", case.data, *given, "-o", tmp_path / "a.onnx", "--json")
+    assert result.exit_code == 0, result.stderr
+    saved = json.loads(result.stdout)["reduction_vs_int8"]
+    assert 0.5 < saved < 1.0 - least_energy(case)
+
+
+def test_file_limit_below_the_nodes_is_warned_about_and_no_file_is_smaller(case: Case, tmp_path: Path) -> None:
+    least = node_bytes(open_float_model(case.model).proto)
+    assert f"nodes of this model take {least:,} bytes" in warned(case, max_bytes=least - 1)
+    assert "--max-bytes" not in warned(case, max_bytes=least)
+    result = hwc("apply", case.model, "--uniform", "w2a8,coarse=l1:0.5", "-o", tmp_path / "small.onnx", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    parts = file_parts(onnx.load(tmp_path / "small.onnx"), (tmp_path / "small.onnx").stat().st_size)
+    assert least < parts["graph"]
+
+
+@pytest.mark.parametrize("name", ["vgg_small", "vit_tiny"])
+def test_nodes_of_a_float_model_take_less_than_the_graph_of_its_narrow_file(name: str, tmp_path: Path) -> None:
+    model = SAMPLES / f"{name}.onnx"
+    applied = api.apply_plan(model, plan=api.uniform_plan(model, "w2a8"), data="synthetic:256", recovery="none")
+    written = applied.save(tmp_path / "small.onnx")
+    parts = file_parts(onnx.load(written.path), written.file_bytes)
+    assert 0.3 * parts["graph"] < node_bytes(open_float_model(model).proto) < parts["graph"]
+
+
+@pytest.mark.parametrize(("sampler", "trials", "said"), [("composite", 6, "6 fixed plans"), ("faithful", 1, "the INT8 baseline")])
+def test_budget_that_the_first_plans_use_up_is_noted(case: Case, sampler: str, trials: int, said: str) -> None:
+    assert f"begins with {said}" in warned(case, sampler=sampler, trials=trials)
+    assert f"give {trials + 1} or more" in warned(case, sampler=sampler, trials=trials)
+    assert "--trials" not in warned(case, sampler=sampler, trials=trials + 1)
+
+
+def test_warnings_reach_the_dry_run_and_the_search_and_limits_have_units(case: Case, tmp_path: Path) -> None:
+    given = ("--data", case.data, "--max-energy", "0.01%", "--max-latency", "5ms", "--max-bytes", 50, "--max-memory", "2MB", "--trials", 2)
+    shown = hwc("compress", case.model, *given, "-o", tmp_path / "a.onnx", "--dry-run")
+    assert shown.exit_code == 0, shown.stderr
+    plain = " ".join(shown.stdout.split())
+    assert "limits: drop 1.00 points, energy 0.01% of INT8, latency 5 ms, file 50 B, memory 2 MB" in plain
+    assert all(f"warning: --{name}" in plain for name in ("max-energy", "max-bytes", "trials"))
+    threads = json.loads(hwc("compress", case.model, *given, "-o", tmp_path / "a.onnx", "--dry-run", "--json").stdout)["estimate"]["threads"]
+    assert f"Estimated time, {threads} thread{'s' if threads > 1 else ''} " in plain
+    run = hwc("compress", case.model, *given, "-o", tmp_path / "a.onnx")
+    assert run.exit_code == 3, run.stderr
+    for name in ("max-energy", "max-bytes", "trials"):
+        assert f"--{name}" in run.stderr and run.stderr.index(f"--{name}") < run.stderr.index("database:")
 
 
 def test_dry_run_of_a_comparison_multiplies_one_search_and_writes_nothing(

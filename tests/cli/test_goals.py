@@ -27,7 +27,7 @@ def compress(case: Case, folder: Path, *options: object) -> tuple[int, dict[str,
 def test_least_drop_at_an_energy_is_written_with_its_interval_and_no_limit(case: Case, tmp_path: Path, schema: Validate) -> None:
     result = hwc(*arguments(case, tmp_path), "--objective", "drop", "--max-energy", "60%", "--trials", 8)
     assert result.exit_code == 0, result.stderr
-    assert "goal met: least drop, at most energy 60.0% of INT8" in result.stdout
+    assert "goal met: least drop, at most energy 60% of INT8" in result.stdout
     assert "no limit on the drop" in result.stderr
     found = json.loads((tmp_path / "tiny.hwc" / "result.json").read_text())
     schema("result", found)

@@ -31,7 +31,7 @@ from hwc_onnx.report import quantities
         (quantities.change(-0.5), "+50.0%"),
         (quantities.points(-0.004), "-0.00"),
         (quantities.metric_value("top1", 0.9321), "93.21%"),
-        (quantities.metric_value("sqnr", 31.41592), "31.416"),
+        (quantities.metric_value("sqnr", 31.41592), "31.416 dB"),
     ],
 )
 def test_figure_is_written_as_expected(written: str, expected: str) -> None:

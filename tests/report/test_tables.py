@@ -55,6 +55,14 @@ def test_result_table_asks_for_real_data_when_synthetic(monkeypatch: pytest.Monk
     assert "--data" in text(result_tables({**result_payload(), "data": "synthetic"}), monkeypatch)
 
 
+def test_result_table_of_sqnr_has_decibels_and_the_original_is_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    payload = result_payload()
+    payload["metric"] |= {"name": "sqnr", "original": 24.0, "baseline_int8": 24.0, "compressed": 21.5}
+    shown = text(result_tables(payload), monkeypatch)
+    assert "21.5 dB" in shown and "24 dB" in shown and "reference" in shown
+    assert "reference" not in text(result_tables(result_payload()), monkeypatch)
+
+
 def test_markdown_rows_have_as_many_cells_as_their_head() -> None:
     rows = markdown_rows(result_payload())
     assert {row.count("|") for row in rows} == {5}
