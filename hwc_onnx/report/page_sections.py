@@ -143,7 +143,7 @@ def accuracy(record: RunRecord) -> str:
         figure("accuracy", page_figures.accuracy(stages, record.limit, unit_of(name)), said),
         folded("The same as a table", table(f"{name} on {metric['n_holdout']:,} held-out samples", ("", name, "drop", "95 % interval", "gate"), rows)),
         paragraph(
-            f"The written plan loses {points(metric['search_drop_points'])} {unit_of(name)} on the search samples. Run with all of ONNX Runtime's "
+            f"The written plan loses {metric['search_drop_points']:.2f} {unit_of(name)} on the search samples. Run with all of ONNX Runtime's "
             f"graph optimisations it has {metric_value(name, metric['at_enable_all'])}, with none {metric_value(name, metric['at_disable_all'])}; "
             "the worse counts."
         ),

@@ -27,8 +27,8 @@ def recovery_steps(result: Mapping[str, Any], limit: float | None) -> str:
     stages = [{"name": WORDS[step["step"]].replace(", ", ",<br>"), "drop": step["drop_points"], "ci95": step["ci95"], "passed": None} for step in seen]
     first, last = seen[0], seen[-1]
     said = (
-        f"The same plan, with more and more of the recovery: {WORDS[first['step']]}, it loses {points(first['drop_points'])} {unit_of(name)}; "
-        f"{WORDS[last['step']]}, {points(last['drop_points'])}. Measured after the decision, all on the same at most 2,000 held-out samples."
+        f"The same plan, with more and more of the recovery: {WORDS[first['step']]}, it loses {first['drop_points']:.2f} {unit_of(name)}; "
+        f"{WORDS[last['step']]}, {last['drop_points']:.2f}. Measured after the decision, all on the same at most 2,000 held-out samples."
     )
     rows = [
         (

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hwc_onnx.accuracy.measure import Measurement, measure_paired
-from hwc_onnx.accuracy.metrics import Metric, SessionMetric
+from hwc_onnx.accuracy.metrics import Metric, SessionMetric, unit_of
 from hwc_onnx.accuracy.reference import Model, Reference
 from hwc_onnx.accuracy.statistics import drop_upper_bound, normal_quantile
 from hwc_onnx.accuracy.types import Evaluation
@@ -114,7 +114,7 @@ class Gate:
         z = normal_quantile(CONFIDENCE)
         half_width = z * spread / math.sqrt(n)
         needed = math.ceil((z * spread / (limit_points / 2)) ** 2) if limit_points > 0 else 0
-        about = f"expected half-width {half_width:.2f} points on {n} samples, limit {limit_points:.2f}"
+        about = f"expected half-width {half_width:.2f} {unit_of(name)} on {n} samples, limit {limit_points:.2f}"
         if requested is not None:
             mode: Mode = "upper" if requested == "upper" else "point"
             return cls(holdout, limit_points, mode, needed, f"gate: {mode}, as asked for ({about})", seed, threads)
