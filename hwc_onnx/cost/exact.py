@@ -11,6 +11,8 @@ and where all passes are full, W(S_q) is 0 behind the first loop that the operan
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hwc_onnx.cost.accelerator import Operand
 from hwc_onnx.cost.access import Nests
 from hwc_onnx.cost.operands import FX, FY, OX, OY, dependence
@@ -79,7 +81,10 @@ def _words(nests: Nests, operand: Operand, row: int, position: int, q: int, span
             starts.append(start)
             served = int(unroll[list(span), d].prod()) if span else 1
             cuts.append(Cut(nests.inside(row, d, position), served, int(unroll[:, d].prod())))
-        words *= rows_moved(axis, cuts[0], cuts[1], starts[0], starts[1])
+        # tiles begin at `starts`, so what is left is cut as a smaller layer, that many rows further on
+        pad = axis.pad - starts[0] * axis.stride - starts[1] * axis.dilation
+        left = replace(axis, outputs=axis.outputs - starts[0], taps=axis.taps - starts[1], pad=pad)
+        words *= rows_moved(left, cuts[0], cuts[1])
     return words
 
 

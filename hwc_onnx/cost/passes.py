@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hwc_onnx.cost.accelerator import Operand
 from hwc_onnx.cost.operands import FX, FY, OX, OY, Nest, dependence
+from hwc_onnx.cost.row_table import RowTable, table_width
 from hwc_onnx.cost.window import Cut, rows_moved
 
 Ints = NDArray[np.int64]
@@ -27,7 +28,7 @@ class Passes:
         self.whole: Ints = unrolls.prod(axis=1)
         self._copy_tables: dict[tuple[int, tuple[int, ...]], Floats] = {}
         self._fresh: dict[tuple[Operand, tuple[int, ...]], Floats] = {}
-        self._row_tables: dict[tuple[int, tuple[int, ...]], tuple[Floats, Ints, Ints]] = {}
+        self._row_tables: dict[tuple[int, tuple[int, ...]], RowTable] = {}
 
     def inside(self, span: tuple[int, ...]) -> Ints:
         """PEs along each dimension that a memory spanning these array axes serves, [u, 8]."""
@@ -84,32 +85,12 @@ class Passes:
             steps_o: [..., n] temporal steps of the outputs inside the placement.
             steps_k: [..., n] the same of the kernel taps.
         """
-        axis, o, k = self.nest.axes[which], (OY, OX)[which], (FY, FX)[which]
         key = (which, span)
         if key not in self._row_tables:
-            pairs = np.stack(
-                [self.whole[:, o], self.whole[:, k], self.inside(span)[:, o], self.inside(span)[:, k]], axis=1
-            )
-            kinds, kind_of = np.unique(pairs, axis=0, return_inverse=True)
-            size = len(kinds) * table_width(axis.outputs) * table_width(axis.taps)
-            self._row_tables[key] = (np.full(size, np.nan), kinds, kind_of.reshape(-1))
-        table, kinds, kind_of = self._row_tables[key]
-        over, under = table_width(axis.outputs), table_width(axis.taps)
-        code = (kind_of[unroll] * over + steps_o) * under + steps_k
-        values: Floats = table[code]
-        missing = code[np.isnan(values)]
-        if missing.size:
-            wanted = np.zeros(table.size, dtype=np.bool_)
-            wanted[missing] = True
-            for unknown in np.nonzero(wanted)[0].tolist():
-                kind, rest = divmod(unknown, over * under)
-                inner_o, inner_k = divmod(rest, under)
-                whole_o, whole_k, inside_o, inside_k = kinds[kind].tolist()
-                table[unknown] = rows_moved(axis, Cut(inner_o, inside_o, whole_o), Cut(inner_k, inside_k, whole_k))
-            values = table[code]
-        return values
+            axis, o, k = self.nest.axes[which], (OY, OX)[which], (FY, FX)[which]
+            inside = self.inside(span)
+            self._row_tables[key] = RowTable(axis, np.stack([self.whole[:, o], self.whole[:, k], inside[:, o], inside[:, k]], axis=1))
+        return self._row_tables[key].rows(unroll, steps_o, steps_k)
 
 
-def table_width(size: int) -> int:
-    """Entries of a table indexed by temporal steps 0..size."""
-    return size + 1
+__all__ = ["Floats", "Ints", "Passes", "table_width"]

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -94,6 +95,18 @@ def test_exact_dimension_cut_twice_with_remainder_finds_the_tile_in_place():
     dims, mapping = TWICE
     assert counted_twice(nests_of(dims, mapping), "I", 0, 0)
     assert moved(nests_of(dims, mapping), "I", 0, 0, (0,)) == walk("I", dims, mapping, 0)[0] == 5
+
+
+@pytest.mark.parametrize("cut", ["OX", "FX"])
+def test_exact_padded_window_cut_twice_with_remainder_equals_walking_the_loops(cut):
+    """The tiles that are found in place begin late in the row: there the padding at the other end counts."""
+    dims = LoopDims(K=2, OX=3, FX=3, pads=(0, 0, 0, 1), input_size=(1, 4))
+    other = ("FX" if cut == "OX" else "OX", 3)
+    for loops in itertools.permutations([(cut, 2), (cut, 2), ("K", 2), other]):
+        mapping = Mapping(loops, dict.fromkeys(NAMES, 1), dict.fromkeys(NAMES, 1))
+        nests = nests_of(dims, mapping)
+        for position in range(len(loops)):
+            assert moved(nests, "I", 0, position, (0,)) == walk("I", dims, mapping, position)[0]
 
 
 def test_product_of_a_dimension_cut_twice_counts_too_much():
