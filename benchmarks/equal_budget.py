@@ -37,10 +37,11 @@ from hardware_matters import savings
 
 from hwc_onnx.commit import commit
 from hwc_onnx.comparison.comparing import options_of
-from hwc_onnx.comparison.contest import Contest
+from hwc_onnx.comparison.contest import Contest, folder_name
 from hwc_onnx.comparison.processes import in_processes
 from hwc_onnx.comparison.seed_run import SeedTask, row_file, run_seed
 from hwc_onnx.cost.profile import load_profile
+from hwc_onnx.search.seeds import STARTS
 from hwc_onnx.workspace import open_model
 
 SAMPLES = Path(__file__).parent.parent / "sample_models"
@@ -70,26 +71,37 @@ def rounded(value: Any) -> Any:
 
 
 class Records:
-    """The lines of FOLDER/rows.jsonl at one budget and limit."""
+    """The lines of FOLDER/rows.jsonl under the conditions `same`, by their names in a line."""
 
-    def __init__(self, folder: Path, budget: int, limit: float) -> None:
-        self.folder, self.path, self.same = folder, folder / "rows.jsonl", {"budget": budget, "limit_points": limit}
+    def __init__(self, folder: Path, same: Mapping[str, float]) -> None:
+        self.folder, self.path, self.same = folder, folder / "rows.jsonl", dict(same)
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
         self.all: list[Row] = [json.loads(line) for line in lines]
 
     @property
     def rows(self) -> dict[Key, Row]:
         """The lines that count here."""
-        return {key_of(row): row for row in self.all if all(row[name] == value for name, value in self.same.items())}
+        return {key_of(row): row for row in self.all if self._counts(row)}
+
+    @property
+    def conditions(self) -> str:
+        """A name for them."""
+        return "-".join(f"{value:g}" for value in self.same.values())
+
+    def _counts(self, row: Row) -> bool:
+        return all(row[name] == value for name, value in self.same.items())
 
     def drop(self, samplers: Sequence[str]) -> None:
-        """Forget the lines of strategies."""
-        self.all = [row for row in self.all if key_of(row) not in self.rows or row["sampler"] not in samplers]
+        """Forget the lines of strategies and their studies."""
+        self.all = [row for row in self.all if not self._counts(row) or row["sampler"] not in samplers]
         self._write()
+        for name in (folder_name(sampler, start) for sampler in samplers for start in STARTS):
+            for study in self.folder.glob(f"work/*-{self.conditions}/seed-*/{name}"):
+                shutil.rmtree(study)
 
     def add(self, model: str, accelerator: str, row: Mapping[str, Any]) -> None:
         """Keep a finished search."""
-        own = {"model": model, "accelerator": accelerator, "budget": self.same["budget"], "commit": commit()}
+        own = {"model": model, "accelerator": accelerator, "commit": commit(), **self.same}
         line = rounded(own | dict(row))
         if key_of(line) not in self.rows:
             self.all.append(line)
@@ -97,7 +109,7 @@ class Records:
 
     def _write(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        whole = "".join(json.dumps(row) + "\n" for row in sorted(self.all, key=lambda row: (row["budget"], *key_of(row))))
+        whole = "".join(json.dumps(row) + "\n" for row in sorted(self.all, key=lambda row: (*key_of(row), row["budget"])))
         new = self.path.with_suffix(".part")
         new.write_text(whole, encoding="utf-8")
         new.replace(self.path)
@@ -118,7 +130,7 @@ def tasks_of(args: argparse.Namespace, records: Records) -> list[tuple[str, str,
             "search_samples": args.search_samples,
             "calibration_samples": args.calibration_samples,
         }
-        place = records.folder / "work" / f"{model}-{accelerator}-{args.budget}-{args.max_drop:g}" / f"seed-{seed}"
+        place = records.folder / "work" / f"{model}-{accelerator}-{records.conditions}" / f"seed-{seed}"
         contests = []
         for samplers, start in (((AGENT, *args.referees), "seeds"), (args.cold, "cold")):
             missing = tuple(name for name in samplers if (model, accelerator, seed, name, start) not in records.rows)
@@ -159,7 +171,7 @@ def keep(records: Records, model: str, accelerator: str, row: Row, plan: Path) -
     records.add(model, accelerator, row)
     if row["sampler"] == AGENT and plan.exists():
         (records.folder / "plans").mkdir(exist_ok=True)
-        shutil.copyfile(plan, records.folder / "plans" / f"{model}-{accelerator}-{records.same['budget']}-{row['seed']}.json")
+        shutil.copyfile(plan, records.folder / "plans" / f"{model}-{accelerator}-{records.conditions}-{row['seed']}.json")
     print(
         f"{model} on {accelerator}, seed {row['seed']}, {row['sampler']} ({row['start']}): {100 * row['best_reduction_vs_int8']:.1f} % in "
         f"{row['seconds']:.0f} s",
@@ -196,7 +208,13 @@ def main() -> None:
     parser.add_argument("--without", nargs="*", default=[], metavar="NAME", help="drop the lines of these strategies first")
     parser.add_argument("--table", action="store_true", help="print the table of what is there, run nothing")
     args = parser.parse_args()
-    records = Records(args.folder, args.budget, args.max_drop)
+    same = {
+        "budget": args.budget,
+        "limit_points": args.max_drop,
+        "search_samples": args.search_samples,
+        "calibration_samples": args.calibration_samples,
+    }
+    records = Records(args.folder, same)
     if args.without:
         records.drop(args.without)
     if not args.table:

@@ -18,6 +18,7 @@ from hwc_onnx.search.seeds import first_plans
 
 AGENT = "composite"
 COLD = ("tpe", "tpe-univariate")
+"""Strategies that begin with the INT8 baseline alone, where nothing else is asked for."""
 DRAWS = 20_000
 
 Row = Mapping[str, Any]
@@ -52,9 +53,14 @@ def opponents(cell: Row) -> list[str]:
     return list(dict.fromkeys(row["sampler"] for row in cell["rows"] if row["start"] == "seeds" and row["sampler"] != AGENT))
 
 
+def cold(cell: Row) -> list[str]:
+    """Strategies that began with INT8 alone."""
+    return list(dict.fromkeys(row["sampler"] for row in cell["rows"] if row["start"] == "cold"))
+
+
 def better_cold(cell: Row) -> tuple[str, float]:
-    """The cold TPE whose median saves more, and that median."""
-    return max(((name, float(np.median(saved(of(cell, name, "cold"))))) for name in COLD), key=lambda one: one[1])
+    """The cold strategy whose median saves most, and that median."""
+    return max(((name, float(np.median(saved(of(cell, name, "cold"))))) for name in cold(cell)), key=lambda one: one[1])
 
 
 def cell_lines(cell: Row) -> Iterator[str]:
@@ -72,21 +78,27 @@ def cell_lines(cell: Row) -> Iterator[str]:
             f"  {name:<15} seeds {quartiles(theirs)}  agent {100 * float(np.median(ours) - np.median(theirs)):+.1f}, better p "
             f"{corrected['greater'][place]:.3f}, worse p {corrected['less'][place]:.3f} (Holm)"
         )
-    for name in COLD:
+    for name in cold(cell):
         yield f"  {name:<15} cold  {quartiles(saved(of(cell, name, 'cold')))}"
+    yield from beside_cold(cell, agent) if cold(cell) else ()
+    gained = {origin: np.mean([row["gained"].get(origin, 0.0) for row in agent]) for row in agent for origin in row["gained"]}
+    yield "  saved by " + ", ".join(f"{origin} {100 * value:.1f}" for origin, value in sorted(gained.items()))
+
+
+def beside_cold(cell: Row, agent: Sequence[Row]) -> Iterator[str]:
+    """The agent beside the better cold strategy, the bound, and its own first plans."""
+    ours = saved(agent)
     name, theirs = better_cold(cell)
     middle = float(np.median(ours))
     reached = next(
         (at for at in range(cell["budget"] + 1) if np.median([best_at(row["curve"], at) for row in agent]) >= theirs), None
     )
     beaten = sum(row["best_reduction_vs_int8"] > seeds_of(row) + 1e-9 for row in agent)
-    gained = {origin: np.mean([row["gained"].get(origin, 0.0) for row in agent]) for row in agent for origin in row["gained"]}
     yield (
         f"  gap {(middle - theirs) / (cell['bound'] - theirs):.2f} (bound {100 * cell['bound']:.1f} %), below {name} cold "
         f"{100 * (1 - (1 - middle) / (1 - theirs)):.0f} %, reached after {'never' if reached is None else reached}, "
         f"seed {beaten}/{len(agent)}"
     )
-    yield "  saved by " + ", ".join(f"{origin} {100 * value:.1f}" for origin, value in sorted(gained.items()))
 
 
 def seeds_of(row: Row) -> float:

@@ -74,6 +74,12 @@ def options_of(given: Mapping[str, Any]) -> Options:
         raise UsageError(f"compare: {error}; see hwc_onnx.options.Options for what can be set") from error
 
 
+def check_jobs(jobs: int) -> None:
+    """Refuse no process (UsageError)."""
+    if jobs < 1:
+        raise UsageError(f"--jobs: {jobs}; at least 1 process is needed")
+
+
 def compare(
     model: Model,
     *,
@@ -108,8 +114,7 @@ def compare(
         KeyboardInterrupt: a search was interrupted; they stay there too.
     """
     shared, contest = options_of(options), Contest(tuple(samplers), tuple(starts), seeds, trials)
-    if jobs < 1:
-        raise UsageError(f"--jobs: {jobs}; at least 1 process is needed")
+    check_jobs(jobs)
     check_names(shared)
     profile = load_profile(shared.accelerator)
     shapes = shapes_from_data(model, shared.data, shared.input_shapes)

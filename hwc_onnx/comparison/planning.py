@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hwc_onnx.comparison.comparing import options_of
+from hwc_onnx.accuracy.data_shapes import shapes_from_data
+from hwc_onnx.comparison.comparing import check_jobs, options_of
 from hwc_onnx.comparison.contest import Contest
-from hwc_onnx.comparison.seed_run import SeedTask, config_of, row_file
+from hwc_onnx.comparison.seed_run import SeedRun, SeedTask, config_of, finished_row
 from hwc_onnx.events import Listener
-from hwc_onnx.job.compression import Compression
 from hwc_onnx.job.planning import described, estimated
-from hwc_onnx.job.sampling import samples_of
+from hwc_onnx.job.sampling import check_names, samples_of
 from hwc_onnx.runfolder import RunState, state_of
-from hwc_onnx.workspace import Model
+from hwc_onnx.workspace import Model, open_float_model
 
 PREPARED = ("calibration", "database")
 """Steps that are done once for a seed."""
@@ -36,20 +36,26 @@ def plan_comparison(
 ) -> dict[str, Any]:
     """What `hwc_onnx.compare` would do with the same arguments, and how long it would take (`compare --dry-run --json`).
 
-    One seed's evaluation, refit, calibration and layer are timed on this machine; seconds of all searches that have no row
-    yet are divided by the processes. Nothing is written.
+    One seed's evaluation, refit, calibration and layer are timed on this machine and multiplied by the searches that have no row yet.
+    Nothing is written. The answer lacks the `options` that the command adds.
 
     Raises:
         UsageError, HwcError: what `compare` would raise before its first search.
     """
+    check_jobs(jobs)
     shared, contest = options_of(options), Contest(tuple(samplers), tuple(starts), seeds, trials)
-    own = replace(shared, sampler=contest.samplers[0], trials=contest.budget, seed=0, split_seed=0)
-    job = Compression(model, own, on_event=on_event)
-    place = Path(run_dir) if run_dir is not None else Path.cwd() / f"{job.opened.name}.compare"
+    check_names(shared)
+    name = open_float_model(model, shapes_from_data(model, shared.data, shared.input_shapes)).name
+    place = Path(run_dir) if run_dir is not None else Path.cwd() / f"{name}.compare"
+    first = SeedTask(model, replace(shared, trials=contest.budget), contest, 0, place / "seed-0")
+    job = SeedRun(first, on_event)
     digests = {"model": job.opened.loaded.digest, "accelerator": job.profile.digest()}
     state = state_of(place, config_of(shared, contest, digests), fresh=fresh)
-    missing = _missing([SeedTask(model, shared, contest, seed, place / f"seed-{seed}") for seed in range(seeds)], state)
-    data, splits = samples_of(job.opened, own, job.tell)
+    data, splits = samples_of(job.opened, job.options, job.tell)
+    if state is RunState.CONTINUES:
+        state_of(first.folder, config_of(job.options, contest, digests | {"data": splits.digest}))
+    tasks = [replace(first, seed=seed, folder=place / f"seed-{seed}") for seed in range(seeds)]
+    missing = [sum(state is not RunState.CONTINUES or finished_row(task, *entry) is None for entry in contest.entries) for task in tasks]
     return {
         **described(job, data, splits),
         "run_dir": str(place),
@@ -67,16 +73,13 @@ def plan_comparison(
     }
 
 
-def _missing(tasks: Sequence[SeedTask], state: RunState) -> list[int]:
-    """How many searches of each seed have no row yet."""
-    kept = state is RunState.CONTINUES
-    return [sum(not (kept and row_file(task, *entry).is_file()) for entry in task.contest.entries) for task in tasks]
-
-
 def _together(one: Mapping[str, Any], missing: Sequence[int], jobs: int) -> dict[str, Any]:
-    """The estimate of one search, for all that are missing; the holdout is looked at once for each."""
-    seeds, side = sum(count > 0 for count in missing), min(jobs, sum(count > 0 for count in missing))
+    """The estimate of one search, for all that are missing. A process of several has one thread, so that its steps are taken to last
+    as many times longer as there were threads here.
+    """
+    seeds = sum(count > 0 for count in missing)
+    pace = one["threads"] / min(jobs, seeds) if jobs > 1 else 1.0
     seconds = {
-        name: value * (seeds if name in PREPARED else sum(missing)) / side for name, value in one["seconds"].items() if name != "gate"
+        name: value * pace * (seeds if name in PREPARED else sum(missing)) for name, value in one["seconds"].items() if name != "gate"
     }
-    return {**one, "seconds": seconds, "total_s": sum(seconds.values())}
+    return {**one, "seconds": seconds, "total_s": sum(seconds.values()), "threads": 1 if jobs > 1 else one["threads"]}

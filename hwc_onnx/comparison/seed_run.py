@@ -59,6 +59,15 @@ def row_file(task: SeedTask, sampler: str, start: str) -> Path:
     return task.folder / folder_name(sampler, start) / "row.json"
 
 
+def finished_row(task: SeedTask, sampler: str, start: str) -> dict[str, Any] | None:
+    """A row of an earlier call, None where there is none or its file is damaged."""
+    try:
+        row = json.loads(row_file(task, sampler, start).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return row if isinstance(row, dict) and (row.get("sampler"), row.get("start")) == (sampler, start) else None
+
+
 def run_seed(task: SeedTask, on_event: Listener | None = None) -> SeedResult:
     """All rows of a seed (the errors of its parts; KeyboardInterrupt where a search was interrupted)."""
     return SeedRun(task, on_event).run()
@@ -106,7 +115,7 @@ class SeedRun:
             "accelerator": self.profile.digest(),
         }
         with RunFolder(self.task.folder, config_of(self.options, self.contest, digests)) as folder:
-            rows = {entry: self._finished(*entry) for entry in self.contest.entries}
+            rows = {entry: finished_row(self.task, *entry) for entry in self.contest.entries}
             if any(row is None for row in rows.values()):
                 running = Running(self, folder, data, splits)
                 holdout = self._holdout(running, splits)
@@ -114,14 +123,6 @@ class SeedRun:
                     if row is None:
                         rows[entry] = self._search(running, holdout, *entry)
         return SeedResult([row for row in rows.values() if row is not None], self.notes, splits.real)
-
-    def _finished(self, sampler: str, start: str) -> dict[str, Any] | None:
-        """A row of an earlier call, None where there is none or its file is damaged."""
-        try:
-            row = json.loads(row_file(self.task, sampler, start).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return row if isinstance(row, dict) and (row.get("sampler"), row.get("start")) == (sampler, start) else None
 
     def _holdout(self, running: Running, splits: Splits) -> Reference:
         made = make_reference(

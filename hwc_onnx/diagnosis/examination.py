@@ -171,7 +171,6 @@ class Examination:
         repair = next((remedy.recovery for remedy in options if remedy.recovery is not None), None)
         ranged = [remedy.ranges for remedy in options if remedy.ranges is not None]
         ranges = min(ranged, key=lambda method: self._with(None, method).damage) if ranged else None
-        recovery: str | None = repair
         plan = self._recorded(layers, repair or self.bench.database.recovery, ranges)
         stitched = self._database(repair, ranges).stitch(plan)
         damage = self.bench.measured(stitched)
@@ -180,8 +179,9 @@ class Examination:
             rebuilt = self._rebuilt(refitted, ranges)
             better = self.bench.measured(rebuilt)
             if better.damage < damage.damage:
-                plan, stitched, damage, recovery = refitted, rebuilt, better, "sequential"
-        change = [f"--recovery {recovery}"] if recovery else []
+                plan, stitched, damage = refitted, rebuilt, better
+        asked, recovery = "sequential" if self.sequential else self.bench.database.recovery, plan.calibration.recovery
+        change = [f"--recovery {recovery}"] if recovery != asked else []
         change += [f"--ranges {ranges}"] if ranges else []
         return plan, " ".join(change), damage, self._over(stitched.plan)
 

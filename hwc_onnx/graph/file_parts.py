@@ -7,7 +7,7 @@ are as large as before, and on a small model they are much of it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import onnx
 
@@ -43,15 +43,18 @@ def file_parts(model: onnx.ModelProto, file_bytes: int) -> dict[str, int]:
     return parts | {"graph": file_bytes - sum(parts.values())}
 
 
-def growth(original: onnx.ModelProto, original_bytes: int, file_bytes: int) -> str | None:
-    """Why a file is larger than the original, None where it is not."""
-    if file_bytes <= original_bytes:
+def growth(original: onnx.ModelProto, original_bytes: int, parts: Mapping[str, int]) -> str | None:
+    """Why a file of these `parts` is larger than the original, None where it is not."""
+    if sum(parts.values()) <= original_bytes:
         return None
+    before = file_parts(original, original_bytes)["weights"]
     stored = {tensor.name for tensor in original.graph.initializer}
     readers = Counter(name for name in _weights(original.graph) if name in stored)
     shared = [count for count in readers.values() if count > 1]
-    said = f"the file is larger than the original ({file_bytes:,} bytes, {original_bytes:,})"
-    if shared:
+    said = f"the file is larger than the original ({sum(parts.values()):,} bytes, {original_bytes:,})"
+    if 2 * parts["weights"] > before and not shared:
+        return f"{said}: this dialect stores weights nearly as wide as float, and the nodes that quantize come on top"
+    if shared and 2 * parts["weights"] > before:
         return (
             f"{said}: {sum(shared)} layers of the original share {len(shared)} weight{'s' if len(shared) > 1 else ''}, here each has its own, since each is quantized and "
             "repaired for what it reads; the accelerator's energy counts the weights of each layer in both"

@@ -27,7 +27,7 @@ from hwc_onnx.events import Listener, Phase, Step, silent
 from hwc_onnx.export import Written, file_bytes, serializable, write_model
 from hwc_onnx.files import write_atomic
 from hwc_onnx.graph.domains import obstacle_to_running
-from hwc_onnx.graph.file_parts import growth
+from hwc_onnx.graph.file_parts import file_parts, growth
 from hwc_onnx.graph.layer_graph import FLOAT_BITS
 from hwc_onnx.job.compression import check_output
 from hwc_onnx.job.memory import repair_notes
@@ -272,12 +272,14 @@ def apply_plan(
     notes += _advice(evaluation, candidate.plan)
     version = {"hwc.version": complete.code_version}
     metadata = metadata_of(candidate.plan, opened, loaded.preprocess, version)
-    grown = growth(opened.loaded.proto, opened.loaded.file_bytes, file_bytes(candidate.proto, metadata))
+    made = serializable(candidate.proto, metadata)
+    parts = file_parts(made, file_bytes(candidate.proto, metadata))
+    grown = growth(opened.loaded.proto, opened.loaded.file_bytes, parts)
     notes += [] if grown is None else [grown]
     int8 = assemble(calibrated.proto, opened.graph, calibrated.database.stitch(calibrated.baseline))
     original = opened.loaded.path
     return Applied(
-        serializable(candidate.proto, metadata),
+        made,
         candidate.plan,
         cost,
         baseline,

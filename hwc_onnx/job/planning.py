@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -22,14 +22,16 @@ from hwc_onnx.accuracy.sanity import check_reference
 from hwc_onnx.accuracy.synthetic import served
 from hwc_onnx.accuracy.types import Splits
 from hwc_onnx.cost.model import CostModel
+from hwc_onnx.cost.profile import AcceleratorProfile
 from hwc_onnx.errors import UsageError
-from hwc_onnx.events import Note, Phase
+from hwc_onnx.events import Event, Note, Phase
 from hwc_onnx.graph.layer_graph import Layer
 from hwc_onnx.graph.pruned import pattern_of
 from hwc_onnx.graph.selection import selected
 from hwc_onnx.job.beforehand import expectations
 from hwc_onnx.job.rewards import rewards, unsearched_patterns
 from hwc_onnx.job.sampling import samples_of
+from hwc_onnx.options import Options
 from hwc_onnx.plan import REPAIRS, LayerConfig
 from hwc_onnx.pruning.table import granularity
 from hwc_onnx.rebuild import rebuild
@@ -38,10 +40,22 @@ from hwc_onnx.search.closing import reserved
 from hwc_onnx.search.gate import MOST_LOOKS
 from hwc_onnx.search.layer_table import LayerTable
 from hwc_onnx.uniform import uniform
-from hwc_onnx.workspace import Calibrated, calibrate
+from hwc_onnx.workspace import Calibrated, Opened, calibrate
 
 if TYPE_CHECKING:
     from hwc_onnx.job.compression import Compression
+
+
+class Job(Protocol):
+    """What is described and timed: a compression, or one seed of a comparison."""
+
+    options: Options
+    opened: Opened
+    profile: AcceleratorProfile
+    notes: list[str]
+
+    def tell(self, event: Event) -> None:
+        """Pass an event on."""
 
 TIMED_SAMPLES = 512
 """Evaluations are timed on so many samples at most."""
@@ -70,7 +84,7 @@ class Timing:
 def work_plan(job: Compression) -> dict[str, Any]:
     """Check everything that a run would check before its search, and estimate its time; nothing is written.
 
-    The answer is the content of `compress --dry-run --json` (`dry-run.schema.json`), without where options come from.
+    The answer is the content of `compress --dry-run --json` (`dry-run.schema.json`) without `options`, which the command adds.
 
     Raises:
         HwcError: what the run itself would raise: refused data, a model at chance, a run folder with other inputs.
@@ -80,7 +94,7 @@ def work_plan(job: Compression) -> dict[str, Any]:
     state = state_of(job.run_dir, job.record(splits), fresh=job.fresh, resume=job.resume)
     begins = job.earlier is None and state is not RunState.CONTINUES
     return {
-        **described(job, data, splits),
+        **described(job, data, splits, warned=job.earlier is None),
         "output": str(job.output),
         "run_dir": str(job.run_dir),
         "run_state": state.value,
@@ -89,8 +103,10 @@ def work_plan(job: Compression) -> dict[str, Any]:
     }
 
 
-def described(job: Compression, data: Data, splits: Splits) -> dict[str, Any]:
-    """What is searched, on which samples, and what the accelerator rewards (the errors of a run before its search)."""
+def described(job: Job, data: Data, splits: Splits, warned: bool = True) -> dict[str, Any]:
+    """What is searched, on which samples, and what the accelerator rewards (the errors of a run before its search); `warned` of what
+    stands in the way of a search.
+    """
     options, opened = job.options, job.opened
     reference = make_reference(opened.proto, splits.search, options.metric, task=options.task)
     for text in filter(None, (reference.reason, reference.note)):
@@ -124,7 +140,7 @@ def described(job: Compression, data: Data, splits: Splits) -> dict[str, Any]:
         "metric": {"name": reference.metric.name, "original": reference.value},
         "accelerator": job.profile.name,
         "rewards": {"single": dict(bounds.single), "together": bounds.together},
-        "warnings": expectations(opened.proto, opened.graph, options, bounds, job.profile.name) if job.earlier is None else [],
+        "warnings": expectations(opened.proto, opened.graph, options, bounds, job.profile.name) if warned else [],
         "limits": {
             "objective": options.objective,
             "drop": None if not np.isfinite(limit) else f"{100 * limit:g}%" if relative else limit,
@@ -139,7 +155,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _time(job: Compression, splits: Splits) -> Timing:
+def _time(job: Job, splits: Splits) -> Timing:
     """Run the float model and a candidate on some samples, refit a plan, and make one layer's entries."""
     job.tell(Phase("time", "one evaluation of the float model and of a candidate, one refit and one layer of the database"))
     options, opened = job.options, job.opened
@@ -175,7 +191,7 @@ def _time(job: Compression, splits: Splits) -> Timing:
     )
 
 
-def _calibrated(job: Compression, splits: Splits, samples: int) -> Calibrated:
+def _calibrated(job: Job, splits: Splits, samples: int) -> Calibrated:
     options = job.options
     return calibrate(
         job.opened,
@@ -188,7 +204,7 @@ def _calibrated(job: Compression, splits: Splits, samples: int) -> Calibrated:
     )
 
 
-def _time_candidate(job: Compression, calibrated: Calibrated, reference: Reference) -> tuple[float, float]:
+def _time_candidate(job: Job, calibrated: Calibrated, reference: Reference) -> tuple[float, float]:
     """Seconds to build a plan whose layers the database knows, as it does in a search, and to evaluate it."""
     options = job.options
     reference = with_baseline(reference, calibrated.candidate(calibrated.baseline).proto)
@@ -218,7 +234,7 @@ def _pruning(algorithms: Sequence[str]) -> dict[str, Any]:
     return {"algorithm": "obs" if "obs" in fine else fine[0], "ratio": 0.5} if fine else {}
 
 
-def _searched(job: Compression) -> list[Layer]:
+def _searched(job: Job) -> list[Layer]:
     chosen = selected(job.opened.graph, job.options.include, job.options.exclude)
     found = [layer for layer in job.opened.graph.layers if layer.weight is not None and layer.key in chosen]
     if not found:
@@ -226,7 +242,7 @@ def _searched(job: Compression) -> list[Layer]:
     return found
 
 
-def _middle(job: Compression) -> Layer:
+def _middle(job: Job) -> Layer:
     """The searched layer below which, in order of cost, half of the whole cost lies: many small ones cost little together."""
     ordered = sorted(_searched(job), key=_work)
     sums = np.cumsum([_work(layer) for layer in ordered])
@@ -238,7 +254,7 @@ def _work(layer: Layer) -> float:
     return layer.params * float(np.prod(layer.weight_shape[1:], dtype=np.float64))
 
 
-def estimated(job: Compression, splits: Splits) -> dict[str, Any]:
+def estimated(job: Job, splits: Splits) -> dict[str, Any]:
     """Seconds by step, with what they are based on: timed here and now."""
     timing = _time(job, splits)
     each = timing.candidate_seconds / timing.timed_samples

@@ -39,7 +39,8 @@ def record(
         run.tell(Note(text, warning=True))
     goal_met = verdict.look.passed and verdict.kind != "original" and not missed
     # result.json comes last: it says that the run is finished
-    passed = {trial: look.passed for trial, look in zip(verdict.trials, verdict.looks, strict=False)}
+    # a polished plan is another than that of its trial
+    passed = {} if run.options.polish else {trial: look.passed for trial, look in zip(verdict.trials, verdict.looks, strict=False)}
     front = write_front(run, objective, found.history, passed)
     payload = {
         "schema": 1,

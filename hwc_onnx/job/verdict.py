@@ -185,7 +185,7 @@ def write_output(run: Running, verdict: Verdict) -> Written:
     energy = {"accelerator": run.job.profile.name, "total": cost.total, "unit": cost.energy_unit}
     extra = run.provenance() | {"hwc.metric": json.dumps(metric), "hwc.energy": json.dumps(energy)}
     written = write_model(candidate.proto, output, metadata_of(candidate.plan, run.opened, run.preprocess, extra))
-    grown = growth(loaded.proto, loaded.file_bytes, written.file_bytes)
+    grown = growth(loaded.proto, loaded.file_bytes, written.parts)
     if grown is not None:
         run.tell(Note(grown, warning=True))
     run.tell(Phase("verify", "open the written file at every level and cost it again"))

@@ -85,7 +85,7 @@ def drawn(record: RunRecord) -> Figure:
                 **how,
             )
         )
-    for good, name, colour, mark in ((False, "front, not accepted or failed on the holdout", BAD, "x"), (True, "front, accepted", GOOD, "circle")):
+    for good, name, colour, mark in ((False, "front, not accepted or failed on the holdout", BAD, "x"), (True, "front, accepted or passed on the holdout", GOOD, "circle")):
         shown = [point for point in record.front if point.good is good]
         made.add_trace(
             Scatter(

@@ -69,8 +69,8 @@ class FrontPoint:
 
     @property
     def good(self) -> bool:
-        """Accepted by the search, and not refused by the gate."""
-        return self.accepted and self.passed is not False
+        """Passed by the gate, or accepted by the search where the gate did not look."""
+        return self.accepted if self.passed is None else self.passed
 
 
 @dataclass(frozen=True)

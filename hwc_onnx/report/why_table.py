@@ -134,8 +134,9 @@ def _plan(payload: dict[str, Any]) -> list[RenderableType]:
     whole, mended = payload["whole"], payload["mended"]
     made = table("\nThe whole plan", "", "damage", "drop", "energy")
     made.add_row(f"as it is ({payload['recovery']})", short(whole["damage"]), points(whole["drop_points"]), "")
+    apart = ", by layer" if payload["recovery"] == "sequential" else ""
     for item in payload["planwide"]:
-        made.add_row(item["change"], short(item["damage"]), points(item["drop_points"]), "same")
+        made.add_row(item["change"] + (apart if item["change"].startswith("--ranges") else ""), short(item["damage"]), points(item["drop_points"]), "same")
     made.add_row(
         "best remedies that help",
         short(mended["damage"]),

@@ -7,8 +7,8 @@ after to damage before is learned on the way. They are steps on a ladder, becaus
 search samples also keeps the limit on the holdout is a matter of luck: the gate climbs it from the safest step. The last
 ones go where a further step is worth most (ladder.py).
 
-A strategy without a solver gets none in the closing either: it refits the cheapest of its own plans that are expected to do no more
-than the damage aimed at. Else the solver's last plans would count as what the strategy found.
+A strategy without a solver gets none in the closing either: it refits the cheapest of the plans that it proposed itself which are expected to
+do no more than the damage aimed at. Else the solver's last plans would count as what the strategy found.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ BETWEEN = 6
 """Steps that go where they are worth most."""
 REFITTED = 0.66
 """Damage after refitting over damage before, until measured: the median that benchmarks/refit.py prints."""
+SEED = "seed"
+"""Origin of the plans that a search begins with: the solver's."""
 ABOUT = 0.5
 """Logarithm of a ratio of damages that are about the same."""
 
@@ -69,8 +71,15 @@ def closing_plan(
 
 
 def _own_plan(searched: History, done: Sequence[Record], aims: Sequence[float]) -> Choices | None:
-    """The cheapest measured plan for the first aim that one can meet and that was not refitted yet."""
-    known = {record.choices.tobytes(): record for record in searched.measured() if record.outcome.damage > 0.0}
+    """The cheapest plan that the strategy proposed for the first aim that one can meet and that was not refitted yet; those that keep
+    all other limits first.
+    """
+    known = {
+        record.choices.tobytes(): record
+        for record in searched.measured()
+        if record.outcome.damage > 0.0 and record.origin != SEED
+    }
+    done = [record for record in done if record.choices.tobytes() in known]
     left = [record for key, record in known.items() if key not in {one.choices.tobytes() for one in done}]
 
     def measured(record: Record) -> float:
@@ -80,7 +89,7 @@ def _own_plan(searched: History, done: Sequence[Record], aims: Sequence[float]) 
         ratio = _ratio(measured, done, aim)
         fitting = [record for record in left if record.outcome.damage * ratio <= aim]
         if fitting:
-            return min(fitting, key=lambda record: record.outcome.energy).choices
+            return min(fitting, key=lambda record: (max(record.outcome.limits.values(), default=0.0) > 0.0, record.outcome.energy)).choices
     return None
 
 

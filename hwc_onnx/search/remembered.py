@@ -46,4 +46,4 @@ def _read(path: Path) -> dict[str, float]:
         return {}
     if not isinstance(found, dict):
         return {}
-    return {key: float(value) for key, value in found.items() if isinstance(value, int | float) and math.isfinite(value)}
+    return {key: float(value) for key, value in found.items() if isinstance(value, float) and math.isfinite(value)}

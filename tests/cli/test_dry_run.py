@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 import pytest
 
-from hwc_onnx import api
+from hwc_onnx import api, plan_comparison
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import load_profile
+from hwc_onnx.errors import UsageError
 from hwc_onnx.graph.file_parts import file_parts
 from hwc_onnx.job.beforehand import expectations, node_bytes
 from hwc_onnx.job.rewards import rewards, unsearched_patterns
@@ -208,6 +209,9 @@ def test_dry_run_of_a_comparison_multiplies_one_search_and_writes_nothing(
     assert seconds["database"] == pytest.approx(3 * basis["layer_s"] / basis["layer_share"])
     assert estimate["total_s"] == pytest.approx(sum(seconds.values()))
     assert list(tmp_path.iterdir()) == []
+    side = json.loads(hwc(*call, "--jobs", 2, "--dry-run", "--json").stdout)["estimate"]
+    each = side["basis"]["building_s"] + side["basis"]["candidate_evaluation_s"] / side["basis"]["samples"] * found["data"]["search"]
+    assert side["threads"] == 1 and side["seconds"]["search"] == pytest.approx(6 * 30 * each * estimate["threads"] / 2)
     shown = hwc(*call, "--jobs", 2, "--dry-run")
     assert "6 of 30 evaluation-equivalents each; seeds at a time: 2" in shown.stdout and "Estimated time" in shown.stdout
     assert list(tmp_path.iterdir()) == []
@@ -222,5 +226,16 @@ def test_dry_run_of_a_comparison_counts_what_is_finished(case: Case, tmp_path: P
     assert (more["comparison"]["finished"], more["comparison"]["searches"]) == (1, 2) and more["estimate"] is not None
     again = json.loads(hwc(*call, "--seeds", 1, "--fresh", "--dry-run", "--json").stdout)
     assert again["comparison"]["finished"] == 0 and again["run_state"] == "moves the old run aside"
+    (tmp_path / "c" / "seed-0" / "random.seeds" / "row.json").write_text("{")
+    damaged = json.loads(hwc(*call, "--seeds", 1, "--dry-run", "--json").stdout)
+    assert damaged["comparison"]["finished"] == 0
+    arrays = dict(np.load(case.data))
+    np.savez(tmp_path / "other.npz", **{name: values[::-1] for name, values in arrays.items()})
+    elsewhere = [tmp_path / "other.npz" if part == case.data else part for part in call]
+    for more in ([], ["--dry-run"]):
+        moved = hwc(*elsewhere, "--seeds", 1, *more)
+        assert moved.exit_code == 2 and "the data is another" in moved.stderr
+    with pytest.raises(UsageError, match="at least 1 process"):
+        plan_comparison(case.model, data=case.data, jobs=0)
     other = hwc(*call, "--seeds", 1, "--max-drop", 3, "--dry-run")
     assert other.exit_code == 2 and "max_drop was 1.0, now 3.0" in other.stderr and "--from-run" not in other.stderr

@@ -97,6 +97,11 @@ def test_a_file_that_grew_since_weights_were_shared_says_so(tmp_path: Path) -> N
 
 
 def test_growth_without_shared_weights_has_another_reason() -> None:
-    assert growth(shared(2, twins=False), 1000, 1000) is None
-    found = growth(shared(2, twins=False), 1000, 2345)
-    assert found is not None and "2,345 bytes, 1,000" in found and "most of it is not weights" in found
+    proto, parts = shared(2, twins=False), {"weights": 1000, "graph": 4000}
+    assert growth(proto, 5000, parts) is None
+    found = growth(proto, 4999, parts)
+    assert found is not None and "5,000 bytes, 4,999" in found and "most of it is not weights" in found
+    data = {"x": np.random.default_rng(1).normal(size=(256, 8, 6, 6)).astype(np.float32)}
+    plan = hwc_onnx.uniform_plan(proto, "w4a8").model_copy(update={"dialect": "qonnx"})
+    notes = [text for text in hwc_onnx.apply_plan(proto, plan=plan, data=data).notes if "larger than the original" in text]
+    assert len(notes) == 1 and "stores weights nearly as wide as float" in notes[0]

@@ -328,7 +328,7 @@ def test_a_continued_run_does_not_measure_again_how_much_layers_matter(prepared:
         prepared.objective()  # the twin: without a memory it measures
 
 
-@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b'{"a": "b"}', b'{"a": NaN}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b'{"a": "b"}', b'{"a": NaN}', b'{"a": 1' + b"0" * 400 + b"}", b"\xff"])
 def test_a_damaged_memory_counts_as_empty(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "probes.json").write_bytes(content)
     memory = Remembered(tmp_path / "probes.json")
