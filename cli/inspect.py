@@ -43,7 +43,9 @@ def inspect(
 
     page = None if figure is None else checked_svg(figure)
     graph = api.inspect(model, data=data, input_shapes=input_shapes)
-    payload = inspect_payload(graph, api.graph_cost(graph, accelerator, cache_folder()), accelerator)
+    with settings.progress() as progress:
+        cost = api.graph_cost(graph, accelerator, cache_folder(), progress)
+    payload = inspect_payload(graph, cost, accelerator)
     if page is not None:
         write_group_figure(page, payload, f"Channel groups of {Path(model).name}")
     settings.show(payload, lambda: inspect_tables(payload))

@@ -72,10 +72,14 @@ def profile(
     from hwc_onnx.report.profile_table import profile_tables, with_nodes
 
     page = None if figure is None else checked_path(figure)
-    found = [
-        api.profile(model, accelerator=name, data=data, input_shapes=input_shapes, plan=plan, cache_dir=cache or cache_folder())
-        for name in accelerators
-    ]
+    folder = cache or cache_folder()
+    with settings.progress() as progress:
+        found = [
+            api.profile(
+                model, accelerator=name, data=data, input_shapes=input_shapes, plan=plan, cache_dir=folder, on_event=progress
+            )
+            for name in accelerators
+        ]
     payloads = with_nodes([one.to_json(node) for one in found], top, node)
     if page is not None:
         write_figure(page, [one.to_json(True) for one in found], f"Energy of {Path(model).name}", top)

@@ -59,15 +59,17 @@ def verify(
     from hwc_onnx.report.payloads import verify_payload
     from hwc_onnx.report.verify_table import verify_tables
 
-    checked = api.verify(
-        compressed,
-        against=against,
-        data=data,
-        accelerator=accelerator,
-        preset=preset,
-        input_shapes=input_shapes,
-        max_difference=max_difference,
-    )
+    with settings.progress() as progress:
+        checked = api.verify(
+            compressed,
+            against=against,
+            data=data,
+            accelerator=accelerator,
+            preset=preset,
+            input_shapes=input_shapes,
+            max_difference=max_difference,
+            on_event=progress,
+        )
     payload = verify_payload(checked, compressed, against)
     settings.show(payload, lambda: verify_tables(payload))
     if not payload["passed"]:

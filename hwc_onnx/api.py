@@ -25,7 +25,7 @@ from hwc_onnx.diagnosis.sensitivity import sensitivity
 from hwc_onnx.diagnosis.sensitivity_result import Sensitivity
 from hwc_onnx.diagnosis.why import Why, why
 from hwc_onnx.errors import DataError, ModelError, UsageError
-from hwc_onnx.events import Listener
+from hwc_onnx.events import Listener, silent
 from hwc_onnx.fixing import Fixed, fix
 from hwc_onnx.graph.before import float_graph, unpruned_graph
 from hwc_onnx.graph.constraints import constrained, constraints_of
@@ -211,6 +211,7 @@ def profile(
     input_shapes: InputShapes = None,
     plan: CompressionPlan | str | Path | None = None,
     cache_dir: str | Path | None = None,
+    on_event: Listener | None = None,
 ) -> ProfileResult:
     """Energy, latency and traffic per node of a float or compressed model.
 
@@ -223,13 +224,14 @@ def profile(
         input_shapes: sizes of dynamic inputs.
         plan: cost the model as this plan would leave it, without building it.
         cache_dir: where searched mappings are kept for the next call.
+        on_event: hears how many mappings are found, where that takes long.
     """
     input_shapes = shapes_from_data(model, data, input_shapes)
     opened = open_model(model, input_shapes)
     unpruned = unpruned_graph(opened.graph) if opened.quantized else opened.graph
     started = time.perf_counter()
     loaded_profile = load_profile(accelerator)
-    cost_model = CostModel(loaded_profile, cache_dir)
+    cost_model = CostModel(loaded_profile, cache_dir, on_event or silent)
     graph = opened.graph
     stored = {name for group in graph.activation_groups for name in group.tensors} if opened.quantized else set()
     recorded = {name: graph.tensors[name].density for name in sorted(stored) if graph.tensors[name].density < 1.0}
@@ -271,11 +273,14 @@ def inspect(model: Model, *, data: Any = None, input_shapes: InputShapes = None)
 
 
 def graph_cost(
-    graph: LayerGraph, accelerator: str | Path = "edge-flex", cache_dir: str | Path | None = None
+    graph: LayerGraph,
+    accelerator: str | Path = "edge-flex",
+    cache_dir: str | Path | None = None,
+    on_event: Listener | None = None,
 ) -> ModelCost | None:
     """The cost of what `inspect` returned, at the widths that it has; None where some layer fits the accelerator in no way."""
     try:
-        return CostModel(load_profile(accelerator), cache_dir).cost(graph)
+        return CostModel(load_profile(accelerator), cache_dir, on_event or silent).cost(graph)
     except ModelError:
         return None
 
@@ -366,13 +371,14 @@ def verify(
     preset: str | None = None,
     input_shapes: InputShapes = None,
     max_difference: float | None = None,
+    on_event: Listener | None = None,
 ) -> VerifyReport:
     """Check a written file against its original with ONNX Runtime; failed checks are in the report.
 
     With `max_difference` the outputs must not differ by more on `data` (root mean square, as a share of the original's).
 
     Its `capabilities` say where the file runs: ONNX Runtime's four levels, OpenVINO and qonnx where they are installed, and
-    which of TensorRT's published rules it keeps.
+    which of TensorRT's published rules it keeps. `on_event` hears how many mappings are found, where that takes long.
     """
     samples: Samples | None = None
     if data is not None:
@@ -383,7 +389,14 @@ def verify(
         samples = pool.samples(np.arange(min(len(pool), 1024)))
     profile = load_profile(accelerator) if accelerator is not None else None
     return verify_file(
-        compressed, against, samples, profile, input_shapes=input_shapes, everywhere=True, most_different=max_difference
+        compressed,
+        against,
+        samples,
+        profile,
+        input_shapes=input_shapes,
+        everywhere=True,
+        most_different=max_difference,
+        on_event=on_event or silent,
     )
 
 

@@ -25,6 +25,7 @@ from hwc_onnx.accuracy.inputs import input_specs
 from hwc_onnx.accuracy.runner import LEVELS, cpu_features, open_session, run
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import UsageError
+from hwc_onnx.events import Listener, silent
 from hwc_onnx.export import PREFIX
 from hwc_onnx.graph.domains import obstacle_to_running
 from hwc_onnx.graph.infer import input_shapes_of
@@ -104,6 +105,7 @@ def verify(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     everywhere: bool = False,
     most_different: float | None = None,
+    on_event: Listener = silent,
 ) -> VerifyReport:
     """Check `compressed` against `original`; failed checks are in the report, they do not raise.
 
@@ -117,6 +119,7 @@ def verify(
         everywhere: try OpenVINO, qonnx and TensorRT's rules on the file whatever its dialect.
         most_different: the largest root-mean-square difference of the outputs that passes, as a share of the original's (0.05
             is 5 %); needs `samples`, since random inputs say little of real ones.
+        on_event: hears how many mappings are found for the energies, where that takes long.
 
     Raises:
         ModelError: one of the two cannot be read as a model.
@@ -164,7 +167,7 @@ def verify(
         mine = dialect_check(file, capabilities)
         checks += [] if mine is None else [mine]
     logical = read_qdq(ours.proto)
-    cost, float_cost = _costs(ours.proto, theirs.proto, profile, input_shapes)
+    cost, float_cost = _costs(ours.proto, theirs.proto, profile, input_shapes, on_event)
     return VerifyReport(
         checks=tuple(checks),
         levels=levels,
@@ -357,6 +360,7 @@ def _costs(
     theirs: onnx.ModelProto,
     profile: AcceleratorProfile | None,
     wanted: Mapping[str, Sequence[int]] | None,
+    on_event: Listener,
 ) -> tuple[ModelCost | None, ModelCost | None]:
     """Energy of the file as it stands, and of the original in float, on `profile`; both with the shares of zero activations
     that the file records.
@@ -367,7 +371,7 @@ def _costs(
     from hwc_onnx.graph.parse import parse, with_densities
     from hwc_onnx.normalize.pipeline import normalize
 
-    model, graph = CostModel(profile), parse(ours, wanted)
+    model, graph = CostModel(profile, on_event=on_event), parse(ours, wanted)
     recorded = {name: graph.tensors[name].density for group in graph.activation_groups for name in group.tensors}
     original = with_densities(parse(normalize(theirs, wanted), wanted), recorded)
     return model.cost(graph), model.float_cost(original)

@@ -10,6 +10,7 @@ import hashlib
 import io
 import logging
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from zipfile import BadZipFile
@@ -24,6 +25,7 @@ from hwc_onnx.cost.operands import DIMS, Nest
 from hwc_onnx.cost.scenarios import scenarios
 from hwc_onnx.cost.search import search
 from hwc_onnx.errors import ModelError
+from hwc_onnx.events import Listener, Step, silent
 from hwc_onnx.graph.loop_dims import LoopDims
 
 _log = logging.getLogger(__name__)
@@ -34,6 +36,10 @@ VERSION = 10
 
 LARGEST = 1 << 20
 """The largest loop dimension whose mappings are searched: tables have an entry for each size of a tile."""
+
+
+SAID_SECONDS = 5.0
+"""So much time spent on searches is said, with how many shapes are mapped: a model of few shapes says nothing."""
 
 
 def check_size(dims: LoopDims) -> None:
@@ -50,10 +56,12 @@ def check_size(dims: LoopDims) -> None:
 
 
 class TableCache:
-    """Mapping tables of one profile by layer shape."""
+    """Mapping tables of one profile by layer shape; `on_event` hears of searches now and then."""
 
-    def __init__(self, hierarchy: Hierarchy, folder: Path | None = None) -> None:
+    def __init__(self, hierarchy: Hierarchy, folder: Path | None = None, on_event: Listener = silent) -> None:
         self.hierarchy = hierarchy
+        self._tell = on_event
+        self._searches, self._unsaid = 0, 0.0
         self.folder = None if folder is None else folder / "mappings" / hierarchy.profile.digest()[:16]
         self._found: dict[LoopDims, MappingTable] = {}
         self._tables: dict[LoopDims, MappingTable] = {}
@@ -91,10 +99,20 @@ class TableCache:
         if table is None:
             table = self._read(dims)
             if table is None:
+                started = time.monotonic()
                 table = search(Nest(dims), self.hierarchy)
+                self._say(time.monotonic() - started)
                 self._write(dims, table)
             self._found[dims] = table
         return table
+
+    def _say(self, seconds: float) -> None:
+        """Counts a search that took so long, and says how many there were when it is time."""
+        self._searches, self._unsaid = self._searches + 1, self._unsaid + seconds
+        if self._unsaid >= SAID_SECONDS:
+            self._unsaid = 0.0
+            # how many shapes a search will ask for is not known
+            self._tell(Step(self._searches, 0, f"layer shapes mapped on {self.hierarchy.profile.name}: {self._searches}"))
 
     def _path(self, dims: LoopDims) -> Path | None:
         if self.folder is None:

@@ -24,6 +24,7 @@ from hwc_onnx.cost.schedule import Schedule, Step, schedule
 from hwc_onnx.cost.steps import StepEnergies
 from hwc_onnx.cost.types import COMPONENTS, ModelCost, NodeCost
 from hwc_onnx.cost.vector import effort
+from hwc_onnx.events import Listener, silent
 from hwc_onnx.graph.before import float_graph
 from hwc_onnx.graph.layer_graph import LayerGraph
 from hwc_onnx.plan import CompressionPlan, LayerConfig, with_plan
@@ -45,12 +46,15 @@ class Settled:
 class CostModel:
     """Energy, cycles and traffic on one accelerator.
 
-    `cache_dir` keeps searched mappings between runs. An instance is not meant to be shared between threads.
+    `cache_dir` keeps searched mappings between runs, `on_event` hears how many are found where that takes long. An instance
+    is not meant to be shared between threads.
     """
 
-    def __init__(self, profile: AcceleratorProfile, cache_dir: str | Path | None = None) -> None:
+    def __init__(
+        self, profile: AcceleratorProfile, cache_dir: str | Path | None = None, on_event: Listener = silent
+    ) -> None:
         self.profile = profile
-        self.energies = StepEnergies(profile, None if cache_dir is None else Path(cache_dir))
+        self.energies = StepEnergies(profile, None if cache_dir is None else Path(cache_dir), on_event)
         self.bodies = BodyCosts(self._cost)
         self._schedules: dict[int, tuple[object, int, Schedule, frozenset[str]]] = {}
         home = profile.home

@@ -15,6 +15,7 @@ from hwc_onnx.cost.laws import stored_bits
 from hwc_onnx.cost.query import Best, LayerQuery
 from hwc_onnx.cost.setting import FREE_STEPS, LayerSetting, Place
 from hwc_onnx.errors import ModelError
+from hwc_onnx.events import Listener, silent
 
 MEMORY = 400_000
 """Remembered results; beyond it everything is forgotten at once (mapping tables stay)."""
@@ -25,10 +26,10 @@ NOTHING_FITS = Best(-1, inf)
 class StepEnergies:
     """Energies on one accelerator, remembered; `tables` and `query` answer for single layers."""
 
-    def __init__(self, profile: AcceleratorProfile, cache_dir: Path | None) -> None:
+    def __init__(self, profile: AcceleratorProfile, cache_dir: Path | None, on_event: Listener = silent) -> None:
         self.profile = profile
         self.hierarchy = Hierarchy(profile)
-        self.tables = TableCache(self.hierarchy, cache_dir)
+        self.tables = TableCache(self.hierarchy, cache_dir, on_event)
         self.query = LayerQuery(self.hierarchy)
         self._best: dict[tuple[LayerSetting, Place], Best] = {}
         self._steps: dict[tuple[StepFacts, tuple[bool, ...], int], float] = {}

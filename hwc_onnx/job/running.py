@@ -53,7 +53,7 @@ class Running:
         self.preprocess = dict(data.preprocess)
         self.source = data.source
         cache = (folder.path if self.options.from_run is None else Path(self.options.from_run)) / "cache"
-        self.cost_model = CostModel(job.profile, cache_dir=cache)
+        self.cost_model = CostModel(job.profile, cache_dir=cache, on_event=self.tell)
         self.repairs = served(REPAIRS, splits.real)
         self.tell(Phase("calibrate", f"{len(splits.calibration)} samples through the float model"))
         self.calibrated = calibrate(
