@@ -109,7 +109,7 @@ class Bench:
     ) -> None:
         self._listener = on_event
         self.notes: list[str] = []
-        self.cost_model = CostModel(load_profile(options.accelerator), options.cache_dir)
+        self.cost_model = CostModel(load_profile(options.accelerator), options.cache_dir, self.tell)
         shapes = shapes_from_data(model, options.data, options.input_shapes)
         self.opened = opened or open_float_model(model, shapes)
         self.graph = self.opened.graph

@@ -180,7 +180,7 @@ def apply_plan(
     opened = open_float_model(model, input_shapes, to_run=False).under(chosen.constraints)
     if output is not None:
         check_output(Path(output), opened.loaded.path)
-    cost_model = CostModel(load_profile(accelerator))
+    cost_model = CostModel(load_profile(accelerator), on_event=tell)
     notes: list[str] = [f"dialect {chosen.dialect}: {measured}"] if measured else []
     check_plan(opened.graph, chosen)
     check_ratios(opened.graph, chosen)

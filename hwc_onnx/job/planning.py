@@ -113,7 +113,7 @@ def described(job: Job, data: Data, splits: Splits, warned: bool = True) -> dict
         job.tell(Note(text))
     check_reference(reference, options.split_seed)
     unsearched = unsearched_patterns(job.profile, options)
-    bounds = rewards(opened.graph, options, CostModel(job.profile))
+    bounds = rewards(opened.graph, options, CostModel(job.profile, on_event=job.tell))
     limit, relative = options.drop_limit
     chosen = selected(opened.graph, options.include, options.exclude)
     layers = [layer for layer in opened.graph.layers if layer.weight is not None]

@@ -100,7 +100,7 @@ def record(
 
 
 def _figures(run: Running, profile: AcceleratorProfile, plan: CompressionPlan | None) -> Figures:
-    model = run.cost_model if profile is run.job.profile else CostModel(profile)
+    model = run.cost_model if profile is run.job.profile else CostModel(profile, on_event=run.tell)
     unquantized, baseline, compressed = costs(model, run.opened, run.calibrated, plan)
     return Figures(profile.name, profile.digest(), unquantized, baseline, compressed)
 
