@@ -37,6 +37,7 @@ def inspect(
     """
     from hwc_onnx import api
     from hwc_onnx.files import cache_folder
+    from hwc_onnx.profiling import graph_cost
     from hwc_onnx.report.group_figure import checked_svg, write_group_figure
     from hwc_onnx.report.inspect_table import inspect_tables
     from hwc_onnx.report.payloads import inspect_payload
@@ -44,7 +45,7 @@ def inspect(
     page = None if figure is None else checked_svg(figure)
     graph = api.inspect(model, data=data, input_shapes=input_shapes)
     with settings.progress() as progress:
-        cost = api.graph_cost(graph, accelerator, cache_folder(), progress)
+        cost = graph_cost(graph, accelerator, cache_folder(), progress)
     payload = inspect_payload(graph, cost, accelerator)
     if page is not None:
         write_group_figure(page, payload, f"Channel groups of {Path(model).name}")
