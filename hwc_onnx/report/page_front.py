@@ -96,7 +96,7 @@ def drawn(record: RunRecord) -> Figure:
                 name=name,
                 customdata=[point.plan.name for point in shown],
                 text=[verdict_of(point) for point in shown],
-                hovertemplate="%{customdata}: %{x:.1f} % of INT8's energy, %{y:.2f} " + unit + ", %{text}<br>click for the command<extra></extra>",
+                hovertemplate="%{customdata}: %{x:.1f} % of INT8's energy, %{y:.2f} " + unit + "<br>%{text}; click for the command<extra></extra>",
             )
         )
     if limit is not None:
