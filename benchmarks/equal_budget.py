@@ -13,10 +13,11 @@ FOLDER/rows.jsonl holds a line for each finished search, FOLDER/plans the agent'
 has its line is not run again: the first two are all that another machine needs to go on. With --without NAME the lines of a
 strategy are dropped, so that it alone runs again.
 
-saved     energy saved against INT8 at the budget, median (quartiles) over seeds
+saved     energy saved against INT8, median (quartiles) over seeds: first of the plan that `compress` would write, the last that its gate lets
+          pass on the holdout, then of the best plan on the search samples
 gap       of what lies between the better cold TPE and the accelerator's bound (benchmarks/hardware_matters.py), the share closed
 below     how much less energy than that TPE's plan
-reached   evaluation-equivalents after which the median agent has what that TPE ends with
+reached   evaluation-equivalents after which the median agent has what that TPE ends with, both on the search samples
 seed      searches whose plan is better than the best of the first plans
 all       one test over all cells: signed ranks of the paired differences, standardised in each cell and added up; p from random
           signs (20,000 draws)

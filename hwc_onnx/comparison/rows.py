@@ -18,11 +18,12 @@ WITHIN = 1e-9
 class Cut:
     """The part of a search that lies within the budget.
 
-    `best` is the accepted record of least energy, None where nothing was accepted; `curve` holds [evaluation-equivalents,
+    `history` has its trials; `best` is the accepted record of least energy, None where nothing was accepted; `curve` holds [evaluation-equivalents,
     saving] at each improvement; `gained` what of the saving whose proposals brought, by origin; `points` holds (energy as a share of the INT8 baseline's, drop in points) of every plan
     that was measured on all search samples.
     """
 
+    history: History
     spent: Spent
     best: Record | None
     curve: list[list[float]]
@@ -45,7 +46,23 @@ def cut(history: History, problem: Problem, budget: int) -> Cut:
         if kept.best is not before and kept.best is not None:
             curve.append([spent.equivalent, max(1.0 - kept.best.outcome.energy, 0.0)])
     points = [(r.outcome.energy, r.outcome.drop_points) for r in kept.measured() if r.outcome.complete]
-    return Cut(spent, kept.best, curve, kept.gained(), points)
+    return Cut(kept, spent, kept.best, curve, kept.gained(), points)
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """The plan that `compress` would have written: the last one that the gate lets pass on the holdout (`gate.py`).
+
+    `drop_points` is its drop there.
+    """
+
+    record: Record
+    drop_points: float
+
+    @property
+    def reduction(self) -> float:
+        """Its saving, a share of the INT8 baseline's energy."""
+        return max(1.0 - self.record.outcome.energy, 0.0)
 
 
 @dataclass(frozen=True)
@@ -54,7 +71,8 @@ class Row:
 
     `drop_points` is the best plan's drop on the search samples, `holdout_drop_points` on samples that no search saw;
     both, `origin` (who proposed it) and `holdout_kept` are None where nothing was accepted. `gained` divides
-    `best_reduction_vs_int8` among the origins of the plans that brought it. `seconds` is the time of the
+    `best_reduction_vs_int8` among the origins of the plans that brought it. `delivered_*` are of the plan that `compress` would write
+    (`Delivered`): a saving of 0 and None where none passes, since the INT8 baseline is judged next. `seconds` is the time of the
     search alone. `area` and `hypervolume`: see `curves`.
     """
 
@@ -72,6 +90,9 @@ class Row:
     drop_points: float | None
     holdout_drop_points: float | None
     holdout_kept: bool | None
+    delivered_reduction_vs_int8: float
+    delivered_drop_points: float | None
+    delivered_origin: str | None
     origin: str | None
     gained: dict[str, float]
     area: float
@@ -93,8 +114,11 @@ def row_of(
     seconds: float,
     stopped_by: str,
     holdout_drop: float | None,
+    delivered: Delivered | None,
 ) -> Row:
-    """The row of (sampler, start, seed); `holdout_drop` in points, None where nothing was accepted."""
+    """The row of (sampler, start, seed); `holdout_drop` in points, None where nothing was accepted; `delivered` None where nothing
+    passed.
+    """
     best = found.best
     sampler, start, seed = entry
     return Row(
@@ -112,6 +136,9 @@ def row_of(
         drop_points=None if best is None else best.outcome.drop_points,
         holdout_drop_points=holdout_drop,
         holdout_kept=None if holdout_drop is None else holdout_drop <= limit_points + WITHIN,
+        delivered_reduction_vs_int8=0.0 if delivered is None else delivered.reduction,
+        delivered_drop_points=None if delivered is None else delivered.drop_points,
+        delivered_origin=None if delivered is None else delivered.record.origin,
         origin=None if best is None else best.origin,
         gained=found.gained,
         area=area(found.curve, budget),

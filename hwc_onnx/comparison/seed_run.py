@@ -18,7 +18,7 @@ from hwc_onnx.accuracy.measure import measure_paired
 from hwc_onnx.accuracy.reference import Reference, make_reference, with_baseline
 from hwc_onnx.accuracy.types import Splits
 from hwc_onnx.comparison.contest import Contest, check_budget, folder_name
-from hwc_onnx.comparison.rows import cut, row_of
+from hwc_onnx.comparison.rows import Delivered, cut, row_of
 from hwc_onnx.cost.profile import AcceleratorProfile, load_profile
 from hwc_onnx.events import Event, Listener, Note, Phase
 from hwc_onnx.files import write_atomic
@@ -27,7 +27,9 @@ from hwc_onnx.job.sampling import samples_of
 from hwc_onnx.options import Options
 from hwc_onnx.result import versions
 from hwc_onnx.runfolder import RunFolder
-from hwc_onnx.search.history import Record
+from hwc_onnx.search.gate import MOST_LOOKS, Gate
+from hwc_onnx.search.history import History, Record
+from hwc_onnx.search.ladder import Ladder
 from hwc_onnx.search.objective import Objective
 from hwc_onnx.search.seeds import Start
 from hwc_onnx.search.study import run_search
@@ -65,7 +67,9 @@ def finished_row(task: SeedTask, sampler: str, start: str) -> dict[str, Any] | N
         row = json.loads(row_file(task, sampler, start).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return row if isinstance(row, dict) and (row.get("sampler"), row.get("start")) == (sampler, start) else None
+    if not isinstance(row, dict) or (row.get("sampler"), row.get("start")) != (sampler, start):
+        return None
+    return row if "delivered_reduction_vs_int8" in row else None  # of an earlier version: its trials are there and are judged again
 
 
 def run_seed(task: SeedTask, on_event: Listener | None = None) -> SeedResult:
@@ -154,7 +158,16 @@ class SeedRun:
         if found.stopped_by == "interrupted":
             raise KeyboardInterrupt
         kept = cut(found.history, objective, budget)
-        drop = None if kept.best is None else self._judge(running, objective, holdout, kept.best, folder)
+        delivered, drops = self._delivered(running, objective, holdout, kept.history)
+        drop = None
+        if kept.best is not None:
+            drop = drops.get(kept.best.number)
+            if drop is None:
+                drop = measure_paired(running.candidate(objective, kept.best).proto, holdout).evaluation.drop_points
+        chosen = kept.best if delivered is None else delivered.record
+        if chosen is not None:
+            plan = running.candidate(objective, chosen).plan
+            write_atomic(folder / "plan.json", plan.to_json().encode(), "--run-dir")
         row = row_of(
             (sampler, start, seed),
             kept,
@@ -164,12 +177,21 @@ class SeedRun:
             seconds=found.seconds,
             stopped_by=found.stopped_by,
             holdout_drop=drop,
+            delivered=delivered,
         ).payload()
         write_atomic(path, (json.dumps(row, allow_nan=False) + "\n").encode(), "--run-dir")
         return row
 
-    def _judge(self, running: Running, objective: Objective, holdout: Reference, best: Record, folder: Path) -> float:
-        """The best plan's drop on the holdout in points; the plan is kept beside its study."""
-        candidate = running.candidate(objective, best)
-        write_atomic(folder / "plan.json", candidate.plan.to_json().encode(), "--run-dir")
-        return float(measure_paired(candidate.proto, holdout).evaluation.drop_points)
+    def _delivered(
+        self, running: Running, objective: Objective, holdout: Reference, history: History
+    ) -> tuple[Delivered | None, dict[int, float]]:
+        """What the gate of `compress` lets pass of these trials, None where it refuses the safest of them, and the drops on the holdout
+        in points that it saw, by trial. Plans are run as the search runs them, not at each level of optimisation.
+        """
+        finalists = Ladder.of(history, objective.start).climbed(MOST_LOOKS)
+        expected = [record.outcome for record in finalists]
+        gate = Gate.choose(None, holdout, running.limit_points, expected=expected, seed=self.task.seed)
+        candidates = [running.candidate(objective, record).proto for record in finalists]
+        chosen, looks = replace(gate, levels=("fake_quant",)).walk(candidates)
+        drops = {record.number: look.evaluation.drop_points for record, look in zip(finalists, looks, strict=False)}
+        return (None if chosen is None else Delivered(finalists[chosen], looks[chosen].evaluation.drop_points)), drops

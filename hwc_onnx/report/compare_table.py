@@ -34,18 +34,18 @@ def _savings(payload: Named) -> RenderableType:
         f"Energy saved vs INT8 on {payload['accelerator']['name']}, median (quartiles)",
         "sampler",
         "start",
-        f"at {summary['third']:.3g}",
-        f"at {budget} evaluations",
-        "area",
+        "passes",
+        f"search, at {summary['third']:.3g}",
+        f"at {budget}",
         left=2,
     )
     for one in summary["strategies"]:
         made.add_row(
             one["sampler"],
             one["start"],
+            _quartiles(one["delivered"]),
             _quartiles(one["reduction_at_third"]),
             _quartiles(one["reduction"]),
-            _share(one["area"]["median"]),
         )
     return made
 
@@ -53,13 +53,14 @@ def _savings(payload: Named) -> RenderableType:
 def _quality(payload: Named) -> RenderableType:
     summary = payload["summary"]
     made = table(
-        f"Best plan: drop in points ({payload['metric']}, limit {payload['max_drop']})",
+        f"Best plan of the search: drop in points ({payload['metric']}, limit {payload['max_drop']})",
         "sampler",
         "start",
         "search",
         "holdout",
         "kept",
         "hypervol.",
+        "area",
         "time",
         left=2,
     )
@@ -71,6 +72,7 @@ def _quality(payload: Named) -> RenderableType:
             _points(one["holdout_drop_points"]),
             f"{one['holdout_kept']}/{summary['seeds']}",
             f"{one['hypervolume']['median']:.3f}",
+            f"{one['area']['median']:.3f}",
             duration(one["seconds"]["median"]),
         )
     return made
@@ -113,7 +115,8 @@ def _tests(summary: Named) -> RenderableType:
 
 def _reading(summary: Named) -> str:
     return (
-        "medians: percentage points of INT8's energy that the agent saves more; seeds +/-: on how many it is better and "
+        "passes: the plan that compress would write, the last that its gate lets pass on the holdout; medians: percentage points of "
+        "INT8's energy that the agent's saves more; seeds +/-: on how many it is better and "
         "worse; p: paired one-sided Wilcoxon over seeds (smallest possible "
         f"{_p(summary['smallest_p'])}), corrected for {len(summary['comparisons'])} comparisons (Holm)"
     )

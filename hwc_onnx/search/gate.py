@@ -21,6 +21,7 @@ import numpy as np
 from hwc_onnx.accuracy.measure import Measurement, measure_paired
 from hwc_onnx.accuracy.metrics import Metric, SessionMetric, unit_of
 from hwc_onnx.accuracy.reference import Model, Reference
+from hwc_onnx.accuracy.runner import Level
 from hwc_onnx.accuracy.statistics import drop_upper_bound, normal_quantile
 from hwc_onnx.accuracy.types import Evaluation
 from hwc_onnx.errors import RuntimeFailure, UsageError
@@ -33,7 +34,7 @@ ASSUMED_DISAGREEMENT = 0.04
 """Share of samples on which original and candidate differ, where no candidate was measured (assumed)."""
 _ROUNDING = 1e-9
 """A drop of exactly the limit passes, whatever the last bits of its arithmetic."""
-LEVELS: tuple[Literal["disable", "all"], ...] = ("disable", "all")
+LEVELS: tuple[Level, ...] = ("disable", "all")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Look:
 class Gate:
     """How plans are judged on the holdout: `mode` by the upper bound or the point estimate of the drop.
 
-    `images_needed` is how many samples `upper` would take; `note` says what was decided and why.
+    `images_needed` is how many samples `upper` would take; `note` says what was decided and why. `levels` are those of ONNX Runtime's
+    optimisation at which a plan must pass.
     """
 
     holdout: Reference
@@ -72,6 +74,7 @@ class Gate:
     note: str
     seed: int = 0
     threads: int | None = None
+    levels: tuple[Level, ...] = LEVELS
 
     @classmethod
     def choose(
@@ -147,20 +150,20 @@ class Gate:
         return (passed - 1 if passed else None), looks
 
     def look(self, model: Model) -> Look:
-        """Measure one model at both levels; a model that does not run fails with its reason."""
+        """Measure one model at all levels; a model that does not run fails with its reason."""
         try:
-            found = [measure_paired(model, self.holdout, threads=self.threads, level=level) for level in LEVELS]
+            found = [measure_paired(model, self.holdout, threads=self.threads, level=level) for level in self.levels]
         except RuntimeFailure as error:
             return Look(self._unmeasured(), math.nan, math.nan, None, False, str(error))
         bounds = [self._bound(measured) for measured in found]
         drops = [measured.evaluation.drop_points for measured in found]
         judged = bounds if self.mode == "upper" else drops
-        worse = max(range(len(LEVELS)), key=lambda i: (judged[i], drops[i]))
+        worse = max(range(len(found)), key=lambda i: (judged[i], drops[i]))
         upper = bounds[worse]
         return Look(
             evaluation=found[worse].evaluation,
             at_disable_all=found[0].evaluation.value,
-            at_enable_all=found[1].evaluation.value,
+            at_enable_all=found[-1].evaluation.value,
             upper_bound_points=upper if math.isfinite(upper) else None,
             passed=max(judged) <= self.limit_points + _ROUNDING,
         )

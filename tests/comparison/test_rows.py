@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hwc_onnx.comparison.contest import folder_name
-from hwc_onnx.comparison.rows import cut, row_of
+from hwc_onnx.comparison.rows import Delivered, cut, row_of
 from hwc_onnx.search.history import History, Record
 from hwc_onnx.search.problem import Outcome
 from tests.search.synthetic import SyntheticProblem
@@ -53,18 +53,20 @@ def test_cut_repeats_are_free_and_refused_plans_are_no_improvement() -> None:
 
 def test_row_without_an_accepted_plan_saves_nothing_and_has_no_drops() -> None:
     found = cut(history(record(0, 1.0, drop=3.0)), PROBLEM, 5)
-    made = row_of(("tpe", "cold", 0), found, 5, 1.0, metric="top1", seconds=1.0, stopped_by="trials", holdout_drop=None)
+    made = row_of(("tpe", "cold", 0), found, 5, 1.0, metric="top1", seconds=1.0, stopped_by="trials", holdout_drop=None, delivered=None)
     assert (made.best_reduction_vs_int8, made.area, made.curve) == (0.0, 0.0, [])
+    assert (made.delivered_reduction_vs_int8, made.delivered_drop_points, made.delivered_origin) == (0.0, None, None)
     assert made.drop_points is made.holdout_drop_points is made.holdout_kept is made.origin is None
 
 
 def test_row_holdout_drop_of_exactly_the_limit_keeps_it() -> None:
     found = cut(history(record(0, 1.0), record(1, 0.6)), PROBLEM, 5)
     kept = [
-        row_of(("tpe", "cold", 0), found, 5, 1.0, metric="top1", seconds=1.0, stopped_by="trials", holdout_drop=drop)
+        row_of(("tpe", "cold", 0), found, 5, 1.0, metric="top1", seconds=1.0, stopped_by="trials", holdout_drop=drop, delivered=Delivered(found.history.records[0], 0.9))
         for drop in (1.0, 1.01)
     ]
     assert [row.holdout_kept for row in kept] == [True, False]
+    assert kept[0].delivered_reduction_vs_int8 == 0.0 and kept[0].delivered_drop_points == 0.9
     assert kept[0].hypervolume == pytest.approx(0.4 * 1.8 / 2.0)
     assert np.isclose(kept[0].area, 0.4 * 1 / 5)
 

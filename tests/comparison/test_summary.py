@@ -32,6 +32,14 @@ def test_verdict_begins_with_whom_the_agent_loses_to() -> None:
     }  # fmt: skip
 
 
+def test_what_passes_on_the_holdout_decides_and_not_what_the_search_samples_flatter() -> None:
+    flattered = [{**one, "best_reduction_vs_int8": 0.99} if one["sampler"] == "random" else one for one in rows(SAVINGS)]
+    refused = [{**one, "delivered_reduction_vs_int8": 0.0} if one["sampler"] == "knapsack" else one for one in flattered]
+    assert summarize(refused, contest(*SAVINGS))["verdict"][0].startswith(
+        "composite loses to none, ties with tpe, wins against knapsack and random (start seeds; medians of the saving that passes"
+    )
+
+
 def test_tests_follow_the_pairs_and_are_corrected_over_all_comparisons() -> None:
     found = {one["against"]: one for one in summarize(rows(SAVINGS), contest(*SAVINGS))["comparisons"]}
     assert found["random"]["p_better"] == 1 / 64 and found["random"]["p_better_holm"] == pytest.approx(3 / 64)
