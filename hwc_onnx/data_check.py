@@ -24,7 +24,7 @@ from hwc_onnx.accuracy.pool import Data
 from hwc_onnx.accuracy.presets import PRESETS
 from hwc_onnx.accuracy.reference import Reference, make_reference
 from hwc_onnx.accuracy.runner import Session, open_session
-from hwc_onnx.accuracy.sanity import LabelNumbering, check_reference
+from hwc_onnx.accuracy.sanity import LabelNumbering, LabelOrder, check_reference
 from hwc_onnx.accuracy.splits import split_sizes, stratified_order
 from hwc_onnx.accuracy.statistics import drop_bounds, is_binary, mean_bounds, wilson_interval
 from hwc_onnx.accuracy.types import Samples
@@ -248,7 +248,7 @@ def _better(reference: Reference, score: _Score, own: _Score) -> bool:
 def _advice(tried: Sequence[dict[str, Any]], preset: str | None, error: DataError | None, data: Data) -> list[str]:
     """What to do about what was found; nothing where the error names it."""
     said: list[str] = []
-    if isinstance(error, LabelNumbering):
+    if isinstance(error, LabelNumbering | LabelOrder):
         return said
     better = [entry for entry in tried if entry["better"]]
     if better:

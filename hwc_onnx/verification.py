@@ -123,6 +123,7 @@ def verify(
 
     Raises:
         ModelError: one of the two cannot be read as a model.
+        UsageError: the two are exchanged.
         DataError: the samples do not fit the inputs.
         UsageError: `most_different` without samples, or not above zero.
     """
@@ -139,6 +140,11 @@ def verify(
     theirs = original if isinstance(original, Loaded) else load_model(original)
     if not isinstance(original, Loaded) and _values(ours.proto, "input") != _values(theirs.proto, "input"):
         settle_open_sizes(theirs.proto)  # as `compress` and `apply` do, which write the size that they found
+    if _named_source(theirs.proto) is not None and _named_source(ours.proto) is None:
+        raise UsageError(
+            "verify: the model given as the original is itself a file written by hwc-onnx, and the other is not: the compressed file comes "
+            "first, the original after --against"
+        )
     obstacle = obstacle_to_running(ours.proto) or _other_inputs(ours.proto, theirs.proto)
     used = None if obstacle is not None else samples or _random_samples(theirs.proto, input_shapes)
     checks = [
@@ -318,8 +324,13 @@ def _declared_widths(proto: onnx.ModelProto) -> Check:
     return Check("declared widths hold", True, f"{len(declared)} declared, all integers fit")
 
 
+def _named_source(proto: onnx.ModelProto) -> str | None:
+    """The digest of the model that a file says it was made from."""
+    return next((entry.value for entry in proto.metadata_props if entry.key == SOURCE_KEY), None)
+
+
 def _source(ours: onnx.ModelProto, theirs: Loaded) -> Check:
-    named = next((entry.value for entry in ours.metadata_props if entry.key == SOURCE_KEY), None)
+    named = _named_source(ours)
     if named is None:
         return Check("made from this original", True, "not checked: the file does not name its source")
     good = named == theirs.digest

@@ -87,6 +87,20 @@ def test_plan_is_that_of_the_best_file_where_the_original_was_written(tmp_path: 
     assert CompressionPlan.load(folder / "plan.json").digest() == named
 
 
+def test_int8_beyond_the_limit_is_said_after_the_first_trial_and_a_search_without_plans_says_how_near_it_came(tmp_path: Path) -> None:
+    said: list[str] = []
+    result = compress(
+        MODEL, tmp_path, trials=6, max_drop=0.0, gate="point", on_event=lambda event: said.append(getattr(event, "text", str(event)))
+    )
+    assert result.to_json()["output"]["kind"] != "compressed"
+    first = next(place for place, text in enumerate(said) if text.startswith("INT8 without pruning already loses"))
+    assert sum("evaluations=" in text for text in said[:first]) == 1 and "--max-drop" in said[first]
+    assert any("refused the mildest has" in text and "limit 0.00" in text for text in said)
+    calm: list[str] = []
+    compress(MODEL, tmp_path, fresh=True, on_event=lambda event: calm.append(getattr(event, "text", "")))
+    assert not any("INT8 without pruning" in text for text in calm)
+
+
 def test_original_written_elsewhere_takes_its_external_data_along(in_parts: Path, tmp_path: Path) -> None:
     result = compress(in_parts, tmp_path, trials=1, max_drop=0.0, gate="upper")
     assert result.to_json()["output"]["kind"] == "original"

@@ -57,6 +57,14 @@ def test_verify_file_named_after_another_source_fails(tmp_path: Path, quantized:
     assert failed(verify(file.path, original, threads=1)) == ["made from this original"]
 
 
+def test_verify_of_exchanged_models_is_refused(tmp_path: Path, quantized: QuantizedCase) -> None:
+    original = original_file(tmp_path, quantized)
+    file = write_model(quantized.written(8, 8), tmp_path / "m.onnx", {SOURCE_KEY: "0" * 64})
+    with pytest.raises(UsageError, match="compressed file comes first"):
+        verify(original, file.path, threads=1)
+    assert verify(file.path, file.path, threads=1).checks  # two written files can be compared
+
+
 def test_verify_declared_width_that_does_not_hold_fails(tmp_path: Path, quantized: QuantizedCase) -> None:
     original = original_file(tmp_path, quantized)
     model = quantized.written(6, 8)

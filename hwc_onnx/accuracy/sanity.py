@@ -19,6 +19,9 @@ from hwc_onnx.errors import DataError
 
 SIGNIFICANCE = 0.01
 BEYOND_DOUBT, MOST_CLASSES = 0.999, 0.75
+FEWEST_OF_A_CLASS, CLEARLY = 5, 0.8
+"""Samples of a label, and the share of them with one answer, that tell the label's class (assumed)."""
+MOST_NAMED = 4
 _SHUFFLES = 20
 _CAUSES = "check normalisation (mean, std, --preset), channel order, layout and label numbering"
 
@@ -27,12 +30,17 @@ class LabelNumbering(DataError):
     """Labels count the classes from another number than the model's outputs do."""
 
 
+class LabelOrder(DataError):
+    """Labels stand in another order than the model's outputs."""
+
+
 def check_reference(reference: Reference, seed: int = 0) -> None:
     """Check the original's score on labelled classes; other metrics pass.
 
     Raises:
         DataError: the score is what guessing gives, or does not change when labels are shuffled.
         LabelNumbering: it is better with 1 added to, or taken from, the labels.
+        LabelOrder: they stand in another order than the classes.
     """
     metric, labels = reference.metric, reference.samples.labels
     classes = reference.classes
@@ -54,6 +62,13 @@ def check_reference(reference: Reference, seed: int = 0) -> None:
             f"the original scores {metric.name} = {100 * score:.2f}% on {n} samples, and {100 * shifted:.2f}% when 1 is "
             f"{'added to' if step > 0 else 'taken from'} every label: they are numbered otherwise than the model's outputs; "
             f"{'add 1 to' if step > 0 else 'take 1 from'} the labels"
+        )
+    order = _other_order(reference, labels, classes)
+    if order:
+        shown = ", ".join(f"label {label} is answered with class {answer}" for label, answer in list(order.items())[:MOST_NAMED])
+        raise LabelOrder(
+            f"the labels stand in another order than the model's classes: {shown}{', ...' if len(order) > MOST_NAMED else ''}; give labels in the "
+            "model's order (folders of images are numbered from 0 by their names in alphabetical order: 0, 10, 9)"
         )
     guess = min(1.0, (5 if metric.name == "top5" else 1) / classes.classes)
     if guess < 1 and not _exceeds(score, guess, n):
@@ -103,6 +118,27 @@ def _better_numbering(
             if score > _shuffled(reference, metric, moved, classes, seed)[1]:
                 return step, score
     return None
+
+
+def _other_order(reference: Reference, labels: NDArray[np.generic], classes: ClassOutput) -> dict[int, int]:
+    """The answers of labels that get another class's, where they are clearly the same classes in another order; empty where not.
+
+    That is: nearly all samples of a label get the same answer, no two labels the same, and some label another one's than its own.
+    """
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        return {}
+    answers = classes.answers(reference.outputs[classes.name])
+    if answers.shape != labels.shape:
+        return {}
+    found: dict[int, int] = {}
+    for label in np.unique(labels):
+        given = answers[labels == label]
+        usual = int(np.bincount(given).argmax())
+        if len(given) < FEWEST_OF_A_CLASS or float(np.mean(given == usual)) < CLEARLY:
+            return {}
+        found[int(label)] = usual
+    one_to_one = len(set(found.values())) == len(found)
+    return {label: answer for label, answer in found.items() if label != answer} if one_to_one else {}
 
 
 def doubts(reference: Reference, seed: int = 0) -> list[str]:

@@ -28,7 +28,7 @@ from hwc_onnx.options import Options
 from hwc_onnx.result import versions
 from hwc_onnx.runfolder import RunFolder
 from hwc_onnx.search.gate import MOST_LOOKS, Gate
-from hwc_onnx.search.history import History, Record
+from hwc_onnx.search.history import History
 from hwc_onnx.search.ladder import Ladder
 from hwc_onnx.search.objective import Objective
 from hwc_onnx.search.seeds import Start

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hwc_onnx.accuracy.data_shapes import shapes_from_data
+from hwc_onnx.accuracy.metrics import unit_of
 from hwc_onnx.accuracy.types import Splits
 from hwc_onnx.cleaning import shrink
 from hwc_onnx.cost.profile import load_profile
@@ -177,9 +178,24 @@ class Compression:
             timeout=options.timeout,
             policy=options.policy,
             energy_target=options.energy_target,
-            on_event=self.tell,
+            on_event=lambda event: self._hear(event, run),
             on_incumbent=lambda best: run.write_best(run.candidate(objective, best)),
         )
+
+    def _hear(self, event: Event, run: Running) -> None:
+        """Pass an event of the search on; where INT8 itself breaks the limit, say so at once and not after all trials."""
+        self.tell(event)
+        first = isinstance(event, TrialDone) and event.evaluations == 1
+        if first and isinstance(event, TrialDone) and event.drop_points > run.limit_points:
+            unit = unit_of(run.reference.metric.name)
+            self.tell(
+                Note(
+                    f"INT8 without pruning already loses {event.drop_points:.2f} {unit} on the search samples, beyond the limit of "
+                    f"{run.limit_points:.2f}: unless some plan loses less than INT8, the original will be written unchanged; real samples "
+                    "(--data) or a wider --max-drop may be needed",
+                    warning=True,
+                )
+            )
 
     def _resolve(self, run: Running, objective: Objective, earlier: Earlier) -> SearchResult:
         """The trials of an earlier run instead of a search; its holdout is about to be opened once more."""

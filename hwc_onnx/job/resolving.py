@@ -137,7 +137,7 @@ def _study(path: Path) -> Study:
 def _judged(run: Running, objective: Objective, history: History) -> list[Record]:
     """Records with the excesses of this run's limits, and luck taken off as far as all trials can tell it."""
     limits = run.search_limits
-    before = [record.outcome for record in history.searched().measured() if record.outcome.complete]
+    before = [record.outcome for record in history.searched().measured()]
     guarded = any(outcome.contrasts for outcome in before) and math.isfinite(run.limit_points)
     guard = Guard(before, run.limit_points) if guarded else None
     found = []

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from hwc_onnx.accuracy.metrics import unit_of
 from hwc_onnx.accuracy.reference import Reference, make_reference, with_baseline
 from hwc_onnx.candidate import Candidate, assemble
 from hwc_onnx.errors import VerifyError
@@ -92,7 +93,7 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
         return Verdict(
             "compressed", candidates[chosen], looks[chosen], tuple(looks), baseline, gate, drop, polished[chosen], choices, trials
         )
-    why = "no searched plan passed on the holdout" if finalists else "the search accepted no other plan"
+    why = "no searched plan passed on the holdout" if finalists else f"the search accepted no other plan{_mildest(run, objective, found)}"
     if looks:
         why += f" (the safest one {_beyond(looks[0], gate)})"
     run.tell(Note(f"{why}: the INT8 baseline is judged instead, outside the fixed sequence of tests", warning=True))
@@ -111,6 +112,19 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
     )
     original = gate.look(run.opened.loaded.proto)
     return Verdict("original", None, original, tuple(looks), baseline, gate, 0.0, trials=trials)
+
+
+def _mildest(run: Running, objective: Objective, found: SearchResult) -> str:
+    """Of the plans that the search refused, the one that lost least, in words."""
+    others = [record for record in found.history.measured() if not np.array_equal(record.choices, objective.start)]
+    if not others:
+        return ""
+    mildest = min(others, key=lambda record: record.outcome.drop_points).outcome
+    unit = unit_of(run.reference.metric.name)
+    return (
+        f" (of {len(others)} refused the mildest has {100.0 * mildest.energy:.1f}% of INT8's energy and loses {mildest.drop_points:.2f} {unit}, "
+        f"limit {run.limit_points:.2f})"
+    )
 
 
 def _beyond(look: Look, gate: Gate) -> str:

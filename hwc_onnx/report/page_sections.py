@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from hwc_onnx.report.quantities import (
     change,
     energy,
     file_shares,
+    goal_words,
     latency,
     metric_value,
     original_value,
@@ -56,8 +57,10 @@ def verdict(record: RunRecord) -> str:
     saved, met = result["reduction_vs_int8"], result["goal_met"]
     limit = record.limit
     bound = "" if limit is None else f", limit {limit:.2f}, judged by {_gate(metric['gate'])}"
+    words_of_goal = goal_words(result)
+    verdict_class = " missed" if not met else "" if result["output"]["kind"] == "compressed" else " idle"
     words = (
-        f"{'Goal met' if met else 'Goal NOT met'}: {_less(saved)} energy than INT8 and {_less(result['reduction_vs_float'])} than "
+        f"{words_of_goal[0].upper()}{words_of_goal[1:]}: {_less(saved)} energy than INT8 and {_less(result['reduction_vs_float'])} than "
         f"float, at a {metric['name']} drop of {points(metric['drop_points'])} {unit_of(metric['name'])} (95 % interval {points(low)} to {points(high)}"
         f"{bound}) on {metric['n_holdout']:,} samples that the search never saw. Written: {Path(result['output']['path']).name}, "
         f"{KINDS[result['output']['kind']]}."
@@ -78,7 +81,7 @@ def verdict(record: RunRecord) -> str:
     return section(
         "verdict",
         "Verdict",
-        f'<p class="verdict{"" if met else " missed"}">{text(words)}</p>',
+        f'<p class="verdict{verdict_class}">{text(words)}</p>',
         f'<dl class="cards">{tiles}</dl>',
         listed(warned) if warned else "",
         paragraph("Energy and latency are computed from the accelerator's profile; accuracy is measured with ONNX Runtime.", "soft"),
@@ -107,14 +110,19 @@ def accuracy(record: RunRecord) -> str:
             "passed": None,
         }
     )
+    written = written_look(result)
     for place, look in enumerate(result["looks"], 1):
         found = look["evaluation"]
         if found["value"] is None:
             continue
-        chosen = (look["at_disable_all"], look["at_enable_all"]) == (metric["at_disable_all"], metric["at_enable_all"])
+        trial = look.get("trial")  # records of earlier versions have none
+        if trial is None and "trial" in look:
+            continue  # INT8 or the original, judged after the plans
+        details = [*([f"trial {trial}"] if trial is not None else []), *(["written"] if place == written else [])]
+        behind = f" ({', '.join(details)})" if details else ""
         stages.append(
             {
-                "name": f"plan {place}{' (written)' if chosen else ''}",
+                "name": f"plan {place}{behind}",
                 "value": found["value"],
                 "drop": found["drop_points"],
                 "ci95": found["ci95"],
@@ -149,6 +157,12 @@ def accuracy(record: RunRecord) -> str:
         ),
         recovery_steps(result, record.limit),
     )
+
+
+def written_look(result: Mapping[str, Any]) -> int | None:
+    """The place of the plan that was written among the looks, from 1: the last that passed; None where no searched plan was."""
+    passed = [place for place, look in enumerate(result["looks"], 1) if look["passed"]]
+    return passed[-1] if passed and result["output"]["kind"] == "compressed" else None
 
 
 def own_interval(name: str, value: float | None, samples: int) -> list[float] | None:

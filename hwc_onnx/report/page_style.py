@@ -15,7 +15,7 @@ a { color: var(--link); } a:focus-visible, button:focus-visible, summary:focus-v
 .skip { position: absolute; left: -99rem; } .skip:focus { left: 1rem; background: var(--paper); padding: .4rem; }
 nav ul { display: flex; flex-wrap: wrap; gap: .2rem .9rem; list-style: none; padding: 0; margin: .8rem 0; }
 .verdict { border-left: .35rem solid var(--good); background: var(--card); padding: .7rem 1rem; font-size: 1.08rem; }
-.verdict.missed { border-color: var(--bad); }
+.verdict.missed { border-color: var(--bad); } .verdict.idle { border-color: var(--soft); }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .7rem; margin: 1rem 0; padding: 0; }
 .cards div { background: var(--card); padding: .6rem .8rem; } .cards dt { color: var(--soft); font-size: .88rem; }
 .cards dd { margin: 0; font-size: 1.3rem; font-variant-numeric: tabular-nums; } .cards small { font-size: .85rem; color: var(--soft); }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from hwc_onnx.accuracy.metrics import unit_of as unit_of
 
@@ -108,6 +109,13 @@ def metric_value(name: str, value: float | None) -> str:
     if name == "sqnr":
         return f"{value:.5g} dB"
     return f"{100.0 * value:.2f}%" if name in ("top1", "top5", "agreement", "miou") else f"{value:.5g}"
+
+
+def goal_words(result: Mapping[str, Any]) -> str:
+    """Whether a run met its goal, in words: keeping the limit with the INT8 baseline is no gain."""
+    if not result["goal_met"]:
+        return "goal NOT met"
+    return "goal met" if result["output"]["kind"] == "compressed" else "limit kept, but nothing gained beyond INT8"
 
 
 _LIMITS: Mapping[str, tuple[str, Callable[[float], str]]] = {

@@ -15,6 +15,7 @@ from hwc_onnx.report.quantities import (
     duration,
     energy,
     file_shares,
+    goal_words,
     latency,
     limit_words,
     metric_value,
@@ -129,9 +130,8 @@ def _sizes(payload: dict[str, Any]) -> RenderableType:
 
 def _files(payload: dict[str, Any]) -> list[RenderableType]:
     output, search = payload["output"], payload["search"]
-    verdict = "goal met" if payload["goal_met"] else "goal NOT met"
     lines: list[RenderableType] = [
-        f"{verdict}: {_goal(payload)}; {search['evaluations']} evaluations "
+        f"{goal_words(payload)}: {_goal(payload)}; {search['evaluations']} evaluations "
         f"with {search['sampler']} in {duration(search['seconds'])} ({STOPPED.get(search['stopped_by'], search['stopped_by'])})",
         *_recovered(payload),
         *_sources(search),
@@ -144,8 +144,8 @@ def _files(payload: dict[str, Any]) -> list[RenderableType]:
     if output["kind"] != "compressed":
         lines.append(
             wrapped(
-                "next: `hwc-onnx why MODEL --uniform w8a8` names the layers that lose most; leave them out with --exclude, allow more with "
-                "--max-drop, or give more --trials and samples"
+                "next: give more --trials and samples, or allow more with --max-drop; report.html lists every trial with its drop; `hwc-onnx why "
+                "MODEL --uniform w8a8`, with the same --data, names the layers that lose most, to be left out with --exclude"
             )
         )
     if payload["data"] == "synthetic":

@@ -14,6 +14,7 @@ constraint-aware decoding of learned coefficients, SPDY (Frantar & Alistarh, ICM
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from hwc_onnx.search.ddpg import DDPGConfig
 from hwc_onnx.search.decode import Decoder
 from hwc_onnx.search.environment import Played, Situation
 from hwc_onnx.search.history import History, Record, recall
-from hwc_onnx.search.local import expected_improvement, neighbours_of, unseen
+from hwc_onnx.search.local import Price, expected_gain, expected_improvement, neighbours_of, unseen
 from hwc_onnx.search.model import Model
 from hwc_onnx.search.policy import Policy
 from hwc_onnx.search.practice import Practice, believed, practise, weighed
@@ -39,7 +40,11 @@ from hwc_onnx.search.surrogate import DamageTable
 
 @dataclass(frozen=True)
 class CompositeConfig:
-    """Switches and sizes; each switch off is an ablation."""
+    """Switches and sizes; each switch off is an ablation.
+
+    `gaining` is the share of trials that are chosen by what they gain in energy and damage together, up to the share `gaining_until` of the
+    budget; the others are chosen by energy and acceptance.
+    """
 
     policy: bool = True
     corrects: bool = True
@@ -53,6 +58,8 @@ class CompositeConfig:
     sigma: float = 0.35
     sigma_end: float = 0.05
     restart_every: int = 8
+    gaining: float = 0.66
+    gaining_until: float = 0.75
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,11 @@ class Composite:
         pool += [(plan, "policy") for plan in self._policy_plans(thought, anchor)]
         if self.config.local and best is not None:
             pool += [(plan, "local_search") for plan in neighbours_of(self.decoder, model, anchor, rng)]
+        price = Price(thought.situation.exchange, float(np.log(model.borne())))
+        pool.append((self._solved(model, self.problem.limit_points, anchor), "rollout"))
+        leader = price.leader(history)
+        if leader is not None and leader is not best and self.config.local and best is not None:
+            pool += [(plan, "local_search") for plan in neighbours_of(self.decoder, model, leader.choices, rng)]
         origins = {plan.tobytes(): origin for plan, origin in reversed(pool)}
         fresh = unseen([plan for plan, _ in pool], history)
         if not fresh:
@@ -110,8 +122,15 @@ class Composite:
         if not fresh:
             return None
         energy = min(best.outcome.energy, 1.0) if best is not None else 1.0
-        chosen = fresh[int(np.argmax(self._improvement(thought, fresh, anchor, energy)))]
-        return Proposal(chosen, origins.get(chosen.tobytes(), "rollout"), self._learning(model, chosen))
+        value = self._improvement(thought, fresh, anchor, energy)
+        gaining = False
+        early = self._learned.evaluations < self.config.gaining_until * self.trials
+        if leader is not None and early and rng.random() < self.config.gaining:
+            gain = self._gain(thought, fresh, leader, price)
+            gaining = bool(gain.max() > 0.0)
+            value = gain if gaining else value
+        chosen = fresh[int(np.argmax(value))]
+        return Proposal(chosen, origins.get(chosen.tobytes(), "rollout"), self._learning(model, chosen), entire=gaining)
 
     def _learning(self, model: Model, choices: Choices) -> dict[str, float]:
         """What is expected of a plan before it is measured, and how the agents' learning stands."""
@@ -127,26 +146,40 @@ class Composite:
             return []
         plans = [practice.reference.choices, *(episode.played.choices for episode in practice.episodes)]
         if practice.opinion is not None:
-            plans.append(self._solved(practice.opinion, 1.0, anchor))
+            plans.append(self._solved(practice.opinion, practice.opinion.accepted_drop(), anchor))
         return plans
 
     def _improvement(self, thought: Thought, plans: list[Choices], anchor: Choices, energy: float) -> NDArray[np.float64]:
         """Expected improvement of plans under the model, mixed with that under the policy's opinion as far as it has
         proved right, [plans].
         """
-        gain = expected_improvement(thought.situation.model, self.decoder, plans, anchor, energy)
+        return self._mixed(thought, lambda model: expected_improvement(model, self.decoder, plans, anchor, energy))
+
+    def _gain(self, thought: Thought, plans: list[Choices], leader: Record, price: Price) -> NDArray[np.float64]:
+        """What plans are expected to gain on the best measured one in energy and damage together, [plans], mixed as `_improvement`."""
+        best = price.total(leader.outcome.energy, leader.outcome.damage)
+
+        def under(model: Model) -> NDArray[np.float64]:
+            return expected_gain(model, self.decoder, plans, leader.choices, price, best)
+
+        return self._mixed(thought, under)
+
+    def _mixed(self, thought: Thought, under: Callable[[Model], NDArray[np.float64]]) -> NDArray[np.float64]:
+        """A value of plans under the model and under the policy's opinion, as far as that has proved right, [plans]."""
         opinion = thought.practice.opinion if thought.practice is not None else None
+        value = under(thought.situation.model)
         if opinion is None or self._agents is None:
-            return gain
+            return value
         weight = believed(self._agents.evidence)
-        return (1.0 - weight) * gain + weight * expected_improvement(opinion, self.decoder, plans, anchor, energy)
+        return (1.0 - weight) * value + weight * under(opinion)
 
     def _safer(self, thought: Thought, anchor: Choices) -> list[Choices]:
         """The solver's plan for a smaller drop: what to try when plans at the limit keep being refused."""
-        return [self._solved(thought.situation.model, 0.7, anchor)]
+        model = thought.situation.model
+        return [self._solved(model, 0.7 * model.accepted_drop(), anchor)]
 
-    def _solved(self, model: Model, share: float, anchor: Choices) -> Choices:
-        return model.decode(self.decoder, share * model.accepted_drop(), [anchor]).choices
+    def _solved(self, model: Model, drop: float, anchor: Choices) -> Choices:
+        return model.decode(self.decoder, drop, [anchor]).choices
 
     def _catch_up(self, history: History) -> None:
         """Learn from trials that this object has not seen: one in a running study, all of them in a resumed one."""

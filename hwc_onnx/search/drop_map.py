@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+FEWEST = 6
+"""Trials that a slope is fitted to."""
+
 
 def isotonic(values: Array, weights: Array) -> Array:
     """The non-decreasing sequence closest to `values` in weighted least squares, [n]."""
@@ -51,13 +54,19 @@ class DropMap:
     def fit(cls, damage: Array, ce_shift: Array, drop: Array, limit_points: float, start_damage: float) -> DropMap:
         """Fit to measured trials, [n] each.
 
-        Until trials say more, a straight line is assumed on which `start_damage` causes `limit_points`.
+        Until trials say more, a straight line is assumed on which `start_damage` causes `limit_points`, steeper where plans beyond the limit
+        say so. Trials far beyond it count only as long as there are few others.
         """
         slope = limit_points / max(start_damage, 1e-9)
-        near = drop < 6.0 * limit_points + 1.0
+        near = drop < max(6.0 * limit_points + 1.0, float(np.sort(drop)[:FEWEST].max(initial=0.0)) + 1e-9)
         damage, ce_shift, drop = damage[near], ce_shift[near], drop[near]
         shift = 0.0
-        if len(drop) >= 6:
+        beyond = (drop > limit_points) & (damage > 0.0)
+        if np.any(beyond):
+            seen = drop[beyond] / damage[beyond]
+            steep = np.log(np.append(seen, slope if slope > 0.0 else seen.min())).mean()
+            slope = max(slope, float(np.exp(steep)))
+        if len(drop) >= FEWEST:
             features = np.column_stack([damage, ce_shift])
             scales: Array = np.maximum(np.std(features, axis=0), 1e-9)
             gram = (features / scales).T @ (features / scales) + np.diag([1e-3, 1.0]) * len(drop) * 0.05

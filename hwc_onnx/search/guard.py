@@ -24,6 +24,8 @@ from hwc_onnx.search.problem import Outcome
 
 Array = NDArray[np.float64]
 
+FEW = 6
+"""Complete outcomes that tell how drops follow from damages."""
 SPLITS = 6
 """Ways to divide the samples into halves."""
 FEWEST = 64
@@ -57,7 +59,11 @@ def contrasts(differences: Array, points_per_unit: float) -> tuple[float, ...]:
 
 
 class Guard:
-    """The smooth prediction of drops and the share of luck that holds on other samples, learned from `outcomes`."""
+    """The smooth prediction of drops and the share of luck that holds on other samples, learned from `outcomes`.
+
+    Outcomes that are not complete count only as long as there are few others: their drops are those of fewer samples, but where the search
+    begins far beyond the limit nothing else tells how far.
+    """
 
     def __init__(self, outcomes: Sequence[Outcome], limit_points: float) -> None:
         self.drop_map = fit_drop_map(outcomes, limit_points)
@@ -106,7 +112,10 @@ def standard_error(outcomes: Sequence[Outcome], limit_points: float, guess: floa
 
 
 def fit_drop_map(outcomes: Sequence[Outcome], limit_points: float) -> DropMap:
-    """The drop map of complete outcomes."""
+    """The drop map of complete outcomes, and of others while these are few."""
+    complete = [outcome for outcome in outcomes if outcome.complete]
+    if len(complete) >= FEW:
+        outcomes = complete
     return DropMap.fit(
         np.array([max(outcome.damage, 1e-7) for outcome in outcomes]),
         np.array([outcome.ce_shift for outcome in outcomes]),

@@ -63,8 +63,9 @@ class Ladder:
         """From a record; `without` is a canonical plan to leave out, such as a baseline that is judged in any case."""
         limit = history.limit_points
         records = [record for record in history.measured() if record.outcome.complete]
-        outcomes = [record.outcome for record in history.searched().measured() if record.outcome.complete]
-        guard = Guard(outcomes, limit)
+        searched = [record.outcome for record in history.searched().measured()]
+        outcomes = [outcome for outcome in searched if outcome.complete]
+        guard = Guard(searched, limit)
         found: list[Record] = []
         for record in sorted(records, key=lambda r: (r.outcome.energy, r.outcome.damage)):
             kept = all(value <= 0.0 for value in record.outcome.limits.values()) and guard.likely_drop(record.outcome) <= limit

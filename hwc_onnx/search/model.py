@@ -43,7 +43,7 @@ class Model:
         self.surrogate = Surrogate.fit(table, plans, np.log(damage), rng)
         complete = [i for i, record in enumerate(records) if record.outcome.complete]
         outcomes = [records[i].outcome for i in complete]
-        self.guard = Guard(outcomes, problem.limit_points)
+        self.guard = Guard([record.outcome for record in records], problem.limit_points)
         self.drop_map = self.guard.drop_map
         self._luck = _Luck(
             self.surrogate, plans[complete], self._lucky(damage[complete], outcomes), self.drop_map.scatter
@@ -80,6 +80,12 @@ class Model:
     def accepted_drop(self) -> float:
         """The drop at which a plan is just accepted: the limit less the expected standard error, in points."""
         return self.problem.limit_points - self._error
+
+    def borne(self) -> float:
+        """The damage at which the limit itself is expected, without the margin that acceptance on few samples asks for: what the holdout
+        may bear.
+        """
+        return max(self.drop_map.damage(self.problem.limit_points), 1e-7)
 
     def target(self, drop: float) -> float:
         """The summed table damage at which this drop is expected."""

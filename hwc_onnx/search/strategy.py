@@ -17,11 +17,15 @@ from hwc_onnx.search.referees import OPTUNA
 
 @dataclass(frozen=True)
 class Proposal:
-    """Canonical choices to measure next, where they came from, and what their strategy expects and has learned, by name."""
+    """Canonical choices to measure next, where they came from, and what their strategy expects and has learned, by name.
+
+    `entire` asks for a measurement on all samples even where the plan costs more than the best one: its damage is what counts.
+    """
 
     choices: Choices
     origin: str
     learning: Mapping[str, float] = field(default_factory=dict)
+    entire: bool = False
 
 
 class Strategy(Protocol):

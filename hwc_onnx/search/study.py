@@ -180,7 +180,7 @@ def run_search(
             if proposal is None:
                 stopped_by = "converged"
                 break
-            loop.record_in_one_go(proposal.choices, proposal.origin, proposal.learning)
+            loop.record_in_one_go(proposal.choices, proposal.origin, proposal.learning, entire=proposal.entire)
         if moving is not None:
             loop.view, _ = moving.renew(loop.history)
         while len(loop.history.closing()) < kept_back and (images is None or loop.history.image_forwards <= images):
@@ -253,11 +253,13 @@ class _Loop:
         """Seconds since the search began, earlier calls included."""
         return self._before + time.monotonic() - self._began
 
-    def record_in_one_go(self, choices: Choices, origin: str, learning: Mapping[str, float] | None = None) -> None:
-        """Measure, then write the finished trial with a single append."""
+    def record_in_one_go(
+        self, choices: Choices, origin: str, learning: Mapping[str, float] | None = None, entire: bool = False
+    ) -> None:
+        """Measure, on all samples if `entire` and it may keep the limit, then write the finished trial with a single append."""
         from optuna.trial import TrialState, create_trial
 
-        outcome, counted = self._measure(choices, refit=origin == CLOSING)
+        outcome, counted = self._measure(choices, refit=origin == CLOSING, entire=entire)
         failed = outcome.failure is not None
         trial = create_trial(
             state=TrialState.FAIL if failed else TrialState.COMPLETE,
@@ -291,13 +293,13 @@ class _Loop:
             self.study.tell(trial, self._goal.value(outcome))
         self._finish()
 
-    def _measure(self, choices: Choices, refit: bool = False) -> tuple[Outcome, bool]:
+    def _measure(self, choices: Choices, refit: bool = False, entire: bool = False) -> tuple[Outcome, bool]:
         searched = self.history.searched()
         known = None if refit else searched.find(choices)
         if known is not None:
             return known.outcome, False
         hopeless = self._hopeless_from(searched)
-        energy_limit = math.inf if refit else hopeless
+        energy_limit = math.inf if refit or (entire and self.view is None) else hopeless
         try:
             refitted = refit and self.problem.refits
             outcome = self.problem.refit(choices) if refitted else self.problem.evaluate(choices, energy_limit)
@@ -324,7 +326,7 @@ class _Loop:
             return replace(outcome, contrasts=())
         if not outcome.complete:
             return outcome
-        before = [record.outcome for record in self.history.searched().measured() if record.outcome.complete]
+        before = [record.outcome for record in self.history.searched().measured()]
         limit = self.problem.limit_points if self.view is None else self.view.limit_points
         return replace(outcome, guarded_points=Guard([*before, outcome], limit).accepted_drop(outcome))
 

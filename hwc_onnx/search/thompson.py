@@ -117,9 +117,9 @@ class Thompson:
     def _allowed(self, history: History) -> float:
         """The damage at which a plan is expected to be just accepted."""
         limit = self.problem.limit_points
-        outcomes = [record.outcome for record in history.measured() if record.outcome.complete]
+        outcomes = [record.outcome for record in history.measured()]
         curve = fit_drop_map(outcomes, limit)
-        near = [o.standard_error for o in outcomes if 0.3 * limit <= o.drop_points <= 2.5 * limit]
+        near = [o.standard_error for o in outcomes if o.complete and 0.3 * limit <= o.drop_points <= 2.5 * limit]
         error = ACCEPTED_ERRORS * float(np.median(near)) if near else 0.3 * limit
         return max(curve.damage(limit - min(error, 0.9 * limit)), 1e-7)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hwc_onnx.accuracy.reference import make_reference
-from hwc_onnx.accuracy.sanity import LabelNumbering, check_reference
+from hwc_onnx.accuracy.sanity import LabelNumbering, LabelOrder, check_reference
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import DataError
 from tests.accuracy.linear_model import CLASSES, classifier, labelled
@@ -34,6 +34,23 @@ def test_check_reference_swapped_classes_are_not_numbering(swapped):
     with pytest.raises(DataError) as refused:
         check_reference(reference(np.vectorize(swapped.get)(labels[kept]), images[kept]))
     assert not isinstance(refused.value, LabelNumbering)
+
+
+def test_check_reference_classes_in_another_order_are_named():
+    images, labels = labelled(600)
+    order = np.array([0, 2, 3, 1, 4])  # the first and the last stay, so two fifths of the answers are right
+    with pytest.raises(LabelOrder, match="label 1 is answered with class 2, label 2 is answered with class 3, label 3 is answered with class 1;"):
+        check_reference(reference(np.argsort(order)[labels], images))
+
+
+def test_check_reference_classes_that_share_an_answer_are_no_other_order():
+    images, labels = labelled(600)
+    merged = np.where(labels == 1, 0, labels)
+    kept = labels != 0
+    check_reference(reference(np.where(merged == 0, 1, merged)[kept], images[kept]))
+    with pytest.raises(DataError) as refused:
+        check_reference(reference(np.random.default_rng(0).permutation(labels), images))
+    assert not isinstance(refused.value, LabelOrder)
 
 
 def test_check_reference_one_answer_beside_a_frequent_class_is_not_numbering():

@@ -22,7 +22,7 @@ from hwc_onnx.report.page_figures import best_so_far
 from hwc_onnx.report.page_front import drawn, front, parted
 from hwc_onnx.report.page_learning import predicted, rank_correlation
 from hwc_onnx.report.page_search import gains
-from hwc_onnx.report.page_sections import own_interval
+from hwc_onnx.report.page_sections import accuracy, own_interval
 from hwc_onnx.report.run_record import RunRecord
 from tests.report.conftest import EVIL
 from tests.report.test_profile_figure import check_products
@@ -153,6 +153,16 @@ def test_the_page_begins_with_a_plan_that_the_gate_let_pass_and_marks_one_that_f
     good = [trace for trace in drawn(refused).data if trace.name == "front, accepted or passed on the holdout"]
     assert best.plan.name not in good[0].customdata
     assert replace(best, accepted=False).good, "the holdout has the last word"
+
+
+def test_one_plan_is_marked_as_written_even_where_others_have_the_same_accuracy(run_folder: Path) -> None:
+    record = RunRecord.load(run_folder)
+    passed = [look for look in record.result["looks"] if look["passed"]]
+    assert record.result["output"]["kind"] == "compressed" and passed
+    same = {name: passed[-1][name] for name in ("at_disable_all", "at_enable_all")}
+    alike = replace(record, result=record.result | {"looks": [passed[0] | same, *record.result["looks"]]})
+    shown = str(accuracy(alike))
+    assert shown.count(f"(trial {passed[-1]['trial']}, written)") >= 1 and len(set(re.findall(r"plan \d+ \([^)]*written\)", shown))) == 1
 
 
 def test_the_report_can_be_written_again_and_elsewhere(run_folder: Path, tmp_path: Path) -> None:

@@ -51,6 +51,13 @@ def test_result_table_says_plainly_when_it_fell_back(kind: str, words: str, monk
     assert words in shown and "goal NOT met" in shown
 
 
+def test_result_table_does_not_call_int8_a_goal_that_was_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    payload = result_payload()
+    payload["output"]["kind"], payload["goal_met"] = "baseline_int8", True
+    shown = text(result_tables(payload), monkeypatch)
+    assert "limit kept, but nothing gained beyond INT8" in shown and "goal met" not in shown
+
+
 def test_result_table_asks_for_real_data_when_synthetic(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--data" in text(result_tables({**result_payload(), "data": "synthetic"}), monkeypatch)
 

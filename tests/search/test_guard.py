@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hwc_onnx.accuracy.splits import stratified_order
-from hwc_onnx.search.guard import FEWEST, SPLITS, Guard, contrasts
+from hwc_onnx.search.guard import FEW, FEWEST, SPLITS, Guard, contrasts
 from hwc_onnx.search.problem import Outcome
 from hwc_onnx.search.study import run_search
 from tests.search.synthetic import SyntheticProblem
@@ -106,3 +106,24 @@ def test_the_search_keeps_its_word_on_unseen_samples() -> None:
             found.append(problem.unseen_drop(best.choices) - best.outcome.drop_points)
         gaps[guard] = float(np.mean(found))
     assert gaps[True] < gaps[False]
+
+
+def decibels(damage: float, complete: bool = False) -> Outcome:
+    """A plan measured by a logarithmic metric, from a baseline whose damage is 0.001; not `complete`: given up early."""
+    return Outcome(0.5, 10.0 * float(np.log10(damage / 0.001)), 0.1, damage, n_samples=256, complete=complete)
+
+
+def test_plans_far_beyond_the_limit_that_were_given_up_tell_where_it_lies() -> None:
+    """Each next plan is made where the limit of 1 dB is expected; 6 of them come near it. Complete ones alone tell nothing."""
+    outcomes = [decibels(0.001, complete=True)]
+    for _ in range(6):
+        outcomes.append(decibels(max(Guard(outcomes, 1.0).drop_map.damage(1.0), 0.00105)))
+    assert abs(outcomes[-1].drop_points - 1.0) < 0.7
+    deaf = [decibels(0.001, complete=True)]  # a broken twin: what was given up is not heard of
+    assert decibels(Guard(deaf, 1.0).drop_map.damage(1.0)).drop_points > 10.0
+
+
+def test_once_enough_plans_are_complete_the_others_are_left_out() -> None:
+    whole = [decibels(damage, complete=True) for damage in np.geomspace(0.001, 0.002, FEW)]
+    odd = [Outcome(0.5, 40.0, 0.1, 0.0015, n_samples=256, complete=False)]
+    assert Guard([*whole, *odd], 3.0).drop_map.drop(np.array([0.0015])) == Guard(whole, 3.0).drop_map.drop(np.array([0.0015]))

@@ -160,3 +160,10 @@ def test_least_squares_find_the_minimum() -> None:
     assert (residuals(found) ** 2).sum() == pytest.approx(2 * best.cost, rel=1e-3)
     few = surrogate._least_squares(table, plans, damage, np.ones(len(plans)), prior, spread, prior, steps=1)
     assert (residuals(few) ** 2).sum() > 1.01 * 2 * best.cost, "the test cannot fail"
+
+
+def test_drop_map_steeper_than_assumed_is_believed_after_one_plan_beyond_the_limit() -> None:
+    assumed = DropMap.fit(np.zeros(0), np.zeros(0), np.zeros(0), 1.0, 0.04).damage(1.0)
+    steep = DropMap.fit(np.array([0.02]), np.zeros(1), np.array([5.0]), 1.0, 0.04).damage(1.0)
+    gentle = DropMap.fit(np.array([0.02]), np.zeros(1), np.array([0.2]), 1.0, 0.04).damage(1.0)
+    assert steep < 0.6 * assumed and gentle >= 0.9 * assumed
