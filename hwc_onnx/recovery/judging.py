@@ -19,6 +19,8 @@ FEW = 0.6
 """Samples per input below which the factor is used."""
 WIDEST = 4096
 """Inputs from which on finding the factor would take longer than it ever saves."""
+LEAST_MEAN = 1e-6
+"""Mean of the diagonal over the largest entry of a moment, at least."""
 NOTHING = 1e-10
 """Share of the largest eigenvalue below which one is taken for zero."""
 
@@ -36,7 +38,8 @@ class Judge:
         if samples is None or width < WIDE:
             return
         # in units of the mean diagonal, so that no input leaves the range of single precision
-        self._size = max(float(np.einsum("gdd->", moment)) / (len(moment) * width), 1e-300)
+        mean = float(np.einsum("gdd->", moment)) / (len(moment) * width)
+        self._size = max(mean, LEAST_MEAN * float(np.abs(moment).max(initial=0.0)), 1e-300)  # of inputs that never vary only rounding is left
         if width <= WIDEST and samples < FEW * width and 4 * len(moment) * width * samples <= factor_bytes:
             self._factor = _factor(moment / self._size)
         self._moment = (moment / self._size).astype(np.float32) if self._factor is None else np.zeros(0, np.float32)

@@ -21,7 +21,11 @@ PROBLEM = SyntheticProblem(layers=6, images=400)
 
 @pytest.fixture(scope="module")
 def situation() -> Situation:
-    history = run_search(PROBLEM, sampler="knapsack", trials=16).history
+    return situation_after("knapsack")
+
+
+def situation_after(sampler: str) -> Situation:
+    history = run_search(PROBLEM, sampler=sampler, trials=16).history
     model = Model(PROBLEM, DamageTable(PROBLEM), history, np.random.default_rng(0))
     assert history.best is not None
     return Situation(model, Decoder(PROBLEM, PROBLEM.space), [history.best.choices], 0.3, len(history))
@@ -117,7 +121,8 @@ def test_corrected_model_agrees_with_what_was_measured_and_differs_elsewhere(sit
     assert same.surrogate.predict(plans)[0] == pytest.approx(model.surrogate.predict(plans)[0], abs=0.02)
 
 
-def test_evidence_grows_for_an_opinion_that_predicts_better_and_falls_for_its_opposite(situation: Situation) -> None:
+def test_evidence_grows_for_an_opinion_that_predicts_better_and_falls_for_its_opposite() -> None:
+    situation = situation_after("random")  # plans like those that are judged below
     rng, truth = np.random.default_rng(5), PROBLEM.true_damage
     gains = np.array([np.log(t[-1] / d[-1]) for t, d in zip(PROBLEM._truth, PROBLEM.damage, strict=True)])
     right = situation.model.corrected(gains - situation.model.surrogate.mean.gain)
