@@ -5,7 +5,7 @@ Image forwards count every image through the whole network, calibration and dama
 that learn from cheap tables can be compared with strategies that do not.
 
 A search that no longer improves stops by itself: when the last `patience` evaluations together lowered the best energy
-by less than `IMPROVEMENT`. The rule reads the record only, so a resumed search stops where an uninterrupted one would.
+by less than `IMPROVEMENT`, and the energy that the final gate is expected to reach (`ladder.py`) as well. The rule reads the record only, so a resumed search stops where an uninterrupted one would.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 
 from hwc_onnx.search.history import History
+from hwc_onnx.search.ladder import Ladder
 
 REPEATS = 50
 """Proposals in a row that were all measured before; then the strategy has converged."""
@@ -72,7 +73,8 @@ class Budget:
 
 
 def stalled(history: History, patience: int) -> bool:
-    """Whether the last `patience` evaluations, all after the last seed, improved the best energy too little.
+    """Whether the last `patience` evaluations, all after the last seed, improved neither the best energy nor what the gate is expected to
+    reach by enough.
 
     A search without an accepted plan goes on: it has nothing to return yet.
     """
@@ -85,4 +87,10 @@ def stalled(history: History, patience: int) -> bool:
     limit = history.limit_points
     before = min((r.outcome.energy for r in history.records[:first] if r.outcome.accepted(limit)), default=math.inf)
     now = history.best.outcome.energy if history.best is not None else math.inf
-    return now > (1.0 - IMPROVEMENT) * before
+    if math.isinf(before) or now <= (1.0 - IMPROVEMENT) * before:
+        return False
+    earlier = History(history.space, limit)
+    for record in history.records[:first]:
+        earlier.append(record)
+    ladder = Ladder.of(history)
+    return ladder.expected(ladder.belief) > (1.0 - IMPROVEMENT) * Ladder.of(earlier).expected(ladder.belief)

@@ -78,6 +78,12 @@ class Ladder:
         error = standard_error(outcomes, limit, 0.0)
         return cls(tuple(found[::-1]), tuple(beside), Belief(guard.drop_map.damage(limit - error)))
 
+    def expected(self, belief: Belief) -> float:
+        """The energy that is expected to be reached by all steps, as a share of the INT8 baseline's."""
+        energy = np.array([1.0, *(step.outcome.energy for step in self.steps)])
+        passes = belief.borne(np.array([step.outcome.damage for step in self.steps]))
+        return float(1.0 - np.maximum(energy[:-1] - energy[1:], 0.0) @ passes) if len(passes) else 1.0
+
     def climbed(self, count: int) -> list[Record]:
         """At most `count` plans, from the safest on, whose ladder is expected to save most."""
         if len(self.steps) <= count:

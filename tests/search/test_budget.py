@@ -58,6 +58,13 @@ def test_stalled_repeats_do_not_count_and_refused_plans_do_not_improve() -> None
     assert not stalled(history([0.5, *[outcome(0.1)] * 5], seeds=1), 5)
 
 
+def test_stalled_goes_on_while_plans_get_safer_at_the_same_energy() -> None:
+    """No plan is cheaper than the best accepted one, but the gate is more likely to let them pass."""
+    same = [outcome(0.5), *[outcome(0.5)] * 5]
+    safer = [outcome(0.5), *[Outcome(0.5, 0.4, 0.1, 0.01 * 0.8**n, n_samples=400, image_forwards=400) for n in range(1, 6)]]
+    assert stalled(history(same, seeds=1), 5) and not stalled(history(safer, seeds=1), 5)
+
+
 def test_stalled_never_without_an_accepted_plan() -> None:
     refused = outcome(0.5, drop=3.0)
     assert not stalled(history([refused] * 30, seeds=2), 5)

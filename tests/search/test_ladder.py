@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hwc_onnx.search.guard import Guard
 from hwc_onnx.search.history import Record
-from hwc_onnx.search.ladder import SPREADS, Belief, Ladder
+from hwc_onnx.search.ladder import MIDDLE, SPREADS, Belief, Ladder
 from tests.search.test_budget import history, outcome
 
 
@@ -136,3 +136,18 @@ def test_bad_luck_on_the_search_samples_is_bad_luck() -> None:
     assert 0.4 < guard.likely_drop(unlucky) < 0.7 < guard.accepted_drop(unlucky) == 0.8
     lucky = replace(outcome(0.4, drop=0.1, contrasts=(0.1,) * 6), damage=0.02)
     assert guard.likely_drop(lucky) == pytest.approx(guard.accepted_drop(lucky))
+
+
+def test_expected_energy_of_a_ladder_is_the_mean_over_what_the_holdout_may_bear() -> None:
+    found = history([replace(outcome(e, drop=d), damage=x) for e, d, x in ((0.8, 0.3, 0.01), (0.6, 0.6, 0.02), (0.4, 0.9, 0.04))])
+    ladder = Ladder.of(found)
+    assert len(ladder.steps) == 3
+    rng = np.random.default_rng(0)
+    share, spread = np.array(SPREADS).T
+    wide = spread[(rng.random(400_000) > share[0]).astype(int)]
+    borne = MIDDLE * ladder.belief.accepted * np.exp(wide * rng.normal(size=len(wide)))
+    reached = np.ones(len(borne))
+    for step in ladder.steps:
+        reached[borne >= step.outcome.damage] = step.outcome.energy
+    assert ladder.expected(ladder.belief) == pytest.approx(reached.mean(), abs=2e-3)
+    assert abs(ladder.steps[-1].outcome.energy - reached.mean()) > 0.02, "a broken twin: that all pass"
