@@ -98,32 +98,23 @@ class Composite:
         self._checkpoint = Checkpoint(folder / "agent.safetensors", depends) if folder is not None else None
 
     def propose(self, history: History) -> Proposal | None:
-        """The unseen plan of largest expected improvement among solver, policy and local search."""
+        """The unseen plan that is expected to bring most, of those of solver, policy and local search: in energy and damage together, or
+        in energy if it is accepted.
+        """
         self._catch_up(history)
         rng = derived(self.seed, "composite-choice", len(history))
         thought = self._think()
-        best = history.best
-        anchor = best.choices if best is not None else self.space.canonical(self.problem.start)
-        model = thought.situation.model
-        pool: list[tuple[Choices, str]] = [(thought.situation.zero.choices, "rollout")]
-        pool += [(plan, "rollout") for plan in self._safer(thought, anchor)]
-        pool += [(plan, "policy") for plan in self._policy_plans(thought, anchor)]
-        if self.config.local and best is not None:
-            pool += [(plan, "local_search") for plan in neighbours_of(self.decoder, model, anchor, rng)]
+        model, best = thought.situation.model, history.best
         price = Price(thought.situation.exchange, float(np.log(model.borne())))
-        pool.append((self._solved(model, self.problem.limit_points, anchor), "rollout"))
         leader = price.leader(history)
-        if leader is not None and leader is not best and self.config.local and best is not None:
-            pool += [(plan, "local_search") for plan in neighbours_of(self.decoder, model, leader.choices, rng)]
+        pool = self._pool(thought, best, leader, rng)
         origins = {plan.tobytes(): origin for plan, origin in reversed(pool)}
         fresh = unseen([plan for plan, _ in pool], history)
         if not fresh:
             fresh = unseen([self.space.random(rng) for _ in range(8)], history)
         if not fresh:
             return None
-        energy = min(best.outcome.energy, 1.0) if best is not None else 1.0
-        value = self._improvement(thought, fresh, anchor, energy)
-        gaining = False
+        value, gaining = self._improvement(thought, fresh, best), False
         early = self._learned.evaluations < self.config.gaining_until * self.trials
         if leader is not None and early and rng.random() < self.config.gaining:
             gain = self._gain(thought, fresh, leader, price)
@@ -131,6 +122,27 @@ class Composite:
             value = gain if gaining else value
         chosen = fresh[int(np.argmax(value))]
         return Proposal(chosen, origins.get(chosen.tobytes(), "rollout"), self._learning(model, chosen), entire=gaining)
+
+    def _pool(
+        self, thought: Thought, best: Record | None, leader: Record | None, rng: np.random.Generator
+    ) -> list[tuple[Choices, str]]:
+        """Plans to choose from, with who made them: the solver for the accepted drop, less, and the limit itself, the policy, and the local
+        search around the best accepted plan and around the leader in energy and damage.
+        """
+        anchor, model = self._anchor(best), thought.situation.model
+        drops = (0.7 * model.accepted_drop(), self.problem.limit_points)  # less: what to try when plans at the limit keep being refused
+        pool = [(thought.situation.zero.choices, "rollout")]
+        pool += [(self._solved(model, drop, anchor), "rollout") for drop in drops]
+        pool += [(plan, "policy") for plan in self._policy_plans(thought, anchor)]
+        if self.config.local and best is not None:
+            around = [best] if leader is None or leader is best else [best, leader]
+            for record in around:
+                pool += [(plan, "local_search") for plan in neighbours_of(self.decoder, model, record.choices, rng)]
+        return pool
+
+    def _anchor(self, best: Record | None) -> Choices:
+        """Where plans are improved from."""
+        return best.choices if best is not None else self.space.canonical(self.problem.start)
 
     def _learning(self, model: Model, choices: Choices) -> dict[str, float]:
         """What is expected of a plan before it is measured, and how the agents' learning stands."""
@@ -149,10 +161,11 @@ class Composite:
             plans.append(self._solved(practice.opinion, practice.opinion.accepted_drop(), anchor))
         return plans
 
-    def _improvement(self, thought: Thought, plans: list[Choices], anchor: Choices, energy: float) -> NDArray[np.float64]:
+    def _improvement(self, thought: Thought, plans: list[Choices], best: Record | None) -> NDArray[np.float64]:
         """Expected improvement of plans under the model, mixed with that under the policy's opinion as far as it has
         proved right, [plans].
         """
+        anchor, energy = self._anchor(best), 1.0 if best is None else min(best.outcome.energy, 1.0)
         return self._mixed(thought, lambda model: expected_improvement(model, self.decoder, plans, anchor, energy))
 
     def _gain(self, thought: Thought, plans: list[Choices], leader: Record, price: Price) -> NDArray[np.float64]:
@@ -172,11 +185,6 @@ class Composite:
             return value
         weight = believed(self._agents.evidence)
         return (1.0 - weight) * value + weight * under(opinion)
-
-    def _safer(self, thought: Thought, anchor: Choices) -> list[Choices]:
-        """The solver's plan for a smaller drop: what to try when plans at the limit keep being refused."""
-        model = thought.situation.model
-        return [self._solved(model, 0.7 * model.accepted_drop(), anchor)]
 
     def _solved(self, model: Model, drop: float, anchor: Choices) -> Choices:
         return model.decode(self.decoder, drop, [anchor]).choices
