@@ -92,15 +92,11 @@ def accuracy(record: RunRecord) -> str:
     """Every measurement on the holdout, in the order in which it was made."""
     result, metric = record.result, record.result["metric"]
     name = metric["name"]
-    stages: list[dict[str, Any]] = [
-        {
-            "name": "float",
-            "value": None if name == "sqnr" else metric["original"],
-            "drop": 0.0,
-            "ci95": own_interval(name, metric["original"], metric["n_holdout"]),
-            "passed": None,
-        }
-    ]
+    interval = own_interval(name, metric["original"], metric["n_holdout"])
+    # sqnr compares with the original, which has no place on an axis that begins at INT8
+    stages: list[dict[str, Any]] = (
+        [] if name == "sqnr" else [{"name": "float", "value": metric["original"], "drop": 0.0, "ci95": interval, "passed": None}]
+    )
     stages.append(
         {
             "name": "INT8",
@@ -143,7 +139,7 @@ def accuracy(record: RunRecord) -> str:
         f"Drop of each plan that the final gate looked at, from the safest to the most aggressive; it stops at the first that fails. "
         f"{name} of {'INT8' if name == 'sqnr' else 'the original'}: {metric_value(name, metric['original'])}."
     )
-    if stages[0]["ci95"] is not None:
+    if interval is not None:
         said += " The bar of float is how well this many samples tell its own value; those of the plans compare with it sample by sample."
     return section(
         "accuracy",
