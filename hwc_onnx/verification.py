@@ -142,8 +142,8 @@ def verify(
         settle_open_sizes(theirs.proto)  # as `compress` and `apply` do, which write the size that they found
     if _named_source(theirs.proto) is not None and _named_source(ours.proto) is None:
         raise UsageError(
-            "verify: the model given as the original is itself a file written by hwc-onnx, and the other is not: the compressed file comes "
-            "first, the original after --against"
+            "verify: the model given as the original is itself a file written by hwc-onnx, and the other is not; give the compressed file "
+            "first and the original after --against"
         )
     obstacle = obstacle_to_running(ours.proto) or _other_inputs(ours.proto, theirs.proto)
     used = None if obstacle is not None else samples or _random_samples(theirs.proto, input_shapes)

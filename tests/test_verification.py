@@ -60,7 +60,7 @@ def test_verify_file_named_after_another_source_fails(tmp_path: Path, quantized:
 def test_verify_of_exchanged_models_is_refused(tmp_path: Path, quantized: QuantizedCase) -> None:
     original = original_file(tmp_path, quantized)
     file = write_model(quantized.written(8, 8), tmp_path / "m.onnx", {SOURCE_KEY: "0" * 64})
-    with pytest.raises(UsageError, match="compressed file comes first"):
+    with pytest.raises(UsageError, match="give the compressed file first"):
         verify(original, file.path, threads=1)
     assert verify(file.path, file.path, threads=1).checks  # two written files can be compared
 
