@@ -86,7 +86,7 @@ PUBLISHED = ("l1", "l2", "bernoulli", "reconstruct", "magnitude", "sensitivity",
     metavar="NAME",
     default="composite",
     show_default=True,
-    help="composite, faithful, knapsack, greedy, spdy, evolution, thompson, cmaes, tpe, tpe-univariate, nsga2, random, gp, or "
+    help="composite, positions, faithful, knapsack, greedy, spdy, evolution, thompson, cmaes, tpe, tpe-univariate, nsga2, random, gp, or "
     "module:attribute.",
 )
 @click.option(

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
         verify,
         why,
     )
+    from hwc_onnx.job.own_study import open_problem
     from hwc_onnx.plan import CompressionPlan, LayerConfig
+    from hwc_onnx.search.sampler import PlanObjective, StrategySampler
 
     __version__: str
 
@@ -43,6 +45,9 @@ _HOME = {
     "verify": "hwc_onnx.api",
     "sensitivity": "hwc_onnx.api",
     "why": "hwc_onnx.api",
+    "open_problem": "hwc_onnx.job.own_study",
+    "PlanObjective": "hwc_onnx.search.sampler",
+    "StrategySampler": "hwc_onnx.search.sampler",
     "CompressionPlan": "hwc_onnx.plan",
     "LayerConfig": "hwc_onnx.plan",
 }
@@ -50,6 +55,8 @@ _HOME = {
 __all__ = [
     "CompressionPlan",
     "LayerConfig",
+    "PlanObjective",
+    "StrategySampler",
     "__version__",
     "apply_plan",
     "check_data",
@@ -58,6 +65,7 @@ __all__ = [
     "evaluate",
     "fix",
     "inspect",
+    "open_problem",
     "plan_comparison",
     "plan_work",
     "profile",

@@ -48,13 +48,14 @@ class Agents:
         rainbow: RainbowConfig | None = None,
         corrects: bool = True,
         names: bool = True,
+        actions: int = 1,
     ) -> None:
         torch.set_num_threads(1)  # the networks are tiny, and evaluations need the cores
         generator = torch.Generator().manual_seed(seed)
         self.size = size
         self.families = families
-        self.ddpg = DDPG(self.size, 1, self.families, generator, ddpg)
-        self.rainbow = Rainbow(self.ddpg.config.hidden + 1, self.families, generator, rainbow)
+        self.ddpg = DDPG(self.size, actions, self.families, generator, ddpg)
+        self.rainbow = Rainbow(self.ddpg.config.hidden + actions, self.families, generator, rainbow)
         self.real = Replay(4_000)
         self.simulated = Replay(2_000)
         self.evidence = 0.0

@@ -42,6 +42,8 @@ class DDPGConfig:
     clip: float = 10.0
     imitation: float = 0.2
     restraint: float = 0.03
+    per_family: bool = False
+    """One action for each family; critics see that of the chosen one alone (P-DQN, Xiong et al., arXiv 1810.06394, section 3)."""
 
 
 class Actor(nn.Module):
@@ -65,14 +67,15 @@ class Critic(nn.Module):
         self, observation: int, action: int, families: int, config: DDPGConfig, generator: torch.Generator
     ) -> None:
         super().__init__()
-        self.families = families
+        self.families, self.per_family = families, config.per_family
         self.torso = torso(observation + action + families, config.hidden, generator, config.layer_norm)
         self.head = linear(config.hidden, 1, generator)
 
     def forward(self, observation: Tensor, action: Tensor, family: Tensor) -> Tensor:
         """The expected return."""
         one_hot = nn.functional.one_hot(family, self.families).float()
-        value: Tensor = self.head(self.torso(torch.cat([observation, action, one_hot], dim=1)))
+        seen = action * one_hot if self.per_family else action
+        value: Tensor = self.head(self.torso(torch.cat([observation, seen, one_hot], dim=1)))
         return value[:, 0]
 
 
@@ -135,18 +138,20 @@ class DDPG:
         self.losses = {"critic_loss": loss.item()}
         self.updates += 1
         if self.updates % self.config.actor_delay == 0:
-            self._improve_actor(observation, action, preferred, torch.as_tensor(batch.elite))
+            self._improve_actor(observation, action, preferred, family, torch.as_tensor(batch.elite))
         if self.config.target_networks:
             soft_update(self.target_critics, self.critics, self.config.tau)
             soft_update(self.target_actor, self.actor, self.config.tau)
         errors: NDArray[np.float32] = (values.detach() - target).abs().mean(dim=0).numpy()
         return errors
 
-    def _improve_actor(self, observation: Tensor, action: Tensor, preferred: Tensor, elite: Tensor) -> None:
+    def _improve_actor(self, observation: Tensor, action: Tensor, preferred: Tensor, family: Tensor, elite: Tensor) -> None:
         chosen, _ = self.actor(observation)
         loss = -self.value(observation, chosen, preferred).mean() + self.config.restraint * (chosen**2).mean()
         if self.config.imitation and bool(elite.any()):
-            loss = loss + self.config.imitation * ((chosen - action) ** 2).mean(dim=1)[elite].mean()
+            missed = (chosen - action) ** 2
+            missed = missed.gather(1, family[:, None])[:, 0] if self.config.per_family else missed.mean(dim=1)
+            loss = loss + self.config.imitation * missed[elite].mean()
         _step(self.actor_optimiser, loss, self.actor, self.config.clip)
         self.losses["actor_loss"] = loss.item()
 

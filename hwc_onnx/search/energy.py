@@ -54,6 +54,12 @@ class EnergyRows:
         """The sum of all factors at canonical choices."""
         return sum(self._part(f, choices) for f in range(len(self._factors)))
 
+    def difference(self, before: Choices, after: Choices) -> float:
+        """`total(after) - total(before)`, from the factors of the units that moved alone."""
+        moved = np.flatnonzero(before != after)
+        touched = {f for u in moved for f in self._containing[u]}
+        return sum(self._part(f, after) - self._part(f, before) for f in sorted(touched))
+
     def _compute(self, choices: Choices, unit: int) -> NDArray[np.float64]:
         factors = self._containing[unit]
         producers = self._space.producers.get(unit, ())

@@ -7,10 +7,13 @@ on the record alone.
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from hwc_onnx.plugins import resolve
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -18,8 +21,18 @@ if TYPE_CHECKING:
 OPTUNA = ("tpe", "tpe-univariate", "nsga2", "random", "gp")
 
 
+def is_optuna(name: str) -> bool:
+    """Whether a sampler's name is one of `OPTUNA`, or `module:attribute` of a class of Optuna samplers (UsageError: no such thing)."""
+    if ":" not in name:
+        return name in OPTUNA
+    from optuna.samplers import BaseSampler
+
+    found = resolve("sampler", name, {})
+    return isinstance(found, type) and issubclass(found, BaseSampler)
+
+
 def optuna_sampler(name: str, rng: np.random.Generator) -> BaseSampler:
-    """A fresh sampler seeded from `rng`.
+    """A fresh sampler seeded from `rng`; a class of one's own is called with `seed` if it takes that.
 
     `tpe` models units jointly, `tpe-univariate` each by itself (neither is better everywhere in high dimensions).
     `nsga2` breeds from a small population, since a few hundred trials are only a handful of large generations.
@@ -38,4 +51,8 @@ def optuna_sampler(name: str, rng: np.random.Generator) -> BaseSampler:
             return optuna.samplers.NSGAIISampler(seed=seed, population_size=20, crossover=crossover)
         if name == "gp":
             return optuna.samplers.GPSampler(seed=seed)
+        if ":" in name:
+            own = resolve("sampler", name, {})
+            sampler: BaseSampler = own(seed=seed) if "seed" in inspect.signature(own).parameters else own()
+            return sampler
         return optuna.samplers.RandomSampler(seed=seed)

@@ -12,7 +12,7 @@ from hwc_onnx.plugins import nearest, resolve
 from hwc_onnx.search.history import History
 from hwc_onnx.search.policy import SCRATCH, Policy, open_policy
 from hwc_onnx.search.problem import Choices, Problem
-from hwc_onnx.search.referees import OPTUNA
+from hwc_onnx.search.referees import OPTUNA, is_optuna
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Strategy(Protocol):
 
 STRATEGIES = {
     "composite": "hwc_onnx.search.composite:make",
+    "positions": "hwc_onnx.search.position_agent:make",
     "faithful": "hwc_onnx.search.faithful:make",
     "knapsack": "hwc_onnx.search.solver_strategies:make_knapsack",
     "greedy": "hwc_onnx.search.greedy:make",
@@ -83,14 +84,14 @@ def check_policy(name: str, given: str | Path | None) -> Policy | None:
 def make(
     name: str, problem: Problem, seed: int, trials: int, folder: Path | None, policy: Policy | None = None
 ) -> Strategy | None:
-    """Our strategy of this name, or None when the name is one of Optuna's samplers. `policy` is for those of `LEARNING`.
+    """Our strategy of this name, or None when the name is a sampler of Optuna's kind. `policy` is for those of `LEARNING`.
 
     Raises:
         UsageError: the name is unknown.
     """
-    if name in OPTUNA:
-        return None
     check_sampler(name)
+    if is_optuna(name):
+        return None
     factory: Callable[..., Strategy] = resolve("sampler", name, STRATEGIES)
     if name in LEARNING:
         return factory(problem, seed, trials, folder, policy)

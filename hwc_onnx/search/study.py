@@ -7,25 +7,24 @@ storage fails what is left over and goes on with the same draws.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from hwc_onnx.errors import RuntimeFailure, SearchError, UsageError
+from hwc_onnx.errors import SearchError, UsageError
 from hwc_onnx.events import Listener, Note, TrialDone
 from hwc_onnx.search import storage as storage_module
 from hwc_onnx.search.budget import PATIENCE, Budget, Spent
 from hwc_onnx.search.closing import closing_plan, reserved
 from hwc_onnx.search.decode import Decoder
 from hwc_onnx.search.goal import Goal
-from hwc_onnx.search.guard import Guard
-from hwc_onnx.search.history import CLOSING, History, Record, outcome_payload, recall
+from hwc_onnx.search.history import CLOSING, History, Record, recall
+from hwc_onnx.search.measuring import Measuring
 from hwc_onnx.search.policy import SCRATCH
-from hwc_onnx.search.problem import Choices, Outcome, Problem
+from hwc_onnx.search.problem import Choices, Problem
 from hwc_onnx.search.referees import optuna_sampler
 from hwc_onnx.search.seeds import STARTS, Start, derived, first_plans, seed_plan
 from hwc_onnx.search.space import Space
@@ -230,7 +229,7 @@ class _Loop:
         self._before = 0.0
         self._best: Record | None = None
         self._trials = trials
-        self._guard = guard
+        self._measuring = Measuring(problem, goal, guard)
         self._on_event = on_event
         self._on_incumbent = on_incumbent
 
@@ -259,14 +258,17 @@ class _Loop:
         """Measure, on all samples if `entire` and it may keep the limit, then write the finished trial with a single append."""
         from optuna.trial import TrialState, create_trial
 
-        outcome, counted = self._measure(choices, refit=origin == CLOSING, entire=entire)
+        outcome, counted = self._measuring.measure(self.history, choices, view=self.view, refit=origin == CLOSING, entire=entire)
         failed = outcome.failure is not None
         trial = create_trial(
             state=TrialState.FAIL if failed else TrialState.COMPLETE,
             value=None if failed else self._goal.value(outcome),
             params=self.space.params_of(choices),
             distributions=self._distributions,
-            user_attrs=self._attributes(choices, outcome, origin, counted) | ({"learning": dict(learning)} if learning else {}),
+            user_attrs={
+                **self._measuring.attributes(choices, outcome, origin, counted, self.elapsed()),
+                **({"learning": dict(learning)} if learning else {}),
+            },
             constraints=None if failed else dict(self._goal.constraints(outcome)),
         )
         self.study.add_trial(trial)
@@ -281,9 +283,9 @@ class _Loop:
             self.study.enqueue_trial(self.space.params_of(first))
         trial: Trial = self.study.ask(self._distributions)
         choices = self.space.choices_of(trial.params)
-        outcome, counted = self._measure(choices)
+        outcome, counted = self._measuring.measure(self.history, choices, view=self.view)
         origin = "seed" if first is not None else "referee"
-        for name, value in self._attributes(choices, outcome, origin, counted).items():
+        for name, value in self._measuring.attributes(choices, outcome, origin, counted, self.elapsed()).items():
             trial.set_user_attr(name, value)
         if outcome.failure is not None:
             self.study.tell(trial, state=TrialState.FAIL)
@@ -292,52 +294,6 @@ class _Loop:
                 trial.set_constraint(name, value)
             self.study.tell(trial, self._goal.value(outcome))
         self._finish()
-
-    def _measure(self, choices: Choices, refit: bool = False, entire: bool = False) -> tuple[Outcome, bool]:
-        searched = self.history.searched()
-        known = None if refit else searched.find(choices)
-        if known is not None:
-            return known.outcome, False
-        hopeless = self._hopeless_from(searched)
-        energy_limit = math.inf if refit or (entire and self.view is None) else hopeless
-        try:
-            refitted = refit and self.problem.refits
-            outcome = self.problem.refit(choices) if refitted else self.problem.evaluate(choices, energy_limit)
-            return self._guarded(outcome), True
-        except RuntimeFailure as error:
-            energy = self.problem.energy(choices)
-            return Outcome(energy, float("inf"), 0.0, float("inf"), complete=False, failure=str(error)), True
-
-    def _hopeless_from(self, searched: History) -> float:
-        """The energy from which on a plan cannot become the best. In a search for the least drop, the drop from which on it
-        cannot is told the problem too.
-        """
-        if self.view is None:
-            return math.inf if searched.best is None else searched.best.outcome.energy
-        reached = self._goal.best(searched.records)
-        tolerated = self._goal.limit_points if reached is None else reached.outcome.excess(0.0)
-        self.problem.limit_points = max(tolerated, self.view.limit_points)
-        beaten = math.inf if self.view.best is None else self.view.best.outcome.energy
-        return max(beaten, math.nextafter(self._goal.energy_target or 0.0, math.inf))
-
-    def _guarded(self, outcome: Outcome) -> Outcome:
-        """With luck on the search samples taken off, as far as the trials so far can tell it."""
-        if not self._guard:
-            return replace(outcome, contrasts=())
-        if not outcome.complete:
-            return outcome
-        before = [record.outcome for record in self.history.searched().measured()]
-        limit = self.problem.limit_points if self.view is None else self.view.limit_points
-        return replace(outcome, guarded_points=Guard([*before, outcome], limit).accepted_drop(outcome))
-
-    def _attributes(self, choices: Choices, outcome: Outcome, origin: str, counted: bool) -> dict[str, Any]:
-        return {
-            "plan": json.loads(self.problem.plan_of(choices).to_json()),
-            "origin": origin,
-            "outcome": outcome_payload(outcome),
-            "counted": counted,
-            "elapsed": self.elapsed(),
-        }
 
     def _finish(self) -> None:
         self.history.sync(self.study)

@@ -1,0 +1,153 @@
+"""Our strategies in a study of one's own: `study.optimize(PlanObjective(problem))` with `StrategySampler(problem)` as Optuna's sampler.
+
+`run_search` writes a trial in one go and ends with refitted plans; here the study, its storage and its loop are the caller's. The trials
+are the same as those of `run_search` with the same seed and budget, up to its closing ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial
+
+from hwc_onnx.errors import RuntimeFailure, UsageError
+from hwc_onnx.search.decode import Decoder
+from hwc_onnx.search.goal import Goal
+from hwc_onnx.search.history import History, recall
+from hwc_onnx.search.measuring import Measuring
+from hwc_onnx.search.problem import Problem
+from hwc_onnx.search.referees import OPTUNA
+from hwc_onnx.search.seeds import STARTS, Start, derived, seed_plan
+from hwc_onnx.search.space import Space
+from hwc_onnx.search.strategy import Proposal, check_policy, make
+from hwc_onnx.search.surrogate import DamageTable
+
+
+class StrategySampler(BaseSampler):
+    """A strategy of ours as a sampler of Optuna, for studies whose objective is a `PlanObjective` of the same problem.
+
+    Whatever it knows it reads from the finished trials, so a new sampler continues a stored study. It proposes one plan after the
+    other: `study.optimize(n_jobs=1)`.
+
+    Args:
+        problem: what is searched (`hwc_onnx.open_problem`).
+        strategy: "composite", or another name of `hwc-onnx compress --sampler` that is not Optuna's own.
+        seed: everything drawn derives from it and from the number of finished trials.
+        trials: how many are planned; exploration is scheduled over them.
+        start: begin with the first plans of `compress` ("seeds"), or with INT8 alone ("cold").
+        policy: as `hwc-onnx compress --policy`, for "composite".
+
+    Raises:
+        UsageError: no strategy of ours, no known start, or a policy that is refused.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        strategy: str = "composite",
+        *,
+        seed: int = 0,
+        trials: int = 200,
+        start: Start = "seeds",
+        policy: str | Path | None = None,
+    ) -> None:
+        if strategy in OPTUNA:
+            raise UsageError(f"StrategySampler: '{strategy}' is a sampler of Optuna; give it to the study as it is")
+        if start not in STARTS:
+            raise UsageError(f"StrategySampler: start is '{start}'; choose from {', '.join(STARTS)}")
+        self._problem, self._seed, self._start = problem, seed, start
+        self._space = Space(problem.units)
+        self._distributions = self._space.distributions()
+        self._history = History(self._space, problem.limit_points)
+        self._strategy = make(strategy, problem, seed, trials, None, check_policy(strategy, policy))
+        self._table, self._decoder = DamageTable(problem), Decoder(problem, self._space)
+        self._proposals: dict[int, Proposal] = {}
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """One integer for each unit of the problem."""
+        return dict(self._distributions)
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        """The next plan; where the strategy knows none that is new, a random one.
+
+        Raises:
+            UsageError: a study that maximises, or has several objectives.
+        """
+        if [direction.name for direction in study.directions] != ["MINIMIZE"]:
+            raise UsageError('StrategySampler: the study must minimise one value; make it with optuna.create_study(direction="minimize")')
+        self._history.sync(study)
+        recall(self._problem, self._history.records)
+        proposal = self._proposed()
+        self._proposals[trial.number] = proposal
+        return dict(self._space.params_of(proposal.choices))
+
+    def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
+        """Nothing is sampled by itself (UsageError)."""
+        raise UsageError(
+            f"StrategySampler: '{param_name}' is no parameter of this problem; give the study a PlanObjective of the same problem alone"
+        )
+
+    def proposal(self, number: int) -> Proposal | None:
+        """What was proposed for a trial, None where another process did."""
+        return self._proposals.get(number)
+
+    def _proposed(self) -> Proposal:
+        history = self._history
+        first = seed_plan(self._problem, self._space, self._decoder, self._table, history, self._start)
+        if first is not None:
+            return Proposal(first, "seed")
+        assert self._strategy is not None  # names of Optuna were refused
+        proposal = self._strategy.propose(history)
+        if proposal is None:
+            return Proposal(self._space.random(derived(self._seed, "exhausted", len(history))), "referee")
+        return proposal
+
+
+class PlanObjective:
+    """What a study of `problem` minimises: the energy of a trial's plan as a share of the INT8 baseline's, with the limits as constraints.
+
+    Works with any sampler of Optuna. The trial keeps the plan and all that was measured as user attributes, which is what
+    `StrategySampler` learns from. Candidates that cannot be run raise `RuntimeFailure`: pass `catch=(RuntimeFailure,)` to go on.
+    """
+
+    def __init__(self, problem: Problem, guard: bool = True) -> None:
+        self._space = Space(problem.units)
+        self._distributions = self._space.distributions()
+        self._limit = problem.limit_points
+        self._measuring = Measuring(problem, Goal(problem.limit_points), guard)
+        self._known: tuple[Study, History] | None = None
+
+    def __call__(self, trial: Trial) -> float:
+        """Measure the plan of a trial (RuntimeFailure where it cannot be run)."""
+        params: Mapping[str, int] = {
+            name: trial.suggest_int(name, distribution.low, distribution.high)  # type: ignore[attr-defined]
+            for name, distribution in self._distributions.items()
+        }
+        choices = self._space.choices_of(params)
+        history = self._history_of(trial.study)
+        sampler = trial.study.sampler
+        proposal = sampler.proposal(trial.number) if isinstance(sampler, StrategySampler) else None
+        entire = proposal is not None and proposal.entire
+        outcome, counted = self._measuring.measure(history, choices, entire=entire)
+        origin = "referee" if proposal is None else proposal.origin
+        elapsed = max((record.elapsed for record in history.records), default=0.0) + outcome.seconds
+        for name, value in self._measuring.attributes(choices, outcome, origin, counted, elapsed).items():
+            trial.set_user_attr(name, value)
+        if proposal is not None and proposal.learning:
+            trial.set_user_attr("learning", dict(proposal.learning))
+        if outcome.failure is not None:
+            raise RuntimeFailure(f"trial {trial.number}: {outcome.failure}; pass catch=(RuntimeFailure,) to study.optimize to go on without it")
+        for name, value in self._measuring.goal.constraints(outcome).items():
+            trial.set_constraint(name, value)
+        return self._measuring.goal.value(outcome)
+
+    def _history_of(self, study: Study) -> History:
+        if self._known is None or self._known[0] is not study:
+            self._known = study, History(self._space, self._limit)
+        self._known[1].sync(study)
+        return self._known[1]
