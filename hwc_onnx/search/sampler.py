@@ -141,7 +141,7 @@ class PlanObjective:
         if proposal is not None and proposal.learning:
             trial.set_user_attr("learning", dict(proposal.learning))
         if outcome.failure is not None:
-            raise RuntimeFailure(f"trial {trial.number}: {outcome.failure}; pass catch=(RuntimeFailure,) to study.optimize to go on without it")
+            raise RuntimeFailure(f"trial {trial.number}: {outcome.failure}; give study.optimize catch=(RuntimeFailure,) to go on without it")
         for name, value in self._measuring.goal.constraints(outcome).items():
             trial.set_constraint(name, value)
         return self._measuring.goal.value(outcome)

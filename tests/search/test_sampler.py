@@ -94,7 +94,7 @@ class Failing(SyntheticProblem):
 def test_objective_of_a_candidate_that_fails_names_it_and_the_study_can_go_on() -> None:
     failing = Failing(layers=4, images=400)
     study = optuna.create_study(sampler=StrategySampler(failing, "knapsack", trials=10))
-    with pytest.raises(RuntimeFailure, match=r"trial 3: ran out of memory; pass catch="):
+    with pytest.raises(RuntimeFailure, match=r"trial 3: ran out of memory; give study.optimize catch="):
         study.optimize(PlanObjective(failing), n_trials=10)
     study.optimize(PlanObjective(failing), n_trials=6, catch=(RuntimeFailure,))
     assert [trial.state.name for trial in study.trials].count("FAIL") == 1
