@@ -114,13 +114,13 @@ class Composite:
             fresh = unseen([self.space.random(rng) for _ in range(8)], history)
         if not fresh:
             return None
-        value, gaining = self._improvement(thought, fresh, best), False
+        value: NDArray[np.float64] | None = None
         early = self._learned.evaluations < self.config.gaining_until * self.trials
         if leader is not None and early and rng.random() < self.config.gaining:
             gain = self._gain(thought, fresh, leader, price)
-            gaining = bool(gain.max() > 0.0)
-            value = gain if gaining else value
-        chosen = fresh[int(np.argmax(value))]
+            value = gain if gain.max() > 0.0 else None
+        gaining = value is not None
+        chosen = fresh[int(np.argmax(self._improvement(thought, fresh, best) if value is None else value))]
         return Proposal(chosen, origins.get(chosen.tobytes(), "rollout"), self._learning(model, chosen), entire=gaining)
 
     def _pool(

@@ -43,6 +43,8 @@ class Decoder:
         self._order = [u for kind in ("channels", "activation", "layer") for u in range(len(kinds)) if kinds[u] == kind]
         self._producers = {u: np.array(layers, dtype=np.int64) for u, layers in space.producers.items()}
         self._blocks: dict[tuple[int, bytes], tuple[Array, NDArray[np.int64]]] = {}
+        self._priced: dict[tuple[int, bytes], Array] = {}
+        self._priced_by: Array | None = None
         self._units = np.arange(len(kinds))
         self._near = [np.append(near, u) for u, near in enumerate(self.rows.neighbours)]
         self.mildest = np.zeros(len(kinds), dtype=np.int64)
@@ -149,9 +151,14 @@ class Decoder:
 
     def _best_channels(self, cost: Array, multiplier: float, point: Choices, u: int) -> Choices:
         """A channel group moves together with its producers' best answers, since pruning it ends theirs."""
-        energy, answers = self._block(point, u)
+        key = (u, point[self._near[u]].tobytes())
+        energy, answers = self._block(key, point)
         producers = self._producers[u]
-        damages = cost[producers[None, :, None], answers]
+        if cost is not self._priced_by:  # multipliers change, costs stay: a bisection asks the same many times
+            self._priced_by, self._priced = cost, {}
+        damages = self._priced.get(key)
+        if damages is None:
+            damages = self._priced[key] = cost[producers[None, :, None], answers]
         objective = energy + multiplier * damages
         best = objective.argmin(axis=2)
         total = objective.min(axis=2).sum(axis=1) + multiplier * cost[u, : len(energy)]
@@ -161,11 +168,12 @@ class Decoder:
         moved[producers] = answers[chosen, np.arange(len(producers)), best[chosen]]
         return point if bool((moved == point).all()) else moved
 
-    def _block(self, point: Choices, u: int) -> tuple[Array, NDArray[np.int64]]:
+    def _block(self, key: tuple[int, bytes], point: Choices) -> tuple[Array, NDArray[np.int64]]:
         """For each option of a channel group and each answer of each producer: energy relative to the first option
         with the producers as they are, and the option that the answer is read as; [options, producers, answers].
+        `key` is the group's unit and the choices around it.
         """
-        key = (u, point[self._near[u]].tobytes())
+        u = key[0]
         found = self._blocks.get(key)
         if found is not None:
             return found
