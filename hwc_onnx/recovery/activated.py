@@ -12,6 +12,7 @@ an auxiliary variable and a penalty; here the variable is eliminated, for Relu a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,22 +48,34 @@ class Activated:
 
     def targets(self, values: F64, bias: F64 | F32) -> F32:
         """Targets [groups, n, rows] for the layer without the original's bias, made for these rows."""
-        original, now = self._original, self.outputs(values, bias)
-        free = np.where(original <= self.low, np.minimum(now, self.low) - original, np.float32(0))
-        free += np.where(original >= self.high, np.maximum(now, self.high) - original, np.float32(0))
-        found: F32 = self.wanted + free
+        return self.targets_at(self.outputs(values, bias))
+
+    def targets_at(self, now: F32) -> F32:
+        """The targets for rows that make the function read `now` [groups, n, rows]."""
+        found = self.wanted.copy()
+        if self.low > -np.inf:
+            found += np.where(self._original <= self.low, np.minimum(now, self.low) - self._original, np.float32(0))
+        if self.high < np.inf:
+            found += np.where(self._original >= self.high, np.maximum(now, self.high) - self._original, np.float32(0))
         return found
 
     def errors(self, values: F64, bias: F64 | F32) -> F64:
         """Mean squared error behind the function [groups, rows]."""
-        original, now = (np.clip(each, self.low, self.high) for each in (self._original, self.outputs(values, bias)))
-        found: F64 = ((original - now) ** 2).mean(axis=1, dtype=np.float64)
+        return self.errors_at(self.outputs(values, bias))
+
+    def errors_at(self, now: F32) -> F64:
+        """Mean squared error behind the function [groups, rows] where it reads `now` [groups, n, rows]."""
+        found: F64 = ((self._let_through - np.clip(now, self.low, self.high)) ** 2).mean(axis=1, dtype=np.float64)
         return found
 
-    @property
+    @cached_property
     def _original(self) -> F32:
         original: F32 = self.wanted + self.bias[:, None]
         return original if self.added is None else original + self.added
+
+    @cached_property
+    def _let_through(self) -> F32:
+        return np.clip(self._original, self.low, self.high)
 
 
 def fitted(
@@ -84,16 +97,18 @@ def fitted(
     matrix = square + ridge_of(square) * np.eye(square.shape[1])
     inverse = np.linalg.inv(matrix)
     base, bias = np.asarray(data.bias, dtype=np.float64), np.asarray(bias, dtype=np.float64)
-    best, least = (values, bias), data.errors(values, bias)
+    now = data.outputs(values, bias)
+    best, least = (values, bias), data.errors_at(now)
     for _ in range(rounds):
-        targets = data.targets(values, bias)
+        targets = data.targets_at(now)
         middle = targets.mean(axis=1, dtype=np.float64)
         moment = (targets.transpose(0, 2, 1) @ inputs).astype(np.float64) / inputs.shape[1]
         aim = values + (moment - values @ square) @ inverse
         values = aim if keep is None else solved(values, aim, matrix, keep)
         if centred:
             bias = base + middle - np.einsum("grd,gd->gr", values, mean)
-        error = data.errors(values, bias)
+        now = data.outputs(values, bias)
+        error = data.errors_at(now)
         better = error < least
         best = np.where(better[:, :, None], values, best[0]), np.where(better, bias, best[1])
         least = np.where(better, error, least)
