@@ -24,7 +24,7 @@ def resolve(kind: str, name: str, table: Mapping[str, str]) -> Any:
     """The object behind `name`: a key of `table`, or `module:attribute`.
 
     Raises:
-        UsageError: the name is unknown, or its module or attribute does not exist.
+        UsageError: the name is unknown, its module cannot be imported, or its attribute does not exist.
     """
     target = table.get(name, name)
     if ":" not in target:
@@ -33,11 +33,16 @@ def resolve(kind: str, name: str, table: Mapping[str, str]) -> Any:
             f"unknown {kind} '{name}'{nearest(name, known)}; choose from {', '.join(known)}, or name your own as module:attribute"
         )
     module, _, attribute = target.partition(":")
+    if not (all(part.isidentifier() for part in module.split(".")) and attribute.isidentifier()):
+        raise UsageError(f"{kind} '{name}': is no module:attribute; give names as in `import`, such as mypackage.mymodule:MyClass")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise UsageError(
             f"{kind} '{name}': no module '{error.name}'; it must be importable from the current environment"
         ) from error
-    except AttributeError as error:
-        raise UsageError(f"{kind} '{name}': module '{module}' has no '{attribute}'; name an attribute that it has") from error
+    except Exception as error:  # whatever the code of a module of the user's own does
+        raise UsageError(f"{kind} '{name}': importing '{module}' ends in {type(error).__name__}: {error}; mend it and try again") from error
+    if not hasattr(found, attribute):
+        raise UsageError(f"{kind} '{name}': module '{module}' has no '{attribute}'; name an attribute that it has")
+    return getattr(found, attribute)

@@ -165,6 +165,8 @@ def _same_inputs(path: Path, config: Mapping[str, Any]) -> None:
         for name in differing[:MOST_NAMED]
     ]
     more = len(differing) - len(said)
+    if "own_study" in config:
+        raise UsageError(f"{path}: holds a problem with other inputs: {', '.join(said)}; repeat the old ones, or give another run_dir")
     judged = (
         f"; to judge its trials by another limit without a search, give --from-run {path} and another -o"
         if JUDGED.issuperset(differing) and "comparison" not in config

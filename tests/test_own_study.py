@@ -16,13 +16,15 @@ MODEL, SAMPLES = tiny_case(np.random.default_rng(0))
 
 
 def test_own_study_ends_in_a_file_that_keeps_what_the_trial_measured(tmp_path: Path) -> None:
-    options = {"data": SAMPLES, "max_drop": 3.0, "algorithms": ("l1", "magnitude")}
+    options = {"data": SAMPLES, "max_drop": 3.0, "algorithms": ("l1", "magnitude"), "split_seed": 3}
     with hwc_onnx.open_problem(MODEL, run_dir=tmp_path / "own", **options) as problem:
         study = optuna.create_study(sampler=hwc_onnx.StrategySampler(problem, trials=12))
         study.optimize(hwc_onnx.PlanObjective(problem), n_trials=12)
     assert study.best_value < 1.0
     plan = hwc_onnx.CompressionPlan.model_validate(study.best_trial.user_attrs["plan"])
     applied = hwc_onnx.apply_plan(MODEL, plan=plan, data=SAMPLES)
+    assert plan.calibration.split_seed == 3 and plan.calibration.digest == applied.plan.calibration.digest
+    assert not any("other calibration samples" in note for note in applied.notes)
     share = applied.cost.total / applied.baseline.total
     assert share == pytest.approx(study.best_value, rel=0.02)
 
@@ -33,6 +35,6 @@ def test_own_study_refuses_options_that_are_the_study_s(tmp_path: Path) -> None:
             MODEL, run_dir=tmp_path / "none", data=SAMPLES, **{name: value}
         ):
             pass
-    with pytest.raises(UsageError, match="see hwc_onnx"), hwc_onnx.open_problem(MODEL, data=SAMPLES, maxdrop=1.0):
+    with pytest.raises(UsageError, match="did you mean 'max_drop'"), hwc_onnx.open_problem(MODEL, data=SAMPLES, maxdrop=1.0):
         pass
     assert not (tmp_path / "none").exists()

@@ -15,6 +15,7 @@ from hwc_onnx.events import Listener, silent
 from hwc_onnx.job.running import Running
 from hwc_onnx.job.sampling import check_names, samples_of
 from hwc_onnx.options import Options
+from hwc_onnx.plugins import nearest
 from hwc_onnx.result import versions
 from hwc_onnx.runfolder import RunFolder
 from hwc_onnx.search.objective import Objective
@@ -52,7 +53,7 @@ def open_problem(
         run_dir: run folder; default `<stem>.problem` in the current folder.
         on_event: hears the records of `hwc_onnx.events`.
         **options: what `compress` takes, apart from what the study decides: not `objective`, `sampler`, `policy`, `trials`, `timeout`, `seed`,
-            `gate`, `polish`, `compare_accelerators`, `from_run`.
+            `gate`, `polish`, `compare_accelerators`, `from_run`, `jobs`.
 
     Raises:
         UsageError: an option of the study, a folder of something else or in use.
@@ -76,7 +77,8 @@ def _options(given: Mapping[str, Any]) -> Options:
     for name in NOT_OWN:
         if name in given:
             raise UsageError(f"open_problem: {name} cannot be set; give it to the study, or leave it out")
-    try:
-        return Options(**given)
-    except TypeError as error:
-        raise UsageError(f"open_problem: {error}; see hwc_onnx.options.Options for what can be set") from error
+    known = [name for name in Options.__dataclass_fields__ if name not in NOT_OWN]
+    for name in given:
+        if name not in known:
+            raise UsageError(f"open_problem: no option '{name}'{nearest(name, known)}; choose from {', '.join(known)}")
+    return Options(**given)

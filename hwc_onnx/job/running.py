@@ -115,6 +115,7 @@ class Running:
             seed=options.split_seed,
             calibration_samples=self.splits.calibration,
             repair=self.calibrated.repair,
+            complete=lambda plan: self._complete(plan, False),
             remembered=Remembered(self.folder.path / "cache" / "probes.json"),
             on_event=self.tell,
         )

@@ -51,7 +51,7 @@ class History:
         """Append trials that finished since the last call, in order of their numbers."""
         from optuna.trial import TrialState
 
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)):
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)):
             if trial.number in self._seen or "outcome" not in trial.user_attrs:
                 continue
             self._seen.add(trial.number)

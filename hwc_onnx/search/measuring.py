@@ -44,6 +44,10 @@ class Measuring:
         try:
             refitted = refit and self.problem.refits
             outcome = self.problem.refit(choices) if refitted else self.problem.evaluate(choices, energy_limit)
+            if not (math.isfinite(outcome.damage) and math.isfinite(outcome.drop_points)):
+                raise RuntimeFailure(
+                    f"the drop is {outcome.drop_points} points and the damage {outcome.damage}; give a metric and data that are finite everywhere"
+                )
             return self._guarded(outcome, searched, view), True
         except RuntimeFailure as error:
             energy = self.problem.energy(choices)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -76,6 +76,7 @@ class Objective:
         seed: kept in the digests.
         calibration_samples: what the database was calibrated on; plans are refitted on them.
         repair: mends stitched plans; None leaves them.
+        complete: adds its provenance to a plan.
         remembered: what was measured before the search, for a continued run.
         on_event: hears about progress.
     """
@@ -103,6 +104,7 @@ class Objective:
         seed: int = 0,
         calibration_samples: Samples | None = None,
         repair: StatisticsRepair | None = None,
+        complete: Callable[[CompressionPlan], CompressionPlan] = lambda plan: plan,
         remembered: Remembered | None = None,
         on_event: Listener | None = None,
     ) -> None:
@@ -131,7 +133,7 @@ class Objective:
         self._space = Space(self._menus.units)
         self._costing.bind(self._menus, self._space)
         self._exact: dict[bytes, float] = {}
-        self._calibration, self._repair = calibration_samples, repair
+        self._calibration, self._repair, self._complete = calibration_samples, repair, complete
         self._refitted: dict[bytes, Stitched] = {}
 
     @property
@@ -191,7 +193,7 @@ class Objective:
 
     def plan_of(self, choices: Choices) -> CompressionPlan:
         """The compression plan that these choices mean."""
-        return plan_with(self._menus, self.baseline, self._space.canonical(choices), self._graph)
+        return self._complete(plan_with(self._menus, self.baseline, self._space.canonical(choices), self._graph))
 
     @property
     def refits(self) -> bool:

@@ -71,6 +71,7 @@ class PositionAgent:
         ddpg = DDPGConfig(per_family=True, restraint=0.0)
         self.agents = Agents(seed, OBSERVATION, FAMILIES, ddpg, actions=FAMILIES)
         self._learned = History(self.space, problem.limit_points)
+        self._taught = False
         self._now: Situation | None = None
         self._menus: Menus | None = None
 
@@ -129,7 +130,7 @@ class PositionAgent:
     def _learn(self, record: Record) -> None:
         """Store the trial, what it suggests at first, and simulated walks; then train both agents."""
         rng, situation = derived(self.seed, "positions-train", len(self._learned)), self._situation()
-        first = len(self._learned) == 1
+        first, self._taught = not self._taught, True
         if first:  # the solver's plan by the table is the first lesson, before any of its kind is measured
             solved = situation.zero
             reward = terminal(situation, np.array([solved.energy]), np.exp([solved.log_damage]))

@@ -91,7 +91,7 @@ class Walk:
         model, decoder = situation.model, situation.decoder
         self.situation, self.menus, self.order = situation, menus, order
         self._cost = model.table.costs(model.surrogate.mean)
-        self._allowed = max(model.target(model.accepted_drop()), 1e-12) if np.isfinite(model.problem.limit_points) else np.inf
+        self._allowed = max(model.target(model.accepted_drop()), 1e-12)
         start = decoder.space.canonical(model.problem.start)
         mild = self._cost[np.arange(len(start)), start]
         self._mild, self._floor = mild, float(mild.sum())
@@ -104,7 +104,7 @@ class Walk:
     @property
     def finished(self) -> bool:
         """Whether every unit was decided."""
-        return self.step == len(self.order)
+        return self.step >= len(self.order)
 
     def potential(self) -> NDArray[np.float64]:
         """Energy saved so far less the damage spent for it, [episodes]; zero at both ends of a walk."""
@@ -188,7 +188,7 @@ def terminal(situation: Situation, energy: NDArray[np.float64], damage: NDArray[
     """
     model = situation.model
     limit = model.problem.limit_points
-    over = np.maximum(model.drop_map.drop(damage) - limit, 0.0) / max(limit, 1e-9) if np.isfinite(limit) else 0.0
+    over = np.maximum(model.drop_map.drop(damage) - limit, 0.0) / max(limit, 1e-9)
     result: NDArray[np.float64] = np.clip(1.0 - energy - PENALTY * over, -1.0, 1.0)
     return result
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hwc_onnx.errors import UsageError
 from hwc_onnx.plugins import resolve
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def is_optuna(name: str) -> bool:
 
 
 def optuna_sampler(name: str, rng: np.random.Generator) -> BaseSampler:
-    """A fresh sampler seeded from `rng`; a class of one's own is called with `seed` if it takes that.
+    """A fresh sampler seeded from `rng`; a class of one's own is called with `seed` if it takes that (UsageError: it cannot be called).
 
     `tpe` models units jointly, `tpe-univariate` each by itself (neither is better everywhere in high dimensions).
     `nsga2` breeds from a small population, since a few hundred trials are only a handful of large generations.
@@ -52,7 +53,19 @@ def optuna_sampler(name: str, rng: np.random.Generator) -> BaseSampler:
         if name == "gp":
             return optuna.samplers.GPSampler(seed=seed)
         if ":" in name:
-            own = resolve("sampler", name, {})
-            sampler: BaseSampler = own(seed=seed) if "seed" in inspect.signature(own).parameters else own()
-            return sampler
+            return _made(name, seed)
         return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _made(name: str, seed: int) -> BaseSampler:
+    """A sampler of the class `module:attribute` (UsageError where it cannot be made without arguments)."""
+    own = resolve("sampler", name, {})
+    known = inspect.signature(own).parameters.values()
+    takes_seed = any(one.name == "seed" or one.kind is one.VAR_KEYWORD for one in known)
+    try:
+        sampler: BaseSampler = own(seed=seed) if takes_seed else own()
+    except Exception as error:  # whatever the code of a class of the user's own does
+        raise UsageError(
+            f"--sampler {name}: cannot be made ({type(error).__name__}: {error}); give a class that needs no arguments but `seed`"
+        ) from error
+    return sampler

@@ -60,16 +60,18 @@ def open_study(storage: BaseStorage, identity: Mapping[str, Any], resume: bool |
         study = optuna.create_study(study_name=STUDY_NAME, storage=storage, direction="minimize")
     else:
         study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
+    agree(study, {"schema": SCHEMA, **identity}, "repeat the old value, or use --fresh to start anew")
+    return study
+
+
+def agree(study: Study, identity: Mapping[str, Any], mend: str) -> None:
+    """Write what a study is of, or find that it is of the same (UsageError: of something else; `mend` says what to do then)."""
     stored = study.user_attrs
-    for name, value in {"schema": SCHEMA, **identity}.items():
+    for name, value in identity.items():
         if name not in stored:
             study.set_user_attr(name, value)
         elif stored[name] != value:
-            raise UsageError(
-                f"search: the stored study has {name} {stored[name]!r}, this run {value!r}; repeat the old value, or use"
-                " --fresh to start anew"
-            )
-    return study
+            raise UsageError(f"search: the stored study has {name} {stored[name]!r}, this run {value!r}; {mend}")
 
 
 def fail_unfinished(study: Study) -> int:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+import numpy as np
 
 from hwc_onnx.errors import UsageError
 from hwc_onnx.plugins import nearest, resolve
 from hwc_onnx.search.history import History
 from hwc_onnx.search.policy import SCRATCH, Policy, open_policy
 from hwc_onnx.search.problem import Choices, Problem
-from hwc_onnx.search.referees import OPTUNA, is_optuna
+from hwc_onnx.search.referees import OPTUNA, is_optuna, optuna_sampler
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,27 @@ SAMPLERS = (*STRATEGIES, *OPTUNA)
 
 def check_sampler(name: str) -> None:
     """Refuse a name that leads to no strategy (UsageError), before any work is done."""
-    if name not in SAMPLERS and ":" not in name:
+    if ":" in name:
+        _check_own(name)
+    elif name not in SAMPLERS:
         raise UsageError(
             f"--sampler: unknown sampler '{name}'{nearest(name, list(SAMPLERS))}; choose from {', '.join(SAMPLERS)}, or name"
             " your own as module:attribute"
         )
+
+
+def _check_own(name: str) -> None:
+    """Refuse an object of the user's own that is neither a class of Optuna samplers nor a factory of strategies (UsageError)."""
+    if is_optuna(name):
+        optuna_sampler(name, np.random.default_rng(0))
+        return
+    try:
+        inspect.signature(resolve("sampler", name, {})).bind(None, 0, 0, None)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"--sampler {name}: is neither a class of Optuna samplers nor a function (problem, seed, trials, folder) that makes a strategy"
+            f" ({error}); name one of these"
+        ) from error
 
 
 def check_policy(name: str, given: str | Path | None) -> Policy | None:
@@ -95,4 +114,7 @@ def make(
     factory: Callable[..., Strategy] = resolve("sampler", name, STRATEGIES)
     if name in LEARNING:
         return factory(problem, seed, trials, folder, policy)
-    return factory(problem, seed, trials, folder)
+    made = factory(problem, seed, trials, folder)
+    if not callable(getattr(made, "propose", None)):
+        raise UsageError(f"--sampler {name}: made {type(made).__name__}, which has no method `propose`; return a strategy (docs/extending.md)")
+    return made

@@ -106,7 +106,7 @@ def run_search(
             budget is spent for want of improvement.
 
     Raises:
-        UsageError: unknown sampler or start, negative patience, an energy target that is not above zero, or a study of something else in the storage.
+        UsageError: unknown sampler or start, negative patience, an energy target that is not above zero, no limit at all, or a study of something else in the storage.
         SearchError: too many candidates failed in a row.
     """
     began = time.monotonic()
@@ -118,6 +118,8 @@ def run_search(
         raise UsageError(f"search: start is '{start}'; choose from {', '.join(STARTS)}")
     if energy_target is not None and not energy_target > 0.0:
         raise UsageError(f"search: the energy target is {energy_target}; give a share of the INT8 baseline's energy, such as 0.4")
+    if energy_target is None and not math.isfinite(problem.limit_points):
+        raise UsageError("search: neither the drop nor the energy has a limit; give a finite drop limit, or an energy target")
     goal = Goal(problem.limit_points, energy_target)
     start_policy = check_policy(sampler, policy)
     path = None if storage_path is None else Path(storage_path)
@@ -170,7 +172,9 @@ def run_search(
                 strategy = make(sampler, problem, seed, trials, None) if moved else strategy
             first = seed_plan(problem, parameters, decoder, table, searched, start) if warm_start else None
             if strategy is None:
-                loop.ask_and_tell(sampler, seed, first)
+                if not loop.ask_and_tell(sampler, seed, first):
+                    stopped_by = "converged"
+                    break
                 continue
             if first is not None:
                 loop.record_in_one_go(first, "seed")
@@ -274,8 +278,10 @@ class _Loop:
         self.study.add_trial(trial)
         self._finish()
 
-    def ask_and_tell(self, sampler: str, seed: int, first: Choices | None) -> None:
-        """One trial of an Optuna sampler; a seed is enqueued, so that the sampler knows it as its own."""
+    def ask_and_tell(self, sampler: str, seed: int, first: Choices | None) -> bool:
+        """One trial of an Optuna sampler; a seed is enqueued, so that the sampler knows it as its own. False where the sampler says that
+        it has nothing left.
+        """
         from optuna.trial import TrialState
 
         self.study.sampler = optuna_sampler(sampler, derived(seed, sampler, len(self.history)))
@@ -287,13 +293,21 @@ class _Loop:
         origin = "seed" if first is not None else "referee"
         for name, value in self._measuring.attributes(choices, outcome, origin, counted, self.elapsed()).items():
             trial.set_user_attr(name, value)
-        if outcome.failure is not None:
-            self.study.tell(trial, state=TrialState.FAIL)
-        else:
+        if outcome.failure is None:
             for name, value in self._goal.constraints(outcome).items():
                 trial.set_constraint(name, value)
-            self.study.tell(trial, self._goal.value(outcome))
+        left = True
+        try:
+            if outcome.failure is None:
+                self.study.tell(trial, self._goal.value(outcome))
+            else:
+                self.study.tell(trial, state=TrialState.FAIL)
+        except RuntimeError as error:  # what Study.stop raises outside of Study.optimize; the trial is stored all the same
+            if "Study.stop" not in str(error):
+                raise
+            left = False
         self._finish()
+        return left
 
     def _finish(self) -> None:
         self.history.sync(self.study)
