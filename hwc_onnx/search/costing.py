@@ -7,7 +7,7 @@ groups around it. What stays on chip is taken from the baseline there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from hwc_onnx.search.units import Menus
 
 NARROW = 4
+MEMORY = 200_000
+"""Remembered energies of steps; beyond it everything is forgotten at once."""
 PARTS = {
     "arithmetic": ("mac",),
     "memory": ("register", "noc", "buffer"),
@@ -76,6 +78,7 @@ class Costing:
         }
         self._position = {group.tensor: i for i, group in enumerate(graph.activation_groups)}
         self._widths = group_bits(graph, baseline)
+        self._known: dict[tuple[int, tuple[int, ...]], float] = {}
         self._densities: dict[tuple[str, int], dict[str, float]] = {}
         self._narrow = [min(NARROW, bits) for bits in self._widths]
         self._narrow_density = dict(baseline.activation_density)
@@ -132,13 +135,32 @@ class Costing:
         return tuple(self._factor(index, self._scope(step, names)) for index, step in enumerate(self._settled.steps))
 
     def _factor(self, index: int, scope: tuple[int, ...]) -> Factor:
+        alike = [self._alike(u) for u in scope]
+
         def energy(chosen: tuple[int, ...]) -> float:
-            draft = self._base()
-            for u, option in zip(scope, chosen, strict=True):
-                self._apply(draft, u, option)
-            return self._step_energy(index, draft)
+            key = (index, tuple(first[option] for first, option in zip(alike, chosen, strict=True)))
+            found = self._known.get(key)
+            if found is None:
+                draft = self._base()
+                for u, option in zip(scope, key[1], strict=True):
+                    self._apply(draft, u, option)
+                if len(self._known) >= MEMORY:
+                    self._known.clear()
+                found = self._known[key] = self._step_energy(index, draft)
+            return found
 
         return Factor(scope, energy)
+
+    def _alike(self, unit: int) -> list[int]:
+        """For each option of a unit, the first that costs the same everywhere: algorithms differ in which weights go, not in energy."""
+        found, firsts = self._menus.units[unit], dict[Hashable, int]()
+        keys: list[Hashable] = [option.bits for option in found.options]
+        if found.kind == "layer":
+            facts = self._menus.facts[found.name]
+            keys = [(option.bits, facts[option].density, pattern_for(option.algorithm, option.ratio)) for option in found.options]
+        elif found.kind == "channels":
+            keys = [None if option.algorithm == "none" else self._left(found.name, option) for option in found.options]
+        return [firsts.setdefault(key, o) for o, key in enumerate(keys)]
 
     def _part(self, step: Step) -> Part:
         """What of the graph a step's energy is computed from."""
