@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from equal_budget import ACCELERATORS, AGENT, MODELS, SAMPLES, Records
+from equal_budget import ACCELERATORS, AGENT, MODELS, SAMPLES, Records, add_conditions, conditions
 
 from hwc_onnx.cost.model import CostModel
 from hwc_onnx.cost.profile import load_profile
@@ -26,9 +26,9 @@ from hwc_onnx.workspace import open_model
 def plans_of(records: Records, model: str, accelerators: list[str]) -> dict[str, list[tuple[CompressionPlan, dict[str, Any]]]]:
     """The agent's plans and lines, by the accelerator that they were searched for, of seeds that all of them have."""
     found: dict[str, dict[int, tuple[CompressionPlan, dict[str, Any]]]] = {name: {} for name in accelerators}
-    for (name, accelerator, seed, sampler, _), row in records.rows.items():
+    for (name, accelerator, seed, sampler, start), row in records.rows.items():
         path = records.folder / "plans" / f"{model}-{accelerator}-{records.conditions}-{seed}.json"
-        if name == model and sampler == AGENT and accelerator in found and path.exists():
+        if (name, sampler, start) == (model, AGENT, "seeds") and accelerator in found and path.exists():
             found[accelerator][seed] = (CompressionPlan.from_json(path.read_text(encoding="utf-8")), row)
     found = {name: by_seed for name, by_seed in found.items() if by_seed}
     seeds = sorted(set.intersection(*(set(by_seed) for by_seed in found.values()))) if found else []
@@ -41,12 +41,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--accels", nargs="+", default=list(ACCELERATORS))
+    add_conditions(parser)
     args = parser.parse_args()
-    records = Records(args.folder, {"budget": 100, "limit_points": 1.0, "search_samples": 512, "calibration_samples": 256})
+    records = Records(args.folder, conditions(args))
     costs = {name: CostModel(load_profile(name)) for name in args.accels}
     for model in args.models:
         plans = plans_of(records, model, args.accels)
         if len(plans) < 2:
+            print(f"{model}: plans of {len(plans)} accelerators under these conditions, two are needed\n")
             continue
         graph = open_model(SAMPLES / f"{model}.onnx").graph
         names = list(plans)

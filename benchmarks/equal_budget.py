@@ -170,7 +170,7 @@ def run(args: argparse.Namespace, records: Records) -> None:
 def keep(records: Records, model: str, accelerator: str, row: Row, plan: Path) -> None:
     """A finished search, and its plan where it is the agent's."""
     records.add(model, accelerator, row)
-    if row["sampler"] == AGENT and plan.exists():
+    if (row["sampler"], row["start"]) == (AGENT, "seeds") and plan.exists():
         (records.folder / "plans").mkdir(exist_ok=True)
         shutil.copyfile(plan, records.folder / "plans" / f"{model}-{accelerator}-{records.conditions}-{row['seed']}.json")
     print(
@@ -192,6 +192,24 @@ def cells_of(args: argparse.Namespace, records: Records) -> list[dict[str, Any]]
     return found
 
 
+def add_conditions(parser: argparse.ArgumentParser) -> None:
+    """Options for what must be the same for searches to be compared."""
+    parser.add_argument("--budget", type=int, default=100)
+    parser.add_argument("--max-drop", type=float, default=1.0)
+    parser.add_argument("--search-samples", type=int, default=512)
+    parser.add_argument("--calibration-samples", type=int, default=256)
+
+
+def conditions(args: argparse.Namespace) -> dict[str, float]:
+    """They, by their names in a line."""
+    return {
+        "budget": args.budget,
+        "limit_points": args.max_drop,
+        "search_samples": args.search_samples,
+        "calibration_samples": args.calibration_samples,
+    }
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="The agent against every other strategy at equal budget.")
@@ -201,21 +219,12 @@ def main() -> None:
     parser.add_argument("--referees", nargs="*", default=list(REFEREES))
     parser.add_argument("--cold", nargs="*", default=list(COLD))
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--budget", type=int, default=100)
-    parser.add_argument("--max-drop", type=float, default=1.0)
-    parser.add_argument("--search-samples", type=int, default=512)
-    parser.add_argument("--calibration-samples", type=int, default=256)
+    add_conditions(parser)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--without", nargs="*", default=[], metavar="NAME", help="drop the lines of these strategies first")
     parser.add_argument("--table", action="store_true", help="print the table of what is there, run nothing")
     args = parser.parse_args()
-    same = {
-        "budget": args.budget,
-        "limit_points": args.max_drop,
-        "search_samples": args.search_samples,
-        "calibration_samples": args.calibration_samples,
-    }
-    records = Records(args.folder, same)
+    records = Records(args.folder, conditions(args))
     if args.without:
         records.drop(args.without)
     if not args.table:

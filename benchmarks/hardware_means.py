@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from equal_budget import AGENT, BOUND, MODELS, SAMPLES, Records
+from equal_budget import AGENT, BOUND, MODELS, SAMPLES, Records, add_conditions, conditions
 from hardware_matters import savings
 
 from hwc_onnx.cost.accelerator import AcceleratorProfile
@@ -32,7 +32,7 @@ def pays_for(profile: AcceleratorProfile) -> str:
 
 def saved(records: Records, model: str, accelerator: str) -> tuple[float, float, int] | None:
     """Medians of the saving and of the drop on the holdout in points, and how many seeds they are of."""
-    rows = [row for key, row in records.rows.items() if key[:2] == (model, accelerator) and row["sampler"] == AGENT]
+    rows = [row for key, row in records.rows.items() if key[:2] == (model, accelerator) and key[3:] == (AGENT, "seeds")]
     if not rows:
         return None
     return (
@@ -48,8 +48,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--accels", nargs="+", default=list_profiles())
+    add_conditions(parser)
     args = parser.parse_args()
-    records = Records(args.folder, {"budget": 100, "limit_points": 1.0, "search_samples": 512, "calibration_samples": 256})
+    records = Records(args.folder, conditions(args))
     graphs = {model: open_model(SAMPLES / f"{model}.onnx").graph for model in args.models}
     print(f"{'accelerator':<20} {'pays for':<15}" + "".join(f"{f'{model}  bound  drop':>32}" for model in args.models) + f"{'mean':>8} {'share':>6}")
     means: dict[str, list[tuple[float, float]]] = {}

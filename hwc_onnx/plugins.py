@@ -41,8 +41,11 @@ def resolve(kind: str, name: str, table: Mapping[str, str]) -> Any:
         raise UsageError(
             f"{kind} '{name}': no module '{error.name}'; it must be importable from the current environment"
         ) from error
-    except Exception as error:  # whatever the code of a module of the user's own does
+    except (Exception, SystemExit) as error:  # whatever the code of a module of the user's own does
         raise UsageError(f"{kind} '{name}': importing '{module}' ends in {type(error).__name__}: {error}; mend it and try again") from error
-    if not hasattr(found, attribute):
-        raise UsageError(f"{kind} '{name}': module '{module}' has no '{attribute}'; name an attribute that it has")
-    return getattr(found, attribute)
+    try:
+        return getattr(found, attribute)
+    except AttributeError as error:
+        raise UsageError(f"{kind} '{name}': module '{module}' has no '{attribute}'; name an attribute that it has") from error
+    except Exception as error:
+        raise UsageError(f"{kind} '{name}': asking for it ends in {type(error).__name__}: {error}; mend the module and try again") from error

@@ -154,7 +154,8 @@ def _same_inputs(path: Path, config: Mapping[str, Any]) -> None:
     try:
         old = read_record(path)
     except UsageError as error:
-        raise UsageError(f"{error}; use --fresh to start anew") from error
+        mend = "give another run_dir" if "own_study" in config else "use --fresh to start anew"
+        raise UsageError(f"{error}; {mend}") from error
     # what a digest stands for is an input too, but its value tells nobody anything: options first
     names = sorted((set(old) | set(config)) - EXTENDABLE, key=lambda name: (name in FILES, name))
     differing = [name for name in names if old.get(name) != config.get(name)]
@@ -166,7 +167,10 @@ def _same_inputs(path: Path, config: Mapping[str, Any]) -> None:
     ]
     more = len(differing) - len(said)
     if "own_study" in config:
-        raise UsageError(f"{path}: holds a problem with other inputs: {', '.join(said)}; repeat the old ones, or give another run_dir")
+        raise UsageError(
+            f"{path}: holds a problem with other inputs: {', '.join(said)}{f' and {more} more' if more else ''}; repeat the old ones, or give"
+            " another run_dir"
+        )
     judged = (
         f"; to judge its trials by another limit without a search, give --from-run {path} and another -o"
         if JUDGED.issuperset(differing) and "comparison" not in config

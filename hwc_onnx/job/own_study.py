@@ -70,7 +70,9 @@ def open_problem(
     plain = job.options.config(opened.loaded.digest, splits.digest, profile.digest())
     config = {name: value for name, value in plain.items() if name not in NOT_OWN}
     with RunFolder(place, config | {"own_study": True, "versions": versions()}) as folder:
-        yield Running(job, folder, data, splits).objective()
+        problem = Running(job, folder, data, splits).objective()
+        problem.options = config
+        yield problem
 
 
 def _options(given: Mapping[str, Any]) -> Options:

@@ -14,7 +14,7 @@ from hwc_onnx.accuracy.metrics import unit_of
 from hwc_onnx.accuracy.reference import Reference, make_reference, with_baseline
 from hwc_onnx.candidate import Candidate, assemble
 from hwc_onnx.errors import VerifyError
-from hwc_onnx.events import Note, Phase
+from hwc_onnx.events import Note, Phase, Step
 from hwc_onnx.export import Written, write_model
 from hwc_onnx.files import write_atomic
 from hwc_onnx.graph.file_parts import file_parts, growth
@@ -85,7 +85,9 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
         polished = _polished(run, candidates)
         stitched = [found.stitched for found in polished if found is not None]
         candidates = [assemble(run.calibrated.proto, run.opened.graph, one) for one in stitched]
-    chosen, looks = gate.walk([candidate.proto for candidate in candidates])
+    look_at = f"plans at most judged on {len(holdout)} holdout samples"
+    run.tell(Step(0, len(candidates), look_at))
+    chosen, looks = gate.walk([candidate.proto for candidate in candidates], lambda done: run.tell(Step(done, len(candidates), look_at)))
     baseline = gate.look(run.baseline.proto)
     trials = tuple(record.number for record in finalists[: len(looks)])
     if chosen is not None:

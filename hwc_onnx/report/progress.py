@@ -49,6 +49,7 @@ class Progress:
         self._header_shown = False
         self._pace = Pace()
         self._written = time.monotonic()
+        self._counted = ""
 
     def __enter__(self) -> Progress:
         if self._status is not None:
@@ -71,8 +72,10 @@ class Progress:
             share = f"{event.done} of {event.total}" if event.total else ""
             text = " ".join(filter(None, (self._phase, share, event.detail)))
             self._move(text)
-            if self._status is None and time.monotonic() - self._written >= QUIET_SECONDS:
+            ended = event.done == event.total and event.detail == self._counted  # what was begun in words ends in words
+            if self._status is None and (ended or self._silent()):
                 self._line(text)
+                self._counted = event.detail
         elif isinstance(event, TrialDone):
             self._trial(event)
         elif isinstance(event, Note):
@@ -97,7 +100,13 @@ class Progress:
             )
         best = f"best {percent(trial.best_energy)} of INT8's energy" if math.isfinite(trial.best_energy) else "none accepted yet"
         ahead = "" if left is None else f", about {duration(left)} left"
-        self._move(f"trial {trial.evaluations} of {trial.budget}, {best}, {duration(trial.seconds)}{ahead}")
+        text = f"trial {trial.evaluations} of {trial.budget}, {best}, {duration(trial.seconds)}{ahead}"
+        self._move(text)
+        if self._status is None and self._silent():
+            self._line(text)
+
+    def _silent(self) -> bool:
+        return time.monotonic() - self._written >= QUIET_SECONDS
 
     def _line(self, text: str) -> None:
         self._written = time.monotonic()

@@ -35,7 +35,8 @@ class EnergyRows:
         self.neighbours = [np.array(sorted(members), dtype=np.int64) for members in near]
         self._rows: dict[tuple[int, bytes], NDArray[np.float64]] = {}
         self._points: dict[tuple[int, tuple[int, ...]], float] = {}
-        self._scopes = [np.array(factor.scope, dtype=np.int64) for factor in problem.factors]
+        self._lines: dict[tuple[int, int, tuple[int, ...]], NDArray[np.float64]] = {}
+        self._scopes = [tuple(int(u) for u in factor.scope) for factor in problem.factors]
 
     def row(self, choices: Choices, unit: int) -> NDArray[np.float64]:
         """Energy of the options of `unit` minus that of its first option, [options]. The options are read as they
@@ -52,30 +53,51 @@ class EnergyRows:
 
     def total(self, choices: Choices) -> float:
         """The sum of all factors at canonical choices."""
-        return sum(self._part(f, choices) for f in range(len(self._factors)))
+        read = choices.tolist()
+        return sum(self._part(f, read) for f in range(len(self._factors)))
 
     def difference(self, before: Choices, after: Choices) -> float:
         """`total(after) - total(before)`, from the factors of the units that moved alone."""
         moved = np.flatnonzero(before != after)
         touched = {f for u in moved for f in self._containing[u]}
-        return sum(self._part(f, after) - self._part(f, before) for f in sorted(touched))
+        old, new = before.tolist(), after.tolist()
+        return sum(self._part(f, new) - self._part(f, old) for f in sorted(touched))
 
     def _compute(self, choices: Choices, unit: int) -> NDArray[np.float64]:
-        factors = self._containing[unit]
         producers = self._space.producers.get(unit, ())
+        row = np.zeros(int(self._space.sizes[unit]))
         if producers:
             factors = sorted({f for u in (unit, *producers) for f in self._containing[u]})
-        row = np.empty(int(self._space.sizes[unit]))
-        changed = choices.copy()
-        for option in range(len(row)):
-            changed[unit] = option
-            read = self._space.canonical(changed) if producers else changed
-            row[option] = sum(self._part(f, read) for f in factors)
+            changed = choices.copy()
+            for option in range(len(row)):
+                changed[unit] = option
+                read = self._space.canonical(changed).tolist()
+                row[option] = sum(self._part(f, read) for f in factors)
+        else:
+            read = choices.tolist()
+            for f in self._containing[unit]:
+                row += self._line(f, unit, read)
         relative: NDArray[np.float64] = row - row[0]
         return relative
 
-    def _part(self, factor: int, choices: Choices) -> float:
-        key = (factor, tuple(choices[self._scopes[factor]].tolist()))
+    def _line(self, factor: int, unit: int, choices: list[int]) -> NDArray[np.float64]:
+        """A factor at every option of one unit of its scope, [options]: far fewer than rows, since a row has several factors."""
+        scope = self._scopes[factor]
+        key = (factor, unit, tuple([choices[u] for u in scope if u != unit]))
+        found = self._lines.get(key)
+        if found is None:
+            if len(self._lines) >= MEMORY:
+                self._lines.clear()
+            moved = list(choices)
+            found = np.empty(int(self._space.sizes[unit]))
+            for option in range(len(found)):
+                moved[unit] = option
+                found[option] = self._part(factor, moved)
+            self._lines[key] = found
+        return found
+
+    def _part(self, factor: int, choices: list[int]) -> float:
+        key = (factor, tuple([choices[u] for u in self._scopes[factor]]))
         found = self._points.get(key)
         if found is None:
             if len(self._points) >= MEMORY:

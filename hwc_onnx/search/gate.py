@@ -12,7 +12,7 @@ sequence); Berger, Technometrics 24 (1982), 295-300 (both levels must reject: ea
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -128,8 +128,8 @@ class Gate:
         note = f"gate: point, the drop's estimate must respect the limit ({about}{more})"
         return cls(holdout, limit_points, "point", needed, note, seed, threads)
 
-    def walk(self, models: Sequence[Model]) -> tuple[int | None, list[Look]]:
-        """Measure `models`, the safest first, until one fails.
+    def walk(self, models: Sequence[Model], on_look: Callable[[int], None] | None = None) -> tuple[int | None, list[Look]]:
+        """Measure `models`, the safest first, until one fails; `on_look` hears how many were measured.
 
         Returns:
             The position of the last that passed (None: not even the first) and every look, in order.
@@ -144,6 +144,8 @@ class Gate:
         looks: list[Look] = []
         for model in models:
             looks.append(self.look(model))
+            if on_look is not None:
+                on_look(len(looks))
             if not looks[-1].passed:
                 break
         passed = sum(look.passed for look in looks)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx
@@ -79,6 +80,8 @@ class Objective:
         complete: adds its provenance to a plan.
         remembered: what was measured before the search, for a continued run.
         on_event: hears about progress.
+
+    `options` may be set to what else the problem was made with: a study of the user's own is refused with others.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class Objective:
         self._menus = build_units(graph, self._table, self._costing, self.gains, self._freedom, self._tell)
         self._space = Space(self._menus.units)
         self._costing.bind(self._menus, self._space)
+        self.options: Mapping[str, Any] = {}
         self._exact: dict[bytes, float] = {}
         self._calibration, self._repair, self._complete = calibration_samples, repair, complete
         self._refitted: dict[bytes, Stitched] = {}

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from hwc_onnx.errors import RuntimeFailure, UsageError
 from hwc_onnx.search.decode import Decoder
 from hwc_onnx.search.goal import Goal
-from hwc_onnx.search.history import History, recall
+from hwc_onnx.search.history import History, Record, recall
 from hwc_onnx.search.measuring import Measuring
 from hwc_onnx.search.problem import Problem
 from hwc_onnx.search.referees import is_optuna
@@ -63,6 +63,8 @@ class StrategySampler(BaseSampler):
         start: Start = "seeds",
         policy: str | Path | None = None,
     ) -> None:
+        if not isinstance(strategy, str):
+            raise UsageError(f"StrategySampler: the strategy is {strategy!r}; give its name, such as 'composite'")
         if is_optuna(strategy):
             raise UsageError(f"StrategySampler: '{strategy}' is a sampler of Optuna; give it to the study as it is")
         if start not in STARTS:
@@ -71,6 +73,8 @@ class StrategySampler(BaseSampler):
             raise UsageError("StrategySampler: the problem has no units to choose for; give it layers that may be compressed")
         if not math.isfinite(problem.limit_points):
             raise UsageError("StrategySampler: the problem has no drop limit; give it a finite one")
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise UsageError(f"StrategySampler: seed is {seed!r}; give an integer from 0 on")
         self._problem, self._seed, self._start, self._trials = problem, seed, start, trials
         self._space = Space(problem.units)
         self._distributions = self._space.distributions()
@@ -97,7 +101,11 @@ class StrategySampler(BaseSampler):
             self._check_trials(study, trial.number)
             self._history.sync(study)
             recall(self._problem, self._history.records)
-            proposal = self._proposed()
+            try:
+                proposal = self._proposed()
+            except BaseException:  # interrupted while it learned: the trials teach it all again
+                self._begin(study)
+                raise
             self._proposals[trial.number] = proposal
         return {name: value for name, value in self._space.params_of(proposal.choices).items() if name in search_space}
 
@@ -117,6 +125,7 @@ class StrategySampler(BaseSampler):
         self._history = History(self._space, self._problem.limit_points)
         self._strategy = make(self._name, self._problem, self._seed, self._trials, None, self._policy)
         self._proposals: dict[int, Proposal] = {}
+        self._started = False
 
     def _check_trials(self, study: Study, number: int) -> None:
         for other in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)):
@@ -133,7 +142,9 @@ class StrategySampler(BaseSampler):
 
     def _proposed(self) -> Proposal:
         history, start = self._history, self._space.canonical(self._problem.start)
-        if history.find(start) is None and len(history):  # a trial that the user enqueued came before the INT8 baseline
+        if not self._started and history.find(start) is None and len(history):
+            # trials that the user enqueued came before the INT8 baseline; where parameters are held fixed, it never comes
+            self._started = True
             return Proposal(start, "seed")
         first = seed_plan(self._problem, self._space, self._decoder, self._table, history, self._start)
         if first is not None:
@@ -168,11 +179,12 @@ class PlanObjective:
         }
         choices = self._space.choices_of(params)
         history = self._history_of(trial.study)
-        sampler = trial.study.sampler
-        proposal = sampler.proposal(trial.number) if isinstance(sampler, StrategySampler) else None
+        sampler = _strategy_sampler(trial.study.sampler)
+        proposal = None if sampler is None else sampler.proposal(trial.number)
         if proposal is not None and not np.array_equal(proposal.choices, choices):
             proposal = None  # some of the trial's parameters were given by the user
-        entire = proposal is not None and proposal.entire
+        # stopping early is for plans that a better one beats; Optuna never returns a trial that the user pruned or failed
+        entire = (proposal is not None and proposal.entire) or not self._returnable(trial.study, history.best)
         outcome, counted = self._measuring.measure(history, choices, entire=entire)
         origin = "referee" if proposal is None else proposal.origin
         elapsed = max((record.elapsed for record in history.records), default=0.0) + outcome.seconds
@@ -186,12 +198,25 @@ class PlanObjective:
             trial.set_constraint(name, value)
         return self._measuring.goal.value(outcome)
 
+    def _returnable(self, study: Study, best: Record | None) -> bool:
+        if best is None:
+            return True
+        return study.get_trials(deepcopy=False)[best.number].state == TrialState.COMPLETE
+
     def _history_of(self, study: Study) -> History:
         if self._known is None or self._known[0] is not study:
             check_study(study, self._problem, guard=self._measuring.guard)
             self._known = study, History(self._space, self._limit)
         self._known[1].sync(study)
         return self._known[1]
+
+
+def _strategy_sampler(sampler: BaseSampler) -> StrategySampler | None:
+    """The sampler itself, or the one inside a sampler of Optuna's that wraps another."""
+    for found in (sampler, *vars(sampler).values()):
+        if isinstance(found, StrategySampler):
+            return found
+    return None
 
 
 def check_study(study: Study, problem: Problem, **more: Any) -> None:
@@ -207,6 +232,7 @@ def check_study(study: Study, problem: Problem, **more: Any) -> None:
         "limit_points": problem.limit_points,
         "search_samples": problem.search_size,
         "calibration": problem.plan_of(problem.start).calibration.digest,
+        "options": dict(getattr(problem, "options", {})),
         **more,
     }
     agree(study, identity, REOPEN)

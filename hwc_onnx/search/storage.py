@@ -71,7 +71,16 @@ def agree(study: Study, identity: Mapping[str, Any], mend: str) -> None:
         if name not in stored:
             study.set_user_attr(name, value)
         elif stored[name] != value:
-            raise UsageError(f"search: the stored study has {name} {stored[name]!r}, this run {value!r}; {mend}")
+            what, old, new = _differing(name, stored[name], value)
+            raise UsageError(f"search: the stored study has {what} {old!r}, this run {new!r}; {mend}")
+
+
+def _differing(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    """Where two values differ: of mappings the first entry that does."""
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return name, old, new
+    first = min(key for key in {*old, *new} if old.get(key) != new.get(key))
+    return f"{name}.{first}", old.get(first), new.get(first)
 
 
 def fail_unfinished(study: Study) -> int:

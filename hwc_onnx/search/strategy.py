@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, get_args
 
 import numpy as np
 
-from hwc_onnx.errors import UsageError
+from hwc_onnx.errors import HwcError, UsageError
 from hwc_onnx.plugins import nearest, resolve
-from hwc_onnx.search.history import History
+from hwc_onnx.search.history import History, Origin
 from hwc_onnx.search.policy import SCRATCH, Policy, open_policy
 from hwc_onnx.search.problem import Choices, Problem
 from hwc_onnx.search.referees import OPTUNA, is_optuna, optuna_sampler
+from hwc_onnx.search.space import Space
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def make(
     """Our strategy of this name, or None when the name is a sampler of Optuna's kind. `policy` is for those of `LEARNING`.
 
     Raises:
-        UsageError: the name is unknown.
+        UsageError: the name is unknown, or a factory of the user's own fails or makes no strategy.
     """
     check_sampler(name)
     if is_optuna(name):
@@ -114,7 +115,45 @@ def make(
     factory: Callable[..., Strategy] = resolve("sampler", name, STRATEGIES)
     if name in LEARNING:
         return factory(problem, seed, trials, folder, policy)
-    made = factory(problem, seed, trials, folder)
+    if ":" not in name:
+        return factory(problem, seed, trials, folder)
+    try:
+        made = factory(problem, seed, trials, folder)
+    except Exception as error:
+        raise UsageError(f"--sampler {name}: making the strategy ends in {type(error).__name__}: {error}; mend it and try again") from error
     if not callable(getattr(made, "propose", None)):
         raise UsageError(f"--sampler {name}: made {type(made).__name__}, which has no method `propose`; return a strategy (docs/extending.md)")
-    return made
+    return _Own(name, made, problem)
+
+
+class _Own:
+    """A strategy of the user's own, whose proposals are looked at before they are measured."""
+
+    def __init__(self, name: str, strategy: Strategy, problem: Problem) -> None:
+        self._name, self._strategy, self._space = name, strategy, Space(problem.units)
+
+    def propose(self, history: History) -> Proposal | None:
+        """The strategy's own, canonical (UsageError: it fails, or proposes what is no plan)."""
+        try:
+            found = self._strategy.propose(history)
+        except HwcError:
+            raise
+        except Exception as error:
+            raise self._mistake(f"propose ends in {type(error).__name__}: {error}; mend it and go on from the trials so far") from error
+        if found is None:
+            return None
+        if not isinstance(found, Proposal):
+            raise self._mistake(f"propose returned {type(found).__name__}; return a hwc_onnx.search.strategy.Proposal, or None")
+        choices, sizes = np.asarray(found.choices), self._space.sizes
+        if choices.shape != sizes.shape or not np.issubdtype(choices.dtype, np.integer):
+            raise self._mistake(f"proposed {choices.dtype} choices of shape {choices.shape}; give {len(sizes)} integers, one for each unit")
+        outside = np.flatnonzero((choices < 0) | (choices >= sizes))
+        if len(outside):
+            unit = int(outside[0])
+            raise self._mistake(f"proposed option {choices[unit]} of unit {self._space.names[unit]}; give 0 to {sizes[unit] - 1}")
+        if found.origin not in get_args(Origin):
+            raise self._mistake(f"proposed a plan of origin '{found.origin}'; give one of {', '.join(get_args(Origin))}")
+        return replace(found, choices=self._space.canonical(choices.astype(np.int64)))
+
+    def _mistake(self, what: str) -> UsageError:
+        return UsageError(f"--sampler {self._name}: {what}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hwc_onnx.errors import SearchError, UsageError
-from hwc_onnx.events import Listener, Note, TrialDone
+from hwc_onnx.events import Listener, Note, Phase, TrialDone
 from hwc_onnx.search import storage as storage_module
 from hwc_onnx.search.budget import PATIENCE, Budget, Spent
 from hwc_onnx.search.closing import closing_plan, reserved
@@ -194,6 +194,8 @@ def run_search(
             )
             if plan is None:
                 break
+            if on_event is not None and problem.refits and not loop.history.closing():
+                on_event(Phase("refit", f"up to {kept_back} last plans, their layers fitted one after the other"))
             loop.record_in_one_go(plan, CLOSING)
     except KeyboardInterrupt:
         stopped_by = "interrupted"

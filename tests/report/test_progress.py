@@ -8,8 +8,10 @@ import math
 from importlib.resources import files
 
 import jsonschema
+import pytest
 
 from hwc_onnx.events import Note, Phase, Step, TrialDone
+from hwc_onnx.report import progress as progress_module
 from hwc_onnx.report.progress import Progress
 from hwc_onnx.report.progress_json import JsonProgress
 
@@ -37,6 +39,21 @@ def test_progress_without_terminal_writes_improvements_only() -> None:
     assert "1 min 15 s" in lines[3] and "1 h 43 min" in lines[3] and lines[2].split()[-2] == "-"
     assert lines[4:] == ["note: labels found: metric top1", "warning: synthetic inputs"]
     assert all(len(line) <= 80 for line in lines)
+
+
+def test_progress_says_how_a_count_that_it_began_to_tell_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lines(quiet_seconds: float) -> list[str]:
+        monkeypatch.setattr(progress_module, "QUIET_SECONDS", quiet_seconds)
+        stream = io.StringIO()
+        with Progress(stream) as progress:
+            progress(Phase("database"))
+            for done in (4, 20):
+                progress(Step(done, 20, "layers"))
+            progress(TrialDone(2, 9, 0.60, 0.1, False, 0.55, 13.0, "rollout"))
+        return stream.getvalue().splitlines()[1:]
+
+    assert lines(0.0) == ["database 4 of 20 layers", "database 20 of 20 layers", "trial 2 of 9, best 55.0% of INT8's energy, 13 s"]
+    assert lines(60.0) == []
 
 
 def test_progress_quiet_writes_nothing() -> None:
