@@ -116,6 +116,7 @@ class Running:
             calibration_samples=self.splits.calibration,
             repair=self.calibrated.repair,
             complete=lambda plan: self._complete(plan, False),
+            judged_on=len(self.splits.holdout),
             remembered=Remembered(self.folder.path / "cache" / "probes.json"),
             on_event=self.tell,
         )

@@ -71,7 +71,7 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
     The INT8 baseline is looked at whatever happens, to be reported; as a fallback after a failed plan its test is not
     part of the fixed sequence, and a note says so.
     """
-    finalists = found.goal.finalists(found.history, MOST_LOOKS, objective.start) or _nearest(run, objective, found)
+    finalists = found.goal.finalists(found.history, MOST_LOOKS, objective.start, objective.judged_on) or _nearest(run, objective, found)
     holdout = make_reference(run.opened.proto, run.splits.holdout, run.reference.metric, task=run.options.task)
     if holdout.note:
         run.tell(Note(holdout.note))

@@ -47,13 +47,14 @@ class Spent:
 
 class Budget:
     """Limits of one call: evaluations in all, seconds from now on, repeats in a row, `patience` (0: endless), and
-    `images` that trials may have run before the last begins (None: any number).
+    `images` that trials may have run before the last begins (None: any number). `judged_on` are holdout samples of the gate (ladder.py).
     """
 
-    def __init__(self, trials: int, timeout: float | None, patience: int = 0, images: int | None = None) -> None:
+    def __init__(self, trials: int, timeout: float | None, patience: int = 0, images: int | None = None, judged_on: int = 0) -> None:
         self._trials = trials
         self._images = images
         self._patience = patience
+        self._judged_on = judged_on
         self._deadline = None if timeout is None else time.monotonic() + timeout
 
     def stopped_by(self, history: History) -> str | None:
@@ -65,14 +66,14 @@ class Budget:
         recent = history.records[-REPEATS:]
         if len(recent) == REPEATS and not any(record.counted for record in recent):
             return "converged"
-        if self._patience and stalled(history, self._patience):
+        if self._patience and stalled(history, self._patience, self._judged_on):
             return "converged"
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return "timeout"
         return None
 
 
-def stalled(history: History, patience: int) -> bool:
+def stalled(history: History, patience: int, judged_on: int = 0) -> bool:
     """Whether the last `patience` evaluations, all after the last seed, improved neither the best energy nor what the gate is expected to
     reach by enough.
 
@@ -92,5 +93,5 @@ def stalled(history: History, patience: int) -> bool:
     earlier = History(history.space, limit)
     for record in history.records[:first]:
         earlier.append(record)
-    ladder = Ladder.of(history)
+    ladder = Ladder.of(history, judged_on=judged_on)
     return ladder.expected(ladder.belief) > (1.0 - IMPROVEMENT) * Ladder.of(earlier).expected(ladder.belief)

@@ -27,7 +27,7 @@ from hwc_onnx.search.space import Space
 from hwc_onnx.search.surrogate import DamageTable
 
 SHARES = (0.6, 0.9, 0.35)
-"""Damages aimed at first, as shares of the damage at which a plan is just accepted (assumed)."""
+"""Damages aimed at first, as shares of the damage that the gate is expected to let pass (assumed)."""
 BETWEEN = 6
 """Steps that go where they are worth most."""
 REFITTED = 0.66
@@ -52,17 +52,18 @@ def closing_plan(
     plans that were measured.
     """
     searched, done = history.searched(), history.closing()
+    ladder = Ladder.of(history, judged_on=getattr(problem, "judged_on", 0))
     if searched.best is None:
         return None
     if not solved:
-        return _own_plan(searched, done, _aims(len(done), Ladder.of(history)))
+        return _own_plan(searched, done, _aims(len(done), ladder))
     model = Model(problem, table, searched, derived(seed, "closing", len(searched)))
     starts = [searched.best.choices, *middle_starts(space, problem)]
 
     def predicted(record: Record) -> float:
         return float(model.forecast(record.choices[None, :]).log_damage[0])
 
-    for aim in _aims(len(done), Ladder.of(history)):
+    for aim in _aims(len(done), ladder):
         ratio = _ratio(predicted, done, aim) if problem.refits else 1.0
         plan = model.decode_damage(decoder, aim / ratio, starts).choices
         if not any(np.array_equal(plan, record.choices) for record in done):
@@ -97,7 +98,7 @@ def _aims(done: int, ladder: Ladder) -> list[float]:
     """Damages to aim at next, the first wish first: what is left of the shares, then the steps that are missing."""
     if done >= len(SHARES) + BETWEEN:
         return []
-    return [share * ladder.belief.accepted for share in SHARES[done:]] + ladder.missing()
+    return [share * ladder.belief.expected for share in SHARES[done:]] + ladder.missing()
 
 
 def _ratio(before: Callable[[Record], float], done: Sequence[Record], aim: float) -> float:

@@ -65,13 +65,13 @@ class Goal:
             found[DROP] = float(excess) if np.isfinite(excess) else 1e9
         return found
 
-    def finalists(self, history: History, count: int, without: Choices) -> list[Record]:
-        """What the holdout judges, in the order of the test: a front from the safest plan on, or the one of least drop.
+    def finalists(self, history: History, count: int, without: Choices, judged_on: int) -> list[Record]:
+        """What the holdout of `judged_on` samples judges, in the order of the test: a front from the safest plan on, or the one of least drop.
 
         Were several plans compared by their drops on the holdout, the least of these would be too good to be true.
         """
         if self.energy_target is None:
-            return Ladder.of(history, without).climbed(count)
+            return Ladder.of(history, without, judged_on).climbed(count)
         best = self.best(history.records)
         return [] if best is None else [best]
 

@@ -1,14 +1,16 @@
 """The steps that the final gate climbs, from the safest plan to the most aggressive one, and where a step is missing.
 
 A step is a plan that is expected to keep the limit. Steps are in the order of their damage, not of their measured drops: it is what
-the drop on other samples follows. How much damage the holdout bears shows only once it is opened: about what the search samples bear, less where these are
-easier or the search has got used to them. The belief is a mixture of two log-normal distributions. A plan is expected to pass
+the drop on other samples follows. How much damage the holdout bears shows only once it is opened: about the damage at which the search samples
+show the drop that the gate can still let pass (the limit less the bound's half-width, which so many holdout samples give), less where these are easier
+or the search has got used to them. The belief is a mixture of two log-normal distributions. A plan is expected to pass
 if the holdout bears its damage, so a ladder of plans with damages d_1 < d_2 < ... and energies e_1 > e_2 > ... is expected to
 save
 
     sum_i (e_(i-1) - e_i) P(borne >= d_i)        e_0 = 1, the INT8 baseline
 
-The gate looks at a few plans only: those whose ladder saves most. A further step helps most where it adds most to the sum.
+The gate looks at a few plans only: those whose ladder saves most. A further step helps most where it adds most to the sum, between two plans or beyond
+the last one.
 Whether the search accepted a plan does not matter here: that asks for a margin on its samples, the gate for one on others.
 """
 
@@ -20,16 +22,23 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from hwc_onnx.accuracy.statistics import normal_quantile
+from hwc_onnx.search.gate import CONFIDENCE
 from hwc_onnx.search.guard import Guard, standard_error
 from hwc_onnx.search.history import History, Record
 from hwc_onnx.search.problem import Choices
 
 Array = NDArray[np.float64]
 
-MIDDLE = 0.8
-"""Damage that the holdout bears over what the search samples bear, in the median (assumed)."""
-SPREADS = ((0.9, 0.5), (0.1, 2.0))
-"""Shares and standard deviations of the logarithm of that ratio: mostly near, now and then far off (assumed)."""
+MIDDLE = 0.9
+"""Damage that the holdout bears over what the search samples make expect, in the median (of 45 searches of three networks, where it lies
+between the last plan that passed and the first that failed)."""
+SPREADS = ((0.9, 0.45), (0.1, 1.5))
+"""Shares and standard deviations of the logarithm of that ratio: mostly near (0.4 in those searches), now and then far off (assumed)."""
+FARTHEST = 4.0
+"""Damage of a further step over that of the last one, at most."""
+NEAR = 8.0
+"""Steps whose damage is less than the last one's by no more than this factor tell what a further one would save."""
 PARTS = np.arange(1, 10) / 10.0
 """Where between two plans a further one is considered."""
 LEAST = 1e-9
@@ -37,30 +46,39 @@ LEAST = 1e-9
 
 @dataclass(frozen=True)
 class Belief:
-    """What is believed of the damage that the holdout bears, where the search samples bear `accepted`."""
+    """What is believed of the damage that the holdout bears, where the search samples make expect `expected`."""
 
-    accepted: float
+    expected: float
 
     def borne(self, damage: Array) -> Array:
         """The probability that the holdout bears these damages, [n]."""
         from scipy.special import ndtr
 
-        away = np.log(MIDDLE * max(self.accepted, LEAST)) - np.log(np.maximum(damage, LEAST))
+        away = np.log(MIDDLE * max(self.expected, LEAST)) - np.log(np.maximum(damage, LEAST))
         found: Array = np.sum([share * ndtr(away / spread) for share, spread in SPREADS], axis=0)
         return found
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """The plans that no other beats in both energy and damage, safest first, and other refitted plans (`beside`)."""
+    """The plans that no other beats in both energy and damage, safest first, and other refitted plans (`beside`). No plan that does more than `most`
+    damage can become a step.
+    """
 
     steps: tuple[Record, ...]
     beside: tuple[Record, ...]
     belief: Belief
+    most: float = np.inf
 
     @classmethod
-    def of(cls, history: History, without: Choices | None = None) -> Ladder:
-        """From a record; `without` is a canonical plan to leave out, such as a baseline that is judged in any case."""
+    def of(cls, history: History, without: Choices | None = None, judged_on: int = 0) -> Ladder:
+        """From a record.
+
+        Args:
+            history: trials, the closing ones included.
+            without: a canonical plan to leave out, such as a baseline that is judged in any case.
+            judged_on: holdout samples of the gate (0: as if its margin were that of the search).
+        """
         limit = history.limit_points
         records = [record for record in history.measured() if record.outcome.complete]
         searched = [record.outcome for record in history.searched().measured()]
@@ -75,8 +93,10 @@ class Ladder:
         chosen = {record.number for record in found}
         refitted = {record.number for record in history.closing()} - chosen
         beside = [record for record in records if record.number in refitted]
-        error = standard_error(outcomes, limit, 0.0)
-        return cls(tuple(found[::-1]), tuple(beside), Belief(guard.drop_map.damage(limit - error)))
+        samples = max((outcome.n_samples for outcome in outcomes), default=0)
+        margin = _margin(standard_error(outcomes, limit, 0.0), samples, judged_on, limit)
+        damage = guard.drop_map.damage
+        return cls(tuple(found[::-1]), tuple(beside), Belief(damage(limit - margin)), damage(limit))
 
     def expected(self, belief: Belief) -> float:
         """The energy that is expected to be reached by all steps, as a share of the INT8 baseline's."""
@@ -106,8 +126,8 @@ class Ladder:
         return chosen[::-1]
 
     def missing(self) -> list[float]:
-        """One damage between those of each two neighbouring plans, the one first that is expected to add most to what the ladder
-        saves. In between, energy is taken to fall by the same amount for each factor of damage.
+        """One damage between those of each two neighbouring plans and one beyond the last step, the one first that is expected to add most to what the
+        ladder saves. Energy is taken to fall by the same amount for each factor of damage, in between and, from the steps near the last, beyond.
         """
         marked = [(step, True) for step in self.steps] + [(record, False) for record in self.beside]
         places = sorted((r.outcome.damage, r.outcome.energy, is_step) for r, is_step in marked if r.outcome.damage > 0.0)
@@ -120,4 +140,32 @@ class Ladder:
             gains = (base - above - (below - above) * PARTS) * passes
             best = int(gains.argmax())
             found.append((float(gains[best]), float(tried[best])))
+        found += self._beyond()
         return [damage for gain, damage in sorted(found, reverse=True) if gain > 0.0]
+
+    def _beyond(self) -> list[tuple[float, float]]:
+        """What a step beyond the last one adds, and its damage; nothing where there can be none."""
+        if len(self.steps) < 2:
+            return []
+        top = self.steps[-1].outcome
+        near = [step.outcome for step in self.steps if step.outcome.damage * NEAR >= top.damage > 0.0]
+        farthest = min(FARTHEST * top.damage, self.most)
+        if len(near) < 2 or farthest <= top.damage:
+            return []
+        first = near[0]
+        fall = (first.energy - top.energy) / np.log(top.damage / first.damage)
+        tried = top.damage * (farthest / top.damage) ** np.append(PARTS, 1.0)
+        saved = np.minimum(fall * np.log(tried / top.damage), top.energy)
+        gains = saved * self.belief.borne(tried)
+        best = int(gains.argmax())
+        return [(float(gains[best]), float(tried[best]))]
+
+
+def _margin(error: float, samples: int, judged_on: int, limit: float) -> float:
+    """How far below the limit a drop must lie to pass, in points: the half-width of the gate's bound, nothing where the gate would ask for the drop as
+    measured (`Gate.choose`). `error` is the standard error of the drop on `samples` search samples.
+    """
+    if judged_on <= 0:
+        return error
+    half_width = normal_quantile(CONFIDENCE) * error * float(np.sqrt(samples / judged_on))
+    return half_width if half_width < limit / 2.0 else 0.0

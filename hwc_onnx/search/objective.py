@@ -79,6 +79,7 @@ class Objective:
         repair: mends stitched plans; None leaves them.
         complete: adds its provenance to a plan.
         remembered: what was measured before the search, for a continued run.
+        judged_on: holdout samples of the final gate.
         on_event: hears about progress.
 
     `options` may be set to what else the problem was made with: a study of the user's own is refused with others.
@@ -109,10 +110,11 @@ class Objective:
         repair: StatisticsRepair | None = None,
         complete: Callable[[CompressionPlan], CompressionPlan] = lambda plan: plan,
         remembered: Remembered | None = None,
+        judged_on: int = 0,
         on_event: Listener | None = None,
     ) -> None:
         self.limit_points = limit_points
-        self.search_size = len(reference)
+        self.search_size, self.judged_on = len(reference), judged_on
         self.baseline = baseline.model_copy(update={"lanes": lanes, "dialect": dialect, "portable": portable})
         self._proto, self._graph, self._database = proto, graph, database
         self._cost_model, self._reference, self._on_event = cost_model, reference, on_event

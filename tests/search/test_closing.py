@@ -125,7 +125,7 @@ def test_a_strategy_without_a_solver_refits_plans_of_its_own(start):
     assert all(step.choices.tobytes() in own for step in steps)
     # of all plans that could meet the first aim that any can, the cheapest
     belief = Ladder.of(found.history.searched()).belief
-    aims = [share * belief.accepted for share in SHARES]
+    aims = [share * belief.expected for share in SHARES]
     least = [[outcome.energy for outcome in own.values() if 0.0 < outcome.damage * REFITTED <= aim] for aim in aims]
     assert own[steps[0].choices.tobytes()].energy == min(next(filter(None, least)))
 

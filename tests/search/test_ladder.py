@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hwc_onnx.search.guard import Guard
 from hwc_onnx.search.history import Record
-from hwc_onnx.search.ladder import MIDDLE, SPREADS, Belief, Ladder
+from hwc_onnx.search.ladder import MIDDLE, SPREADS, Belief, Ladder, _margin
 from tests.search.test_budget import history, outcome
 
 
@@ -50,7 +50,7 @@ def test_the_sum_is_what_climbing_saves_in_the_mean() -> None:
     front = steps_of([0.6, 0.4, 0.3, 0.25], [0.002, 0.01, 0.015, 0.03])
     rng = np.random.default_rng(0)
     spread = np.array([s for _, s in SPREADS])[rng.choice(2, 20_000, p=[share for share, _ in SPREADS])]
-    draws = 0.8 * 0.02 * np.exp(spread * rng.normal(size=20_000))
+    draws = MIDDLE * 0.02 * np.exp(spread * rng.normal(size=20_000))
     assert saved(front, draws) == pytest.approx(expected(front, belief), abs=0.004)
     broken = Belief(0.03)  # the twin: another belief
     assert abs(saved(front, draws) - expected(front, broken)) > 0.01
@@ -100,7 +100,33 @@ def test_next_to_a_plan_that_is_no_step_a_milder_one_is_tried() -> None:
     front = steps_of([0.5, 0.2], [0.008, 0.02])
     beside = steps_of([0.3], [0.0127])
     assert 0.008 < Ladder(front, beside, belief).missing()[0] < 0.0127
-    assert len(Ladder(front, (), belief).missing()) == 1
+    assert len(Ladder(front, (), belief, most=0.02).missing()) == 1
+
+
+def test_a_step_beyond_the_last_goes_where_it_adds_most() -> None:
+    belief, front = Belief(0.05), steps_of([0.6, 0.5, 0.4], [0.0025, 0.005, 0.01])
+    beyond = [damage for damage in Ladder(front, (), belief).missing() if damage > 0.01]
+    tried = 0.01 * 4.0 ** (np.arange(1, 11) / 10.0)
+    # energy falls by 0.1 for each factor of two
+    worth = 0.1 * np.log2(tried / 0.01) * belief.borne(tried)
+    assert beyond == [pytest.approx(tried[worth.argmax()])] and worth.argmax() not in (0, 9)
+    assert Ladder(front, (), belief, most=0.02).missing()[0] <= 0.02
+    assert all(damage < 0.01 for damage in Ladder(front, (), belief, most=0.01).missing())
+    safe = Belief(0.002)  # a broken twin: where the last step is expected to fail, none goes beyond first
+    assert Ladder(front, (), safe).missing()[0] < 0.01
+
+
+@pytest.mark.parametrize(("holdout", "margin"), [(0, 0.3), (10_000, 0.3 * 1.645 * 0.2), (400, 0.3 * 1.645), (200, 0.0)])
+def test_the_gate_s_margin_is_that_of_its_bound_on_so_many_samples(holdout: int, margin: float) -> None:
+    """200 samples would make the bound wider than half the limit, where the gate asks for the drop as measured."""
+    assert _margin(0.3, 400, holdout, 1.0) == pytest.approx(margin, abs=1e-4)
+
+
+def test_a_large_holdout_bears_more_than_the_search_samples_accept() -> None:
+    found = history([replace(outcome(e, drop=d), damage=0.02 * d, n_samples=400) for e, d in zip(np.linspace(0.9, 0.4, 9), np.linspace(0.2, 1.4, 9), strict=True)])
+    beliefs = [Ladder.of(found, judged_on=n).belief.expected for n in (0, 1000, 10_000)]
+    assert beliefs[0] < beliefs[2] and beliefs[1] < beliefs[2]
+    assert Ladder.of(found).most >= beliefs[2]
 
 
 def test_nothing_is_missing_between_plans_of_the_same_energy() -> None:
@@ -145,7 +171,7 @@ def test_expected_energy_of_a_ladder_is_the_mean_over_what_the_holdout_may_bear(
     rng = np.random.default_rng(0)
     share, spread = np.array(SPREADS).T
     wide = spread[(rng.random(400_000) > share[0]).astype(int)]
-    borne = MIDDLE * ladder.belief.accepted * np.exp(wide * rng.normal(size=len(wide)))
+    borne = MIDDLE * ladder.belief.expected * np.exp(wide * rng.normal(size=len(wide)))
     reached = np.ones(len(borne))
     for step in ladder.steps:
         reached[borne >= step.outcome.damage] = step.outcome.energy
