@@ -96,7 +96,7 @@ def test_a_missing_step_goes_where_it_adds_most() -> None:
 
 
 def test_next_to_a_plan_that_is_no_step_a_milder_one_is_tried() -> None:
-    belief = Belief(0.02)
+    belief = Belief(0.016)
     front = steps_of([0.5, 0.2], [0.008, 0.02])
     beside = steps_of([0.3], [0.0127])
     assert 0.008 < Ladder(front, beside, belief).missing()[0] < 0.0127

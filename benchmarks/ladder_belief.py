@@ -1,0 +1,100 @@
+"""How much damage the holdout bore, over what the search made expect: what the gate's ladder believes (hwc_onnx/search/ladder.py), looked at afterwards.
+
+    python benchmarks/ladder_belief.py FOLDER        # the FOLDER of equal_budget.py on the machine that ran it: its studies are needed
+
+For each finished search the ladder is made again from its trials. The last plan that passed bounds what the holdout bore from below,
+the first that failed from above (`-`: all passed). Ratios are to the damage at which the search samples show the drop that the gate can let
+pass. Last comes the log-normal distribution that makes these intervals most likely, with a tenth of the searches far off as the ladder believes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from scipy.special import ndtr
+
+from hwc_onnx.search.gate import MOST_LOOKS
+from hwc_onnx.search.history import History
+from hwc_onnx.search.ladder import MIDDLE, SPREADS, Ladder
+from hwc_onnx.search.space import Space
+
+SAME = 1e-5
+"""Difference of energies that a line of `rows.jsonl` rounds away."""
+
+
+class Numbers:
+    """Stands for the search's space: choices are told apart, not read."""
+
+    def choices_of(self, params: dict[str, Any]) -> np.ndarray:
+        """One number for each parameter."""
+        return np.array([params[name] for name in sorted(params)], dtype=np.int64)
+
+
+def interval(folder: Path, holdout: int, limit: float) -> tuple[float, float, Ladder] | None:
+    """Damage of the last plan that passed and of the first that did not, and the ladder; None where no plan passed or none can be told."""
+    row = json.loads((folder / "row.json").read_text(encoding="utf-8"))
+    study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))))
+    history = History(cast("Space", Numbers()), limit)
+    history.sync(study)
+    ladder = Ladder.of(history, history.records[0].choices, holdout)
+    steps = ladder.climbed(MOST_LOOKS)
+    passed = [i for i, step in enumerate(steps) if abs(1.0 - step.outcome.energy - row["delivered_reduction_vs_int8"]) < SAME]
+    if not passed:
+        return None
+    damages = [step.outcome.damage for step in steps]
+    return damages[passed[-1]], ([*damages, np.inf])[passed[-1] + 1], ladder
+
+
+def likeliest(intervals: np.ndarray) -> tuple[float, float]:
+    """Median and standard deviation of the logarithm, [n, 2] bounds of the logarithm."""
+    (_, _), (far, wide) = SPREADS
+
+    def likelihood(middle: float, spread: float) -> float:
+        below = (1 - far) * ndtr((intervals - middle) / spread) + far * ndtr((intervals - middle) / wide)
+        return float(np.log(np.maximum(below[:, 1] - below[:, 0], 1e-12)).sum())
+
+    grid = [(float(m), float(s)) for m in np.linspace(-1.0, 1.5, 51) for s in np.arange(0.2, 1.05, 0.1)]
+    middle, spread = max(grid, key=lambda one: likelihood(*one))
+    return float(np.exp(middle)), spread
+
+
+def lines(args: argparse.Namespace) -> Iterator[str]:
+    """One for each search, then the fit."""
+    found = []
+    for path in sorted(args.folder.glob("work/*/seed-*/*/row.json")):
+        one = interval(path.parent, args.holdout, args.max_drop)
+        name = f"{path.parts[-4]:<46} {path.parts[-3]} {path.parts[-2]:<20}"
+        if one is None:
+            yield f"{name} nothing passed"
+            continue
+        low, high, ladder = one
+        expected = ladder.belief.expected
+        found.append(np.log([low / expected, high / expected]))
+        yield f"{name} {low / expected:5.2f} .. {f'{high / expected:.2f}' if np.isfinite(high) else '-'}"
+    if found:
+        middle, spread = likeliest(np.array(found))
+        yield f"{len(found)} searches: median {middle:.2f}, standard deviation of the logarithm {spread:.1f} (believed: {MIDDLE}, {SPREADS[0][1]})"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="What the holdout bore, over what the search made expect.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--holdout", type=int, default=10_000, help="holdout samples of these searches")
+    parser.add_argument("--max-drop", type=float, default=1.0)
+    args = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    for line in lines(args):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
