@@ -26,9 +26,9 @@ from hwc_onnx.search.seeds import derived, middle_starts
 from hwc_onnx.search.space import Space
 from hwc_onnx.search.surrogate import DamageTable
 
-SHARES = (0.6, 0.9, 0.35)
+SHARES = (0.6, 0.9)
 """Damages aimed at first, as shares of the damage that the gate is expected to let pass (assumed)."""
-BETWEEN = 6
+BETWEEN = 7
 """Steps that go where they are worth most."""
 REFITTED = 0.66
 """Damage after refitting over damage before, until measured: the median that benchmarks/refit.py prints."""
