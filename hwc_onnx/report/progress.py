@@ -19,6 +19,8 @@ from hwc_onnx.report.quantities import duration, percent, points, size
 
 QUIET_SECONDS = 10.0
 """In a log, a phase says where it is when nothing was written for so long."""
+TRIAL_SECONDS = 30.0
+"""The same for a search."""
 KEPT = "every finished trial is kept, and best.onnx in the run folder is the best so far"
 
 
@@ -73,7 +75,7 @@ class Progress:
             text = " ".join(filter(None, (self._phase, share, event.detail)))
             self._move(text)
             ended = event.done == event.total and event.detail == self._counted  # what was begun in words ends in words
-            if self._status is None and (ended or self._silent()):
+            if self._status is None and (ended or self._silent(QUIET_SECONDS)):
                 self._line(text)
                 self._counted = event.detail
         elif isinstance(event, TrialDone):
@@ -102,11 +104,11 @@ class Progress:
         ahead = "" if left is None else f", about {duration(left)} left"
         text = f"trial {trial.evaluations} of {trial.budget}, {best}, {duration(trial.seconds)}{ahead}"
         self._move(text)
-        if self._status is None and self._silent():
+        if self._status is None and self._silent(TRIAL_SECONDS):
             self._line(text)
 
-    def _silent(self) -> bool:
-        return time.monotonic() - self._written >= QUIET_SECONDS
+    def _silent(self, seconds: float) -> bool:
+        return time.monotonic() - self._written >= seconds
 
     def _line(self, text: str) -> None:
         self._written = time.monotonic()

@@ -43,7 +43,8 @@ def test_progress_without_terminal_writes_improvements_only() -> None:
 
 def test_progress_says_how_a_count_that_it_began_to_tell_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     def lines(quiet_seconds: float) -> list[str]:
-        monkeypatch.setattr(progress_module, "QUIET_SECONDS", quiet_seconds)
+        for name in ("QUIET_SECONDS", "TRIAL_SECONDS"):
+            monkeypatch.setattr(progress_module, name, quiet_seconds)
         stream = io.StringIO()
         with Progress(stream) as progress:
             progress(Phase("database"))
