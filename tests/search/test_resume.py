@@ -138,7 +138,7 @@ def test_resume_with_more_trials_keeps_the_old_ones_and_adds_new_ones(tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"problem": SyntheticProblem(layers=3, images=400, seed=8)}, "digests"),
+        ({"problem": SyntheticProblem(layers=3, images=400, seed=8)}, r"digests\.model"),
         ({"problem": SyntheticProblem(layers=3, images=400, limit_points=2.0)}, "limit_points"),
         ({"sampler": "tpe"}, "sampler"),
         ({"seed": 1}, "seed"),
