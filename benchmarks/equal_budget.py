@@ -15,7 +15,7 @@ strategy are dropped, so that it alone runs again.
 
 saved     energy saved against INT8, median (quartiles) over seeds: first of the plan that `compress` would write, the last that its gate lets
           pass on the holdout, then of the best plan on the search samples
-gap       of what lies between the better cold TPE and the accelerator's bound (benchmarks/hardware_matters.py), the share closed
+gap       of what lies between the better cold TPE and the accelerator's two bounds (benchmarks/hardware_matters.py), the share closed
 below     how much less energy than that TPE's plan
 reached   evaluation-equivalents after which the median agent has what that TPE ends with, both on the search samples
 seed      searches whose plan is better than the best of the first plans
@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from equal_budget_table import AGENT, COLD, complete, table
-from hardware_matters import savings
+from hardware_matters import BOUNDS, savings
 
 from hwc_onnx.commit import commit
 from hwc_onnx.comparison.comparing import options_of
@@ -49,7 +49,6 @@ SAMPLES = Path(__file__).parent.parent / "sample_models"
 MODELS = ("resnet20", "mobilenetv2_small", "vit_tiny")
 ACCELERATORS = ("edge-flex", "bitfusion-32x16", "eyeriss-v2-sparse")
 REFEREES = ("knapsack", "thompson", "spdy", "evolution", "tpe", "tpe-univariate")
-BOUND = "bound, 2-bit activations"
 DIGITS = 5
 
 Row = dict[str, Any]
@@ -181,14 +180,15 @@ def keep(records: Records, model: str, accelerator: str, row: Row, plan: Path) -
 
 
 def cells_of(args: argparse.Namespace, records: Records) -> list[dict[str, Any]]:
-    """The cells that have a seed of which every strategy is there, with the accelerator's bound."""
+    """The cells that have a seed of which every strategy is there, with the accelerator's bounds."""
     found = []
     entries = [*((name, "seeds") for name in (AGENT, *args.referees)), *((name, "cold") for name in args.cold)]
     for model, accelerator in itertools.product(args.models, args.accels):
         rows = complete([row for key, row in records.rows.items() if key[:2] == (model, accelerator)], entries)
         if rows:
-            bound = savings(load_profile(accelerator), open_model(SAMPLES / f"{model}.onnx").graph, 0.0).saved[BOUND]
-            found.append({"model": model, "accelerator": accelerator, "budget": args.budget, "bound": bound, "rows": rows})
+            own = savings(load_profile(accelerator), open_model(SAMPLES / f"{model}.onnx").graph, 0.0).saved
+            bounds = {bits: own[name] for name, bits in sorted(BOUNDS.items(), key=lambda one: one[1])}
+            found.append({"model": model, "accelerator": accelerator, "budget": args.budget, "bounds": bounds, "rows": rows})
     return found
 
 

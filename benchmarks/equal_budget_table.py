@@ -1,6 +1,6 @@
 """Tables of `equal_budget.py`: the agent beside every other strategy, cell by cell and over all cells.
 
-A cell is {"model", "accelerator", "budget", "bound", "rows"}; a row is one search as `hwc_onnx.compare` returns it. Only seeds
+A cell is {"model", "accelerator", "budget", "bounds", "rows"}; `bounds` are savings by activation bits; a row is one search as `hwc_onnx.compare` returns it. Only seeds
 that every strategy has are compared, so that a table of an unfinished run is paired all the same.
 """
 
@@ -92,7 +92,7 @@ def cell_lines(cell: Row) -> Iterator[str]:
 
 
 def beside_cold(cell: Row, agent: Sequence[Row]) -> Iterator[str]:
-    """The agent beside the better cold strategy, the bound, and its own first plans."""
+    """The agent beside the better cold strategy, the bounds, and its own first plans."""
     ours = saved(agent)
     name, theirs = better_cold(cell)
     middle = float(np.median(ours))
@@ -101,9 +101,12 @@ def beside_cold(cell: Row, agent: Sequence[Row]) -> Iterator[str]:
         (at for at in range(cell["budget"] + 1) if np.median([best_at(row["curve"], at) for row in agent]) >= aim), None
     )
     beaten = sum(row["best_reduction_vs_int8"] > seeds_of(row) + 1e-9 for row in agent)
+    widths = " and ".join(f"{bits}-bit" for bits in cell["bounds"])
+    gaps = " / ".join(f"{(middle - theirs) / (bound - theirs):.2f}" for bound in cell["bounds"].values())
+    shares = " / ".join(f"{100 * bound:.1f}" for bound in cell["bounds"].values())
+    yield f"  gap {gaps} (bound {shares} %, of {widths} activations)"
     yield (
-        f"  gap {(middle - theirs) / (cell['bound'] - theirs):.2f} (bound {100 * cell['bound']:.1f} %), below {name} cold "
-        f"{100 * (1 - (1 - middle) / (1 - theirs)):.0f} %, reached after {'never' if reached is None else reached}, "
+        f"  below {name} cold {100 * (1 - (1 - middle) / (1 - theirs)):.0f} %, reached after {'never' if reached is None else reached}, "
         f"seed {beaten}/{len(agent)}"
     )
 

@@ -15,12 +15,14 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from equal_budget import AGENT, BOUND, MODELS, SAMPLES, Records, add_conditions, conditions
+from equal_budget import AGENT, MODELS, SAMPLES, Records, add_conditions, conditions
 from hardware_matters import savings
 
 from hwc_onnx.cost.accelerator import AcceleratorProfile
 from hwc_onnx.cost.profile import list_profiles, load_profile
 from hwc_onnx.workspace import open_model
+
+BOUND = "bound, 2-bit activations"
 
 
 def pays_for(profile: AcceleratorProfile) -> str:
