@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import mul
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from hwc_onnx.graph.fusion import stored_output
 from hwc_onnx.graph.layer_graph import FIXED, ChannelGroup, Layer, LayerGraph, Member, Node, TensorInfo
 from hwc_onnx.graph.layers import loop_dims_of
+from hwc_onnx.graph.loop_dims import LoopDims
 from hwc_onnx.graph.parse import density_of, operand_facts
 from hwc_onnx.graph.zero_pattern import Pattern
 
@@ -136,6 +137,7 @@ class _Maker:
         }
         self.group = {group.root: group for group in graph.channel_groups}
         self.memory: dict[Hashable, Any] = {}
+        self.removed: dict[tuple[str, int], tuple[tuple[str, int, int], ...]] = {}
 
     def __call__(self, setting: Setting) -> LayerGraph:
         if len(self.memory) > MEMORY:
@@ -193,13 +195,29 @@ class _Maker:
             group = self.group[root]
             if left == group.channels:
                 continue
-            gone = [size - kept for size, kept in zip(group.part_sizes, group.kept_of_parts(left), strict=True)]
-            for name, axis, times in self.carried[root]:
+            for name, axis, fewer in self._removed(group, left):
                 shape = changed.get(name)
                 if shape is None:
                     shape = changed[name] = list(self.graph.tensors[name].shape)
-                shape[axis] -= sum(map(mul, gone, times))
+                shape[axis] -= fewer
         return {name: tuple(shape) for name, shape in changed.items()}
+
+    def _removed(self, group: ChannelGroup, left: int) -> tuple[tuple[str, int, int], ...]:
+        """What a group with `left` channels takes away: tensor, axis, positions."""
+        found = self.removed.get((group.root, left))
+        if found is None:
+            gone = [size - kept for size, kept in zip(group.part_sizes, group.kept_of_parts(left), strict=True)]
+            taken = ((name, axis, sum(map(mul, gone, times))) for name, axis, times in self.carried[group.root])
+            found = self.removed[group.root, left] = tuple(taken)
+        return found
+
+    def _loop_dims(self, node: Node, first: Shape, second: Shape, output: Shape) -> LoopDims:
+        """Loop dimensions of a layer's node, which the shapes decide: few of them meet many widths and densities."""
+        key = (node.key, first, second, output)
+        found = self.memory.get(key)
+        if found is None:
+            found = self.memory[key] = loop_dims_of(node, first, second, output)
+        return cast(LoopDims, found)
 
     def _tensor(self, old: TensorInfo, shape: Shape, bits: int, density: float) -> TensorInfo:
         key = (old.name, shape, bits, density)
@@ -242,7 +260,7 @@ class _Maker:
         key = (old.key, *facts.values(), pattern, algorithm, first, second, output)
         found = self.memory.get(key)
         if found is None:
-            dims = loop_dims_of(node, first, second, output) if shapes else old.loop_dims
+            dims = self._loop_dims(node, first, second, output) if shapes else old.loop_dims
             weight_shape = tensors[old.weight if old.weight is not None else old.inputs[1]].shape
             found = self.memory[key] = replace(
                 old, **facts, loop_dims=dims, weight_shape=weight_shape, nm_pattern=pattern, algorithm=algorithm, weight_sum=None

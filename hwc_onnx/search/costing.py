@@ -70,7 +70,7 @@ class Costing:
     def __init__(
         self, graph: LayerGraph, database: LayerDatabase, cost_model: CostModel, baseline: CompressionPlan
     ) -> None:
-        self._graph, self._database, self._model, self._baseline = graph, database, cost_model, baseline
+        self._graph, self._database, self._model = graph, database, cost_model
         cost = cost_model.cost(with_plan(graph, baseline))
         self.baseline_total = cost.total
         self.shares = {
@@ -93,11 +93,15 @@ class Costing:
         self._members = {
             group.root: frozenset(member.tensor for member in group.members) for group in graph.channel_groups
         }
-        self._kept = {
-            group.root: count
-            for group in graph.channel_groups
-            if (count := channel_choice(baseline, group)) is not None
-        }
+        kept = {group.root: count for group in graph.channel_groups if (count := channel_choice(baseline, group)) is not None}
+        self._first = _Draft(
+            {key: config.weight_bits for key, config in baseline.layers.items()},
+            {key: record.weight_density for key, record in baseline.achieved.items()},
+            list(self._widths),
+            dict(baseline.activation_density),
+            kept,
+            algorithm={key: config.algorithm for key, config in baseline.layers.items()},
+        )
 
     def bind(self, menus: Menus, space: Space) -> None:
         """Say which units the choices are about."""
@@ -188,17 +192,15 @@ class Costing:
         return min(energy, IMPOSSIBLE)
 
     def _base(self) -> _Draft:
-        plan = self._baseline
-        draft = _Draft(
-            {key: config.weight_bits for key, config in plan.layers.items()},
-            {key: record.weight_density for key, record in plan.achieved.items()},
-            list(self._widths),
-            dict(plan.activation_density),
-            dict(self._kept),
+        first = self._first
+        return _Draft(
+            first.weight_bits.copy(),
+            first.weight_density.copy(),
+            first.group_bits.copy(),
+            first.density.copy(),
+            first.kept.copy(),
+            algorithm=first.algorithm.copy(),
         )
-        for key, config in plan.layers.items():
-            draft.algorithm[key] = config.algorithm
-        return draft
 
     def _apply(self, draft: _Draft, unit: int, option: int) -> None:
         found = self._menus.units[unit]
