@@ -4,7 +4,8 @@
 
 For each finished search the ladder is made again from its trials. The last plan that passed bounds what the holdout bore from below,
 the first that failed from above (`-`: all passed). Ratios are to the damage at which the search samples show the drop that the gate can let
-pass. Last comes the log-normal distribution that makes these intervals most likely, with a tenth of the searches far off as the ladder believes.
+pass. Last comes the log-normal distribution that makes these intervals most likely, with a tenth of the searches far off as the ladder believes, for
+each network and for all: searches of a network share its split, so their ratios are hardly independent.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from scipy.special import ndtr
 
-from hwc_onnx.search.gate import MOST_LOOKS
+from hwc_onnx.search.gate import MOST_LOOKS, Judging
 from hwc_onnx.search.history import History
 from hwc_onnx.search.ladder import MIDDLE, SPREADS, Ladder
 from hwc_onnx.search.space import Space
@@ -39,18 +40,23 @@ class Numbers:
 
 
 def interval(folder: Path, holdout: int, limit: float) -> tuple[float, float, Ladder] | None:
-    """Damage of the last plan that passed and of the first that did not, and the ladder; None where no plan passed or none can be told."""
+    """Damage of the last plan that passed (0: none did) and of the first that did not, and the ladder; None where there was no plan to judge."""
     row = json.loads((folder / "row.json").read_text(encoding="utf-8"))
     study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))))
-    history = History(cast("Space", Numbers()), limit)
-    history.sync(study)
-    ladder = Ladder.of(history, history.records[0].choices, holdout)
+    whole, history = History(cast("Space", Numbers()), limit), History(cast("Space", Numbers()), limit)
+    whole.sync(study)
+    for record in whole.records:  # the gate of equal_budget.py sees the trials within the budget alone
+        if history.evaluations + record.counted <= row["evaluations"]:
+            history.append(record)
+    ladder = Ladder.of(history, history.records[0].choices, Judging(holdout))
     steps = ladder.climbed(MOST_LOOKS)
-    passed = [i for i, step in enumerate(steps) if abs(1.0 - step.outcome.energy - row["delivered_reduction_vs_int8"]) < SAME]
-    if not passed:
+    if not steps:
         return None
-    damages = [step.outcome.damage for step in steps]
-    return damages[passed[-1]], ([*damages, np.inf])[passed[-1] + 1], ladder
+    saved = row["delivered_reduction_vs_int8"] or 0.0
+    passed = [i for i, step in enumerate(steps) if abs(1.0 - step.outcome.energy - saved) < SAME]
+    damages = [0.0, *(step.outcome.damage for step in steps), np.inf]
+    place = passed[-1] + 1 if passed else 0
+    return damages[place], damages[place + 1], ladder
 
 
 def likeliest(intervals: np.ndarray) -> tuple[float, float]:
@@ -68,20 +74,24 @@ def likeliest(intervals: np.ndarray) -> tuple[float, float]:
 
 def lines(args: argparse.Namespace) -> Iterator[str]:
     """One for each search, then the fit."""
-    found = []
+    found: dict[str, list[list[float]]] = {}
     for path in sorted(args.folder.glob("work/*/seed-*/*/row.json")):
         one = interval(path.parent, args.holdout, args.max_drop)
         name = f"{path.parts[-4]:<46} {path.parts[-3]} {path.parts[-2]:<20}"
         if one is None:
-            yield f"{name} nothing passed"
+            yield f"{name} nothing to judge"
             continue
         low, high, ladder = one
         expected = ladder.belief.expected
-        found.append(np.log([low / expected, high / expected]))
+        with np.errstate(divide="ignore"):
+            found.setdefault(path.parts[-4].split("-")[0], []).append([float(np.log(low / expected)), float(np.log(high / expected))])
         yield f"{name} {low / expected:5.2f} .. {f'{high / expected:.2f}' if np.isfinite(high) else '-'}"
+    for network, intervals in found.items():
+        middle, spread = likeliest(np.array(intervals))
+        yield f"{network}: {len(intervals)} searches, median {middle:.2f}, standard deviation of the logarithm {spread:.1f}"
     if found:
-        middle, spread = likeliest(np.array(found))
-        yield f"{len(found)} searches: median {middle:.2f}, standard deviation of the logarithm {spread:.1f} (believed: {MIDDLE}, {SPREADS[0][1]})"
+        middle, spread = likeliest(np.concatenate([np.array(intervals) for intervals in found.values()]))
+        yield f"all: median {middle:.2f}, standard deviation of the logarithm {spread:.1f} (believed: {MIDDLE}, {SPREADS[0][1]})"
 
 
 def main() -> None:

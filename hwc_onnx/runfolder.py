@@ -154,7 +154,7 @@ def _same_inputs(path: Path, config: Mapping[str, Any]) -> None:
     try:
         old = read_record(path)
     except UsageError as error:
-        mend = "give another run_dir" if "own_study" in config else "use --fresh to start anew"
+        mend = "give another run_dir" if "own_study" in config else "use --fresh to start anew, or give another --run-dir"
         raise UsageError(f"{error}; {mend}") from error
     # what a digest stands for is an input too, but its value tells nobody anything: options first
     names = sorted((set(old) | set(config)) - EXTENDABLE, key=lambda name: (name in FILES, name))
@@ -193,10 +193,10 @@ def read_record(folder: Path) -> dict[str, Any]:
         with file.open("rb") as stream:
             found = yaml.safe_load(stream.read(MOST_BYTES).decode("utf-8"))
     except Exception as error:  # tags of wrong content raise all kinds
-        raise UsageError(f"{file}: cannot be read ({error}); use --fresh to start anew, or name another folder") from error
+        raise UsageError(f"{file}: cannot be read as the record of a run ({error})") from error
     record = found.get(RECORD) if isinstance(found, dict) else None
     if not isinstance(record, dict):
-        raise UsageError(f"{file}: has no record of its run (field '{RECORD}'); name a folder that `compress` made")
+        raise UsageError(f"{file}: has no record of its run (field '{RECORD}'), which `compress` writes")
     return record
 
 

@@ -18,6 +18,7 @@ MODEL, SAMPLES = tiny_case(np.random.default_rng(0))
 def test_own_study_ends_in_a_file_that_keeps_what_the_trial_measured(tmp_path: Path) -> None:
     options = {"data": SAMPLES, "max_drop": 3.0, "algorithms": ("l1", "magnitude"), "split_seed": 3}
     with hwc_onnx.open_problem(MODEL, run_dir=tmp_path / "own", **options) as problem:
+        assert problem.judging is not None and problem.judging.samples > 0 and problem.judging.requested is None
         study = optuna.create_study(sampler=hwc_onnx.StrategySampler(problem, trials=12))
         study.optimize(hwc_onnx.PlanObjective(problem), n_trials=12)
     assert study.best_value < 1.0

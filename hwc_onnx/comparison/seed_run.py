@@ -188,7 +188,7 @@ class SeedRun:
         """What the gate of `compress` lets pass of these trials, None where it refuses the safest of them, and the drops on the holdout
         in points that it saw, by trial. Plans are run as the search runs them, not at each level of optimisation.
         """
-        finalists = Ladder.of(history, objective.start, objective.judged_on).climbed(MOST_LOOKS)
+        finalists = Ladder.of(history, objective.start, objective.judging).climbed(MOST_LOOKS)
         expected = [record.outcome for record in finalists]
         gate = Gate.choose(None, holdout, running.limit_points, expected=expected, seed=self.task.seed)
         candidates = [running.candidate(objective, record).proto for record in finalists]

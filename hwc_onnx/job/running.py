@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from hwc_onnx.accuracy.metrics import SessionMetric
 from hwc_onnx.accuracy.pool import Data
 from hwc_onnx.accuracy.reference import Reference, make_reference, with_baseline
 from hwc_onnx.accuracy.sanity import check_reference
@@ -23,6 +24,7 @@ from hwc_onnx.options import Options
 from hwc_onnx.plan import REPAIRS, CalibrationRecord, CompressionPlan
 from hwc_onnx.result import versions
 from hwc_onnx.runfolder import RunFolder
+from hwc_onnx.search.gate import Judging
 from hwc_onnx.search.history import CLOSING, Record
 from hwc_onnx.search.objective import Objective
 from hwc_onnx.search.remembered import Remembered
@@ -116,7 +118,7 @@ class Running:
             calibration_samples=self.splits.calibration,
             repair=self.calibrated.repair,
             complete=lambda plan: self._complete(plan, False),
-            judged_on=len(self.splits.holdout),
+            judging=Judging(len(self.splits.holdout), "point" if isinstance(self.reference.metric, SessionMetric) else options.gate),
             remembered=Remembered(self.folder.path / "cache" / "probes.json"),
             on_event=self.tell,
         )

@@ -27,7 +27,6 @@ from hwc_onnx.polish import Polished
 from hwc_onnx.quantization.dialects import get_dialect
 from hwc_onnx.result import sha256
 from hwc_onnx.search.gate import MOST_LOOKS, Gate, Look
-from hwc_onnx.search.history import Record
 from hwc_onnx.search.objective import Objective
 from hwc_onnx.search.problem import Choices, Outcome
 from hwc_onnx.search.study import SearchResult
@@ -71,7 +70,11 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
     The INT8 baseline is looked at whatever happens, to be reported; as a fallback after a failed plan its test is not
     part of the fixed sequence, and a note says so.
     """
-    finalists = found.goal.finalists(found.history, MOST_LOOKS, objective.start, objective.judged_on) or _nearest(run, objective, found)
+    finalists = found.goal.finalists(found.history, MOST_LOOKS, objective.start, objective.judging)
+    missed = max(found.goal.others(finalists[0].outcome).values(), default=0.0) if finalists else 0.0
+    if missed > 0.0:
+        told = "no plan of the search keeps all limits: the one that keeps the drop limit and comes nearest to the others is judged first, "
+        run.tell(Note(f"{told}{missed:.1%} above the limit that it misses most", warning=True))
     holdout = make_reference(run.opened.proto, run.splits.holdout, run.reference.metric, task=run.options.task)
     if holdout.note:
         run.tell(Note(holdout.note))
@@ -85,6 +88,7 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
         polished = _polished(run, candidates)
         stitched = [found.stitched for found in polished if found is not None]
         candidates = [assemble(run.calibrated.proto, run.opened.graph, one) for one in stitched]
+        run.tell(Phase("gate", "judge the polished plans"))
     look_at = f"plans at most judged on {len(holdout)} holdout samples"
     run.tell(Step(0, len(candidates), look_at))
     chosen, looks = gate.walk([candidate.proto for candidate in candidates], lambda done: run.tell(Step(done, len(candidates), look_at)))
@@ -139,22 +143,6 @@ def _beyond(look: Look, gate: Gate) -> str:
     if gate.mode == "upper" and look.upper_bound_points is not None:
         judged, name = look.upper_bound_points, "an upper bound of the drop"
     return f"has {name} of {judged:.2f} points, {judged - gate.limit_points:.2f} above the limit"
-
-
-def _nearest(run: Running, objective: Objective, found: SearchResult) -> list[Record]:
-    """Where no plan keeps all limits: the one that keeps the drop limit and comes nearest to the others, if any does."""
-    nearest = found.goal.nearest(found.history.records)
-    if nearest is None or np.array_equal(nearest.choices, objective.start):
-        return []
-    worst = max(found.goal.others(nearest.outcome).values(), default=0.0)
-    run.tell(
-        Note(
-            "no plan of the search keeps all limits: the one that keeps the drop limit and comes nearest to the others is judged, "
-            f"{worst:.1%} above the limit that it misses most",
-            warning=True,
-        )
-    )
-    return [nearest]
 
 
 def _gate(run: Running, holdout: Reference, expected: Sequence[Outcome]) -> Gate:

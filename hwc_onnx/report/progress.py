@@ -51,7 +51,7 @@ class Progress:
         self._header_shown = False
         self._pace = Pace()
         self._written = time.monotonic()
-        self._counted = ""
+        self._counted: str | None = None
 
     def __enter__(self) -> Progress:
         if self._status is not None:
@@ -67,7 +67,7 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Show one event."""
         if isinstance(event, Phase):
-            self._phase = event.name
+            self._phase, self._counted = event.name, None
             self._line(f"{event.name}: {event.detail}" if event.detail else event.name)
             self._move(event.name)
         elif isinstance(event, Step):

@@ -14,6 +14,7 @@ import math
 import time
 from dataclasses import dataclass
 
+from hwc_onnx.search.gate import Judging
 from hwc_onnx.search.history import History
 from hwc_onnx.search.ladder import Ladder
 
@@ -47,14 +48,14 @@ class Spent:
 
 class Budget:
     """Limits of one call: evaluations in all, seconds from now on, repeats in a row, `patience` (0: endless), and
-    `images` that trials may have run before the last begins (None: any number). `judged_on` are holdout samples of the gate (ladder.py).
+    `images` that trials may have run before the last begins (None: any number). `judging` is the gate to come (ladder.py).
     """
 
-    def __init__(self, trials: int, timeout: float | None, patience: int = 0, images: int | None = None, judged_on: int = 0) -> None:
+    def __init__(self, trials: int, timeout: float | None, patience: int = 0, images: int | None = None, judging: Judging | None = None) -> None:
         self._trials = trials
         self._images = images
         self._patience = patience
-        self._judged_on = judged_on
+        self._judging = judging
         self._deadline = None if timeout is None else time.monotonic() + timeout
 
     def stopped_by(self, history: History) -> str | None:
@@ -66,14 +67,14 @@ class Budget:
         recent = history.records[-REPEATS:]
         if len(recent) == REPEATS and not any(record.counted for record in recent):
             return "converged"
-        if self._patience and stalled(history, self._patience, self._judged_on):
+        if self._patience and stalled(history, self._patience, self._judging):
             return "converged"
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return "timeout"
         return None
 
 
-def stalled(history: History, patience: int, judged_on: int = 0) -> bool:
+def stalled(history: History, patience: int, judging: Judging | None = None) -> bool:
     """Whether the last `patience` evaluations, all after the last seed, improved neither the best energy nor what the gate is expected to
     reach by enough.
 
@@ -93,5 +94,5 @@ def stalled(history: History, patience: int, judged_on: int = 0) -> bool:
     earlier = History(history.space, limit)
     for record in history.records[:first]:
         earlier.append(record)
-    ladder = Ladder.of(history, judged_on=judged_on)
+    ladder = Ladder.of(history, judging=judging)
     return ladder.expected(ladder.belief) > (1.0 - IMPROVEMENT) * Ladder.of(earlier).expected(ladder.belief)

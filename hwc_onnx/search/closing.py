@@ -52,7 +52,7 @@ def closing_plan(
     plans that were measured.
     """
     searched, done = history.searched(), history.closing()
-    ladder = Ladder.of(history, judged_on=getattr(problem, "judged_on", 0))
+    ladder = Ladder.of(history, judging=getattr(problem, "judging", None))
     if searched.best is None:
         return None
     if not solved:

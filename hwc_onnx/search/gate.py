@@ -38,6 +38,24 @@ LEVELS: tuple[Level, ...] = ("disable", "all")
 
 
 @dataclass(frozen=True)
+class Judging:
+    """What a search knows of its gate: how many `samples` the holdout has (0: there is no gate), and the mode asked for (None: as these allow)."""
+
+    samples: int = 0
+    requested: str | None = None
+
+    def mode(self, half_width: float, limit_points: float) -> Mode:
+        """The mode asked for, else `upper` where the bound's expected half-width is below half the limit."""
+        if self.requested is not None:
+            return "upper" if self.requested == "upper" else "point"
+        return "upper" if half_width < limit_points / 2.0 else "point"
+
+    def half_width(self, spread: float) -> float:
+        """Expected half-width in points of the bound, for a standard deviation of one sample's paired drop."""
+        return normal_quantile(CONFIDENCE) * spread / math.sqrt(self.samples)
+
+
+@dataclass(frozen=True)
 class Look:
     """One model measured on the holdout.
 
@@ -113,15 +131,14 @@ class Gate:
             return cls(
                 holdout, limit_points, "point", 0, f"gate: point, because metric {name} has no interval", seed, threads
             )
-        spread = _spread(holdout, expected)
-        z = normal_quantile(CONFIDENCE)
-        half_width = z * spread / math.sqrt(n)
-        needed = math.ceil((z * spread / (limit_points / 2)) ** 2) if limit_points > 0 else 0
+        judging, spread = Judging(n, requested), _spread(holdout, expected)
+        half_width = judging.half_width(spread)
+        mode = judging.mode(half_width, limit_points)
+        needed = math.ceil(n * (half_width / (limit_points / 2)) ** 2) if limit_points > 0 else 0
         about = f"expected half-width {half_width:.2f} {unit_of(name)} on {n} samples, limit {limit_points:.2f}"
         if requested is not None:
-            mode: Mode = "upper" if requested == "upper" else "point"
             return cls(holdout, limit_points, mode, needed, f"gate: {mode}, as asked for ({about})", seed, threads)
-        if half_width < limit_points / 2:
+        if mode == "upper":
             note = f"gate: upper, the drop's 95% upper bound must respect the limit ({about})"
             return cls(holdout, limit_points, "upper", needed, note, seed, threads)
         more = f"; upper would need about {needed} samples" if needed else ""

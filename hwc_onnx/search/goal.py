@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hwc_onnx.search.gate import Judging
 from hwc_onnx.search.history import DROP, History, Record
 from hwc_onnx.search.ladder import Ladder
 from hwc_onnx.search.problem import Choices, Outcome
@@ -65,15 +66,18 @@ class Goal:
             found[DROP] = float(excess) if np.isfinite(excess) else 1e9
         return found
 
-    def finalists(self, history: History, count: int, without: Choices, judged_on: int) -> list[Record]:
-        """What the holdout of `judged_on` samples judges, in the order of the test: a front from the safest plan on, or the one of least drop.
+    def finalists(self, history: History, count: int, without: Choices, judging: Judging | None) -> list[Record]:
+        """What the holdout judges, in the order of the test: a front from the safest plan on, or the one of least drop.
 
-        Were several plans compared by their drops on the holdout, the least of these would be too good to be true.
+        Where no plan was accepted, the one that keeps the drop limit and comes nearest to the others is judged first: it is safer than plans that
+        keep the others and may lose too much. Were several plans compared by their drops on the holdout, the least of these would be too good to be true.
         """
-        if self.energy_target is None:
-            return Ladder.of(history, without, judged_on).climbed(count)
         best = self.best(history.records)
-        return [] if best is None else [best]
+        found = Ladder.of(history, without, judging).climbed(count) if self.energy_target is None else [best] if best is not None else []
+        nearest = self.nearest(history.records) if best is None else None
+        if nearest is None or np.array_equal(nearest.choices, without):
+            return found
+        return [nearest, *found[: count - 1]]
 
     def to_refit(self, history: History) -> Choices | None:
         """Of the plans that keep the energy target, the one of least damage that was not refitted yet."""

@@ -105,10 +105,22 @@ class Guard:
 
 def standard_error(outcomes: Sequence[Outcome], limit_points: float, guess: float) -> float:
     """Standard error of the drop near the limit, in points: of complete trials nearby, else `guess`; less than the limit."""
+    near = _errors_nearby(outcomes, limit_points)
+    return float(min(np.median(near) if near else guess, 0.9 * limit_points))
+
+
+def typical_error(outcomes: Sequence[Outcome], limit_points: float) -> float:
+    """Standard error of the drop in points: of complete trials near the limit, else of all that lost something; zero where there are none."""
+    found = _errors_nearby(outcomes, limit_points) or [o.standard_error for o in outcomes if o.standard_error > 0.0]
+    return float(np.median(found)) if found else 0.0
+
+
+def _errors_nearby(outcomes: Sequence[Outcome], limit_points: float) -> list[float]:
+    """Standard errors of trials near the limit, none where they are fewer than three."""
     near = [
         o.standard_error for o in outcomes if 0.3 * limit_points <= o.drop_points <= 2.5 * limit_points and o.standard_error > 0.0
     ]
-    return float(min(np.median(near) if len(near) >= 3 else guess, 0.9 * limit_points))
+    return near if len(near) >= 3 else []
 
 
 def fit_drop_map(outcomes: Sequence[Outcome], limit_points: float) -> DropMap:

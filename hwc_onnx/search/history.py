@@ -54,8 +54,8 @@ class History:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)):
             if trial.number in self._seen or "outcome" not in trial.user_attrs:
                 continue
-            self._seen.add(trial.number)
             self.append(record_of(trial, self.space))
+            self._seen.add(trial.number)
 
     def append(self, record: Record) -> None:
         """Add one record."""

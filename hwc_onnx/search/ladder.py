@@ -16,17 +16,17 @@ Whether the search accepted a plan does not matter here: that asks for a margin 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwc_onnx.accuracy.statistics import normal_quantile
-from hwc_onnx.search.gate import CONFIDENCE
-from hwc_onnx.search.guard import Guard, standard_error
+from hwc_onnx.search.gate import Judging
+from hwc_onnx.search.guard import Guard, typical_error
 from hwc_onnx.search.history import History, Record
-from hwc_onnx.search.problem import Choices
+from hwc_onnx.search.problem import Choices, Outcome
 
 Array = NDArray[np.float64]
 
@@ -41,6 +41,8 @@ NEAR = 8.0
 PARTS = np.arange(1, 10) / 10.0
 """Where between two plans a further one is considered."""
 LEAST = 1e-9
+LEAST_DROP = 0.1
+"""What the gate is taken to let pass where it asks for more than the limit leaves, as a share of the limit: zero drop has no damage."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ class Belief:
 
 @dataclass(frozen=True)
 class Ladder:
-    """The plans that no other beats in both energy and damage, safest first, and other refitted plans (`beside`). No plan that does more than `most`
-    damage can become a step.
+    """The plans that no other beats in both energy and damage, safest first, and other refitted plans (`beside`). A plan that does more than `most`
+    damage is not expected to become a step.
     """
 
     steps: tuple[Record, ...]
@@ -70,20 +72,21 @@ class Ladder:
     most: float = np.inf
 
     @classmethod
-    def of(cls, history: History, without: Choices | None = None, judged_on: int = 0) -> Ladder:
+    def of(cls, history: History, without: Choices | None = None, judging: Judging | None = None) -> Ladder:
         """From a record.
 
         Args:
             history: trials, the closing ones included.
             without: a canonical plan to leave out, such as a baseline that is judged in any case.
-            judged_on: holdout samples of the gate (0: as if its margin were that of the search).
+            judging: what is known of the gate (None: its margin is that of the search).
         """
         limit = history.limit_points
         records = [record for record in history.measured() if record.outcome.complete]
         searched = [record.outcome for record in history.searched().measured()]
         outcomes = [outcome for outcome in searched if outcome.complete]
         guard = Guard(searched, limit)
-        error = standard_error(outcomes, limit, 0.0)
+        typical = typical_error(outcomes, limit)
+        error = min(typical, (1.0 - LEAST_DROP) * limit)
         found: list[Record] = []
         for record in sorted(records, key=lambda r: (r.outcome.energy, r.outcome.damage)):
             kept = all(value <= 0.0 for value in record.outcome.limits.values()) and guard.likely_drop(record.outcome) <= limit + error
@@ -93,10 +96,11 @@ class Ladder:
         chosen = {record.number for record in found}
         refitted = {record.number for record in history.closing()} - chosen
         beside = [record for record in records if record.number in refitted]
-        samples = max((outcome.n_samples for outcome in outcomes), default=0)
-        margin = _margin(error, samples, judged_on, limit)
+        margin = error
+        if judging is not None and judging.samples:
+            margin = _margin(judging, [record.outcome for record in found], typical, max((o.n_samples for o in outcomes), default=0), limit)
         damage = guard.drop_map.damage
-        return cls(tuple(found[::-1]), tuple(beside), Belief(damage(limit - margin)), damage(limit + error))
+        return cls(tuple(found[::-1]), tuple(beside), Belief(damage(max(limit - margin, LEAST_DROP * limit))), damage(limit + error))
 
     def expected(self, belief: Belief) -> float:
         """The energy that is expected to be reached by all steps, as a share of the INT8 baseline's."""
@@ -137,6 +141,7 @@ class Ladder:
             base = min((energy for _, energy, step in places[: at + 1] if step), default=1.0)
             following = min((damage for damage, _, step in places[at + 1 :] if step), default=np.inf)
             passes = self.belief.borne(tried) - self.belief.borne(np.array([following]))
+            passes[tried > max(self.most, low)] = 0.0
             gains = (base - above - (below - above) * PARTS) * passes
             best = int(gains.argmax())
             found.append((float(gains[best]), float(tried[best])))
@@ -161,11 +166,11 @@ class Ladder:
         return [(float(gains[best]), float(tried[best]))]
 
 
-def _margin(error: float, samples: int, judged_on: int, limit: float) -> float:
-    """How far below the limit a drop must lie to pass, in points: the half-width of the gate's bound, nothing where the gate would ask for the drop as
-    measured (`Gate.choose`). `error` is the standard error of the drop on `samples` search samples.
+def _margin(judging: Judging, steps: Sequence[Outcome], error: float, samples: int, limit: float) -> float:
+    """How far below the limit a drop must lie to pass, in points: the half-width of the gate's bound, nothing where the gate asks for the drop as
+    measured. `error` is the usual standard error of the drop on `samples` search samples; the steps decide on the mode, as in `Gate.choose`.
     """
-    if judged_on <= 0:
-        return error
-    half_width = normal_quantile(CONFIDENCE) * error * float(np.sqrt(samples / judged_on))
-    return half_width if half_width < limit / 2.0 else 0.0
+    spreads = [step.standard_error * float(np.sqrt(step.n_samples)) for step in steps]
+    usual = error * float(np.sqrt(samples))
+    mode = judging.mode(judging.half_width(max(spreads, default=0.0) or usual), limit)
+    return judging.half_width(usual) if mode == "upper" else 0.0

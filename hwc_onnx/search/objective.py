@@ -34,6 +34,7 @@ from hwc_onnx.plan import CompressionPlan, with_plan
 from hwc_onnx.rebuild import SAMPLES, rebuild
 from hwc_onnx.search.costing import Costing
 from hwc_onnx.search.gains import probe_plan, probe_size
+from hwc_onnx.search.gate import Judging
 from hwc_onnx.search.guard import contrasts
 from hwc_onnx.search.layer_table import LayerTable
 from hwc_onnx.search.problem import ACCEPTED_ERRORS, Choices, Factor, Outcome, Unit
@@ -79,7 +80,7 @@ class Objective:
         repair: mends stitched plans; None leaves them.
         complete: adds its provenance to a plan.
         remembered: what was measured before the search, for a continued run.
-        judged_on: holdout samples of the final gate.
+        judging: the final gate to come (None: there is none).
         on_event: hears about progress.
 
     `options` may be set to what else the problem was made with: a study of the user's own is refused with others.
@@ -110,11 +111,11 @@ class Objective:
         repair: StatisticsRepair | None = None,
         complete: Callable[[CompressionPlan], CompressionPlan] = lambda plan: plan,
         remembered: Remembered | None = None,
-        judged_on: int = 0,
+        judging: Judging | None = None,
         on_event: Listener | None = None,
     ) -> None:
         self.limit_points = limit_points
-        self.search_size, self.judged_on = len(reference), judged_on
+        self.search_size, self.judging = len(reference), judging
         self.baseline = baseline.model_copy(update={"lanes": lanes, "dialect": dialect, "portable": portable})
         self._proto, self._graph, self._database = proto, graph, database
         self._cost_model, self._reference, self._on_event = cost_model, reference, on_event

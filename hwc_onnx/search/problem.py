@@ -107,8 +107,8 @@ class Problem(Protocol):
     `start` is the INT8 baseline. `damage[u][o]` predicts the smooth loss that option o of unit u causes alone, in the
     unit of `Outcome.damage`. `factors` add up to the energy as long as no network-wide effect (a tensor that starts to
     fit on chip) intervenes: the solver proposes with them, every reported figure comes from `energy`.
-    A problem may also have `shares`, the INT8 baseline's energy by component: the agents see it (features.py); and `judged_on`, the holdout
-    samples of the final gate (ladder.py).
+    A problem may also have `shares`, the INT8 baseline's energy by component: the agents see it (features.py); and `judging`, what
+    is known of the final gate (ladder.py).
     `refits` says that `refit` exists. `setup_forwards` counts the images that calibration and the damage table already
     ran.
     """

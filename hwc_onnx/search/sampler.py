@@ -99,9 +99,9 @@ class StrategySampler(BaseSampler):
                 check_study(study, self._problem)
                 self._begin(study)
             self._check_trials(study, trial.number)
-            self._history.sync(study)
-            recall(self._problem, self._history.records)
             try:
+                self._history.sync(study)
+                recall(self._problem, self._history.records)
                 proposal = self._proposed()
             except BaseException:  # interrupted while it learned: the trials teach it all again
                 self._begin(study)

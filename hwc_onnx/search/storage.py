@@ -70,9 +70,14 @@ def agree(study: Study, identity: Mapping[str, Any], mend: str) -> None:
     for name, value in identity.items():
         if name not in stored:
             study.set_user_attr(name, value)
-        elif stored[name] != value:
+        elif _given(stored[name]) != _given(value):
             what, old, new = _differing(name, stored[name], value)
             raise UsageError(f"search: the stored study has {what} {old!r}, this run {new!r}; {mend}")
+
+
+def _given(value: Any) -> Any:
+    """A mapping without what is None: an option that was left out, or that an older version did not have."""
+    return {key: one for key, one in value.items() if one is not None} if isinstance(value, Mapping) else value
 
 
 def _differing(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:

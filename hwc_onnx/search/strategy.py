@@ -6,13 +6,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 
 from hwc_onnx.errors import HwcError, UsageError
 from hwc_onnx.plugins import nearest, resolve
-from hwc_onnx.search.history import History, Origin
+from hwc_onnx.search.history import History
 from hwc_onnx.search.policy import SCRATCH, Policy, open_policy
 from hwc_onnx.search.problem import Choices, Problem
 from hwc_onnx.search.referees import OPTUNA, is_optuna, optuna_sampler
@@ -57,6 +57,9 @@ LEARNING = ("composite",)
 
 SOLVING = ("composite", "knapsack", "greedy", "spdy", "thompson")
 """Strategies that propose plans of the solver; the closing of a search lends it to no other."""
+
+PROPOSED = ("rollout", "policy", "local_search", "referee")
+"""Origins of plans that a strategy of the user's own may propose; the others are the search's own first and last plans."""
 
 SAMPLERS = (*STRATEGIES, *OPTUNA)
 
@@ -119,7 +122,7 @@ def make(
         return factory(problem, seed, trials, folder)
     try:
         made = factory(problem, seed, trials, folder)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"--sampler {name}: making the strategy ends in {type(error).__name__}: {error}; mend it and try again") from error
     if not callable(getattr(made, "propose", None)):
         raise UsageError(f"--sampler {name}: made {type(made).__name__}, which has no method `propose`; return a strategy (docs/extending.md)")
@@ -138,22 +141,29 @@ class _Own:
             found = self._strategy.propose(history)
         except HwcError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._mistake(f"propose ends in {type(error).__name__}: {error}; mend it and go on from the trials so far") from error
         if found is None:
             return None
         if not isinstance(found, Proposal):
             raise self._mistake(f"propose returned {type(found).__name__}; return a hwc_onnx.search.strategy.Proposal, or None")
-        choices, sizes = np.asarray(found.choices), self._space.sizes
+        sizes = self._space.sizes
+        try:
+            choices = np.asarray(found.choices)
+            learning = {str(name): float(value) for name, value in dict(found.learning).items()}
+        except (TypeError, ValueError) as error:
+            raise self._mistake(
+                f"proposed choices or learning that cannot be read ({error}); give {len(sizes)} integers, and numbers by name"
+            ) from error
         if choices.shape != sizes.shape or not np.issubdtype(choices.dtype, np.integer):
             raise self._mistake(f"proposed {choices.dtype} choices of shape {choices.shape}; give {len(sizes)} integers, one for each unit")
         outside = np.flatnonzero((choices < 0) | (choices >= sizes))
         if len(outside):
             unit = int(outside[0])
             raise self._mistake(f"proposed option {choices[unit]} of unit {self._space.names[unit]}; give 0 to {sizes[unit] - 1}")
-        if found.origin not in get_args(Origin):
-            raise self._mistake(f"proposed a plan of origin '{found.origin}'; give one of {', '.join(get_args(Origin))}")
-        return replace(found, choices=self._space.canonical(choices.astype(np.int64)))
+        if found.origin not in PROPOSED:
+            raise self._mistake(f"proposed a plan of origin '{found.origin}'; give one of {', '.join(PROPOSED)}")
+        return replace(found, choices=self._space.canonical(choices.astype(np.int64)), learning=learning)
 
     def _mistake(self, what: str) -> UsageError:
         return UsageError(f"--sampler {self._name}: {what}")

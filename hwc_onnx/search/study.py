@@ -160,7 +160,7 @@ def run_search(
         timeout,
         patience if energy_target is None else 0,
         None if images is None else images - kept_back * problem.search_size,
-        getattr(problem, "judged_on", 0),
+        getattr(problem, "judging", None),
     )
     moving = None
     if energy_target is not None:

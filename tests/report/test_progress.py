@@ -47,14 +47,16 @@ def test_progress_says_how_a_count_that_it_began_to_tell_ended(monkeypatch: pyte
             monkeypatch.setattr(progress_module, name, quiet_seconds)
         stream = io.StringIO()
         with Progress(stream) as progress:
+            progress(Phase("calibrate"))
+            progress(Step(10, 10, ""))
             progress(Phase("database"))
             for done in (4, 20):
                 progress(Step(done, 20, "layers"))
             progress(TrialDone(2, 9, 0.60, 0.1, False, 0.55, 13.0, "rollout"))
         return stream.getvalue().splitlines()[1:]
 
-    assert lines(0.0) == ["database 4 of 20 layers", "database 20 of 20 layers", "trial 2 of 9, best 55.0% of INT8's energy, 13 s"]
-    assert lines(60.0) == []
+    assert lines(0.0) == ["calibrate 10 of 10", "database", "database 4 of 20 layers", "database 20 of 20 layers", "trial 2 of 9, best 55.0% of INT8's energy, 13 s"]
+    assert lines(60.0) == ["database"]
 
 
 def test_progress_quiet_writes_nothing() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from hwc_onnx.search import study as study_module
 from hwc_onnx.search.closing import BETWEEN, REFITTED, SHARES, _aims, reserved
+from hwc_onnx.search.gate import Judging
 from hwc_onnx.search.history import CLOSING, History
 from hwc_onnx.search.ladder import Ladder
 from hwc_onnx.search.study import run_search
@@ -67,6 +68,16 @@ def test_closing_learns_how_much_refitting_helps():
     energies = []
     for share in (0.9, 0.2):
         energies.append(closing_of(searched(Refitting(share)))[1].outcome.energy)
+    assert energies[0] > energies[1]
+
+
+def test_closing_aims_at_what_the_gate_lets_pass():
+    """A gate that asks for the drop as measured lets more damage pass than one that asks for the bound of it on few samples."""
+    energies = []
+    for gate in ("upper", "point"):
+        problem = Refitting()
+        problem.judging = Judging(1000, gate)
+        energies.append(min(record.outcome.energy for record in closing_of(searched(problem))))
     assert energies[0] > energies[1]
 
 

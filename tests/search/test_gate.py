@@ -14,7 +14,9 @@ from hwc_onnx.accuracy.reference import make_reference
 from hwc_onnx.accuracy.statistics import tango_bounds
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import UsageError
-from hwc_onnx.search.gate import Gate
+from hwc_onnx.search.gate import Gate, Judging
+from hwc_onnx.search.ladder import _margin
+from tests.search.test_budget import outcome
 
 N = 2000
 
@@ -166,3 +168,12 @@ def test_choose_unknown_mode_is_refused(holdout):
 def test_walk_more_than_eight_plans_are_refused(holdout):
     with pytest.raises(UsageError, match="at most 8"):
         gate(holdout, "point").walk([dropping(0)] * 9)
+
+
+def test_the_search_expects_the_mode_that_the_gate_takes(holdout):
+    """One plan whose drop is unsure enough turns the gate to the drop as measured."""
+    calm = replace(outcome(0.5, drop=0.5), standard_error=0.2, n_samples=400)
+    unsure = replace(calm, standard_error=0.9)
+    for plans, asked, mode in (([calm], None, "upper"), ([calm, unsure], None, "point"), ([calm, unsure], "upper", "upper"), ([calm], "point", "point")):
+        assert Gate.choose(asked, holdout, 1.0, expected=plans).mode == mode
+        assert (_margin(Judging(N, asked), plans, 0.2, 400, 1.0) > 0.0) is (mode == "upper")

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hwc_onnx.search.gate import Judging
+from hwc_onnx.search.goal import Goal
 from hwc_onnx.search.guard import Guard
 from hwc_onnx.search.history import Record
 from hwc_onnx.search.ladder import MIDDLE, SPREADS, Belief, Ladder, _margin
@@ -116,17 +118,41 @@ def test_a_step_beyond_the_last_goes_where_it_adds_most() -> None:
     assert Ladder(front, (), safe).missing()[0] < 0.01
 
 
-@pytest.mark.parametrize(("holdout", "margin"), [(0, 0.3), (10_000, 0.3 * 1.645 * 0.2), (400, 0.3 * 1.645), (200, 0.0)])
-def test_the_gate_s_margin_is_that_of_its_bound_on_so_many_samples(holdout: int, margin: float) -> None:
-    """200 samples would make the bound wider than half the limit, where the gate asks for the drop as measured."""
-    assert _margin(0.3, 400, holdout, 1.0) == pytest.approx(margin, abs=1e-4)
+@pytest.mark.parametrize(
+    ("holdout", "gate", "margin"),
+    [(10_000, None, 0.3 * 1.645 * 0.2), (400, None, 0.3 * 1.645), (200, None, 0.0), (200, "upper", 0.3 * 1.645 * 2**0.5), (10_000, "point", 0.0)],
+)
+def test_the_gate_s_margin_is_that_of_its_bound_on_so_many_samples(holdout: int, gate: str | None, margin: float) -> None:
+    """200 samples would make the bound wider than half the limit, where the gate asks for the drop as measured, unless it was asked for the bound."""
+    assert _margin(Judging(holdout, gate), [], 0.3, 400, 1.0) == pytest.approx(margin, abs=1e-4)
 
 
 def test_a_large_holdout_bears_more_than_the_search_samples_accept() -> None:
     found = history([replace(outcome(e, drop=d), damage=0.02 * d, n_samples=400) for e, d in zip(np.linspace(0.9, 0.4, 9), np.linspace(0.2, 1.4, 9), strict=True)])
-    beliefs = [Ladder.of(found, judged_on=n).belief.expected for n in (0, 1000, 10_000)]
+    beliefs = [Ladder.of(found, judging=Judging(n) if n else None).belief.expected for n in (0, 1000, 10_000)]
     assert beliefs[0] < beliefs[2] and beliefs[1] < beliefs[2]
     assert Ladder.of(found).most >= beliefs[2]
+    asked = [Ladder.of(found, judging=Judging(20, gate)).belief.expected for gate in ("upper", "point", None)]
+    assert asked[0] < beliefs[1] < asked[1] == asked[2]
+
+
+def test_few_trials_near_the_limit_do_not_make_its_error_nothing() -> None:
+    found = history([replace(outcome(e, drop=d), damage=0.02 * d) for e, d in ((0.9, 0.1), (0.8, 0.15), (0.7, 0.2))])
+    ladder = Ladder.of(found, judging=Judging(10_000))
+    assert ladder.most > 1.05 * ladder.belief.expected
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_where_no_plan_keeps_all_limits_the_nearest_is_judged_before_those_that_lose_too_much(accepted: bool) -> None:
+    """Without it the gate would refuse both and INT8 be written, which misses the second limit by far more."""
+    drops = {0.7: 0.15, 0.55: 0.3, 0.5: 0.4, 0.46: 0.55, 0.44: 0.6, 0.41: 0.45, 0.39: 1.35, 0.37: 1.45, 0.3: 2.2}
+    tried = [replace(outcome(e, drop=d), damage=0.04 * d, standard_error=0.5, limits={"bytes": e / 0.4 - 1.0}) for e, d in drops.items()]
+    if accepted:
+        tried.append(replace(outcome(0.4, drop=0.2), damage=0.008, standard_error=0.2, limits={"bytes": 0.0}))
+    found = history([replace(outcome(1.0), limits={"bytes": 1.5}), *tried])
+    finalists = [record.outcome.energy for record in Goal(1.0).finalists(found, 8, found.records[0].choices, Judging(10_000))]
+    assert finalists == [0.4 if accepted else 0.41, 0.39, 0.37]
+    assert len(Goal(1.0).finalists(found, 2, found.records[0].choices, None)) == 2
 
 
 def test_nothing_is_missing_between_plans_of_the_same_energy() -> None:

@@ -10,8 +10,12 @@ import optuna
 import pytest
 
 from hwc_onnx.errors import UsageError
+from hwc_onnx.search import history as history_module
 from hwc_onnx.search.agents import Agents
+from hwc_onnx.search.history import History
 from hwc_onnx.search.sampler import PlanObjective, StrategySampler
+from hwc_onnx.search.space import Space
+from hwc_onnx.search.storage import agree
 from hwc_onnx.search.strategy import Proposal, check_sampler
 from hwc_onnx.search.study import run_search
 from tests.search.synthetic import SyntheticProblem
@@ -101,6 +105,46 @@ def test_a_problem_with_other_options_is_refused_with_the_one_that_differs(tmp_p
                 study.optimize(PlanObjective(searched), n_trials=2)
 
 
+def test_an_option_that_an_older_version_did_not_have_is_no_difference() -> None:
+    study = optuna.create_study()
+    agree(study, {"options": {"metric": "top1"}}, "mend")
+    agree(study, {"options": {"metric": "top1", "new": None}}, "mend")
+    with pytest.raises(UsageError, match=r"options\.new None, this run 3; mend"):
+        agree(study, {"options": {"metric": "top1", "new": 3}}, "mend")
+
+
+def test_what_a_strategy_has_learned_is_kept_as_plain_numbers() -> None:
+    searched = problem()
+    study = optuna.create_study(sampler=StrategySampler(searched, f"{__name__}:learned", start="cold"))
+    study.optimize(PlanObjective(searched), n_trials=3)
+    kept = [trial.user_attrs["learning"] for trial in study.trials if trial.user_attrs.get("learning")]
+    assert kept and all(found == {"loss": 0.5} for found in kept)
+
+
+def learned(searched: Any, seed: int, trials: int, folder: Any) -> Any:
+    return Proposing(Proposal(searched.start, "referee", {"loss": np.float32(0.5)}))  # type: ignore[dict-item]
+
+
+def test_an_interrupt_between_two_trials_loses_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = problem()
+    study = optuna.create_study(sampler=StrategySampler(searched, "knapsack"))
+    study.optimize(PlanObjective(searched), n_trials=3)
+    real = history_module.record_of
+
+    def interrupted(trial: Any, space: Any) -> Any:
+        if trial.number == 1:
+            raise KeyboardInterrupt
+        return real(trial, space)
+
+    read = History(Space(searched.units), searched.limit_points)
+    with monkeypatch.context() as patch:
+        patch.setattr(history_module, "record_of", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            read.sync(study)
+    read.sync(study)
+    assert [record.number for record in read.records] == [0, 1, 2]
+
+
 @pytest.mark.parametrize("seed", [-1, 1.5, None, True])
 def test_a_seed_that_is_none_is_refused_at_once(seed: Any) -> None:
     with pytest.raises(UsageError, match=r"seed is .*; give an integer"):
@@ -148,6 +192,22 @@ def of_nobody(searched: Any, seed: int, trials: int, folder: Any) -> Any:
     return Proposing(Proposal(searched.start, "mine"))
 
 
+def closing(searched: Any, seed: int, trials: int, folder: Any) -> Any:
+    return Proposing(Proposal(searched.start, "closing"))
+
+
+def ragged(searched: Any, seed: int, trials: int, folder: Any) -> Any:
+    return Proposing(Proposal([[0], [0, 1]], "referee"))  # type: ignore[arg-type]
+
+
+def wordy(searched: Any, seed: int, trials: int, folder: Any) -> Any:
+    return Proposing(Proposal(searched.start, "referee", {"loss": "small"}))  # type: ignore[dict-item]
+
+
+def ending(searched: Any, seed: int, trials: int, folder: Any) -> Any:
+    raise SystemExit(0)
+
+
 def failing(searched: Any, seed: int, trials: int, folder: Any) -> Any:
     return Proposing(ZeroDivisionError("by zero"))
 
@@ -160,7 +220,11 @@ def failing(searched: Any, seed: int, trials: int, folder: Any) -> Any:
         ("too_few", r"choices of shape \(2,\); give \d+ integers"),
         ("not_whole", "proposed float64 choices"),
         ("out_of_range", r"proposed option 99 of unit w:l0; give 0 to \d+"),
-        ("of_nobody", "of origin 'mine'; give one of seed"),
+        ("of_nobody", "of origin 'mine'; give one of rollout"),
+        ("closing", "of origin 'closing'; give one of rollout"),
+        ("ragged", "cannot be read .*; give .* integers, and numbers by name"),
+        ("wordy", "cannot be read .*'small'.*; give .* integers, and numbers by name"),
+        ("ending", "making the strategy ends in SystemExit"),
         ("failing", "propose ends in ZeroDivisionError: by zero; mend"),
     ],
 )
