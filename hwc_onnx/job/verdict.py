@@ -71,10 +71,11 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
     part of the fixed sequence, and a note says so.
     """
     finalists = found.goal.finalists(found.history, MOST_LOOKS, objective.start, objective.judging)
-    missed = max(found.goal.others(finalists[0].outcome).values(), default=0.0) if finalists else 0.0
-    if missed > 0.0:
-        told = "no plan of the search keeps all limits: the one that keeps the drop limit and comes nearest to the others is judged first, "
-        run.tell(Note(f"{told}{missed:.1%} above the limit that it misses most", warning=True))
+    if finalists and found.goal.best(found.history.records) is None:
+        nearest = min(max(found.goal.others(record.outcome).values(), default=0.0) for record in finalists)
+        if nearest > 0.0:
+            told = "no plan of the search keeps all limits: those that may keep the drop limit are judged, from the safest to the one nearest to the others"
+            run.tell(Note(f"{told}, {nearest:.1%} above the limit that it misses most", warning=True))
     holdout = make_reference(run.opened.proto, run.splits.holdout, run.reference.metric, task=run.options.task)
     if holdout.note:
         run.tell(Note(holdout.note))

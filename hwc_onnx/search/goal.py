@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -69,15 +69,31 @@ class Goal:
     def finalists(self, history: History, count: int, without: Choices, judging: Judging | None) -> list[Record]:
         """What the holdout judges, in the order of the test: a front from the safest plan on, or the one of least drop.
 
-        Where no plan was accepted, the one that keeps the drop limit and comes nearest to the others is judged first: it is safer than plans that
-        keep the others and may lose too much. Were several plans compared by their drops on the holdout, the least of these would be too good to be true.
+        Where no plan was accepted, the front is of those that come nearest to the other limits, from the safest on. Were several plans compared by
+        their drops on the holdout, the least of these would be too good to be true.
         """
         best = self.best(history.records)
-        found = Ladder.of(history, without, judging).climbed(count) if self.energy_target is None else [best] if best is not None else []
-        nearest = self.nearest(history.records) if best is None else None
-        if nearest is None or np.array_equal(nearest.choices, without):
-            return found
-        return [nearest, *found[: count - 1]]
+        if self.energy_target is not None:
+            found = best or self.nearest(history.records)
+            return [] if found is None or (best is None and np.array_equal(found.choices, without)) else [found]
+        front = history if best is not None else self._by_excess(history, without)
+        measured = {record.number: record for record in history.records}
+        return [measured[record.number] for record in Ladder.of(front, without, judging).climbed(count)]
+
+    def _by_excess(self, history: History, start: Choices) -> History:
+        """The record as if energy were the largest share by which a plan exceeds another limit than the drop's, relative to that of `start`, and
+        below that the energy saved: who cannot keep the others is to come near. The same record where `start` keeps them.
+        """
+        first = history.find(start)
+        most = 0.0 if first is None else max(first.outcome.limits.values(), default=0.0)
+        if most <= 0.0:
+            return history
+        found = History(history.space, history.limit_points)
+        for record in history.records:
+            excess = max(record.outcome.limits.values(), default=0.0)
+            value = excess / most if excess > 0.0 else record.outcome.energy - 1.0
+            found.append(replace(record, outcome=replace(record.outcome, energy=value, limits={})))
+        return found
 
     def to_refit(self, history: History) -> Choices | None:
         """Of the plans that keep the energy target, the one of least damage that was not refitted yet."""

@@ -143,16 +143,27 @@ def test_few_trials_near_the_limit_do_not_make_its_error_nothing() -> None:
 
 
 @pytest.mark.parametrize("accepted", [False, True])
-def test_where_no_plan_keeps_all_limits_the_nearest_is_judged_before_those_that_lose_too_much(accepted: bool) -> None:
-    """Without it the gate would refuse both and INT8 be written, which misses the second limit by far more."""
+def test_where_no_plan_keeps_all_limits_those_that_come_nearest_are_judged(accepted: bool) -> None:
+    """From the safest on, so that the gate finds the nearest that passes: INT8 misses the second limit by far more."""
     drops = {0.7: 0.15, 0.55: 0.3, 0.5: 0.4, 0.46: 0.55, 0.44: 0.6, 0.41: 0.45, 0.39: 1.35, 0.37: 1.45, 0.3: 2.2}
     tried = [replace(outcome(e, drop=d), damage=0.04 * d, standard_error=0.5, limits={"bytes": e / 0.4 - 1.0}) for e, d in drops.items()]
     if accepted:
         tried.append(replace(outcome(0.4, drop=0.2), damage=0.008, standard_error=0.2, limits={"bytes": 0.0}))
     found = history([replace(outcome(1.0), limits={"bytes": 1.5}), *tried])
-    finalists = [record.outcome.energy for record in Goal(1.0).finalists(found, 8, found.records[0].choices, Judging(10_000))]
-    assert finalists == [0.4 if accepted else 0.41, 0.39, 0.37]
-    assert len(Goal(1.0).finalists(found, 2, found.records[0].choices, None)) == 2
+    start = found.records[0].choices
+    finalists = Goal(1.0).finalists(found, 8, start, Judging(10_000))
+    safe = [0.7, 0.55, 0.5, 0.41]
+    assert [record.outcome.energy for record in finalists] == ([0.4] if accepted else safe) + [0.39, 0.37]
+    assert all(record is found.records[record.number] for record in finalists)
+    assert len(Goal(1.0).finalists(found, 2, start, None)) == 2
+
+
+def test_plans_that_keep_the_other_limits_are_told_apart_by_energy() -> None:
+    """None is accepted, all being unsure: of two that do the same damage the one of less energy is judged, not that of fewer bytes."""
+    tried = [(0.5, 0.3, -0.1), (0.4, 0.31, -0.05), (0.45, 0.5, -0.5)]
+    unsure = [replace(outcome(e, drop=d), damage=0.04 * d, standard_error=0.9, limits={"bytes": excess}) for e, d, excess in tried]
+    found = history([replace(outcome(1.0), limits={"bytes": 1.5}), *unsure])
+    assert [record.outcome.energy for record in Goal(1.0).finalists(found, 8, found.records[0].choices, None)] == [0.5, 0.4]
 
 
 def test_nothing_is_missing_between_plans_of_the_same_energy() -> None:
