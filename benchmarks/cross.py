@@ -3,9 +3,10 @@
     python benchmarks/cross.py FOLDER        # the FOLDER of equal_budget.py
 
 Takes the agent's plans that `equal_budget.py` kept: searched independently, with the same budget and limit, each the last that passed on
-the holdout of its seed. Columns are what a plan is costed on, rows what it was searched for; figures are energy relative to INT8 on
-the column's accelerator, medians over the seeds that all rows have. The row's own is in brackets. `own / best` is that of the column's own
-plan over the column's best (1.00: no plan searched for another accelerator takes less there), `own / other` over the best of the others.
+the holdout of its seed; searches of which nothing passed are left out. Columns are what a plan is costed on, rows what it was searched for;
+figures are energy relative to INT8 on the column's accelerator, medians over the seeds that all rows have. The row's own is in brackets.
+`own / best` is that of the column's own plan over the column's best (1.00: no plan searched for another accelerator takes less there),
+`own / other` over the best of the others.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def plans_of(records: Records, model: str, accelerators: list[str]) -> dict[str,
     found: dict[str, dict[int, tuple[CompressionPlan, dict[str, Any]]]] = {name: {} for name in accelerators}
     for (name, accelerator, seed, sampler, start), row in records.rows.items():
         path = records.folder / "plans" / f"{model}-{accelerator}-{records.conditions}-{seed}.json"
-        if (name, sampler, start) == (model, AGENT, "seeds") and accelerator in found and path.exists():
+        passed = row["delivered_drop_points"] is not None
+        if (name, sampler, start) == (model, AGENT, "seeds") and accelerator in found and passed and path.exists():
             found[accelerator][seed] = (CompressionPlan.from_json(path.read_text(encoding="utf-8")), row)
     found = {name: by_seed for name, by_seed in found.items() if by_seed}
     seeds = sorted(set.intersection(*(set(by_seed) for by_seed in found.values()))) if found else []

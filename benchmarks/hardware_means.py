@@ -4,8 +4,8 @@
     python benchmarks/hardware_means.py FOLDER                                                                       # this table
 
 Energy saved against dense INT8 on the same accelerator, in per cent, of the plan that `compress` would write (it passes on the holdout),
-median over the seeds that FOLDER has. `bound` is the setting of benchmarks/hardware_matters.py that no plan can be; `share` is how much of it is
-reached. `pays for` is what the profile rewards inside its array: `bits` where a multiplication costs less with narrower operands, `zeros`
+median over the seeds that FOLDER has; where nothing passed, INT8 is written (0.0). `bound` is the setting of benchmarks/hardware_matters.py that
+no plan can be; `share` is how much of it is reached. `pays for` is what the profile rewards inside its array: `bits` where a multiplication costs less with narrower operands, `zeros`
 where it notices zero weights. Channels pay everywhere, narrow storage wherever a memory packs it.
 """
 
@@ -39,7 +39,7 @@ def saved(records: Records, model: str, accelerator: str) -> tuple[float, float,
         return None
     return (
         float(np.median([row["delivered_reduction_vs_int8"] for row in rows])),
-        float(np.median([row["delivered_drop_points"] for row in rows])),
+        float(np.median([row["delivered_drop_points"] or 0.0 for row in rows])),
         len(rows),
     )
 
