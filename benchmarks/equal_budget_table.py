@@ -141,8 +141,10 @@ def table(cells: Sequence[Row]) -> Iterator[str]:
     for cell in cells:
         yield from cell_lines(cell)
         yield ""
-    yield f"{'all cells: agent against':<27} {'median of cell differences':>27} {'cells +/-':>10} {'better p':>9} {'worse p':>9}"
-    for name in dict.fromkeys(name for cell in cells for name in opponents(cell)):
+    names = list(dict.fromkeys(name for cell in cells for name in opponents(cell)))
+    if names:
+        yield f"{'all cells: agent against':<27} {'median of cell differences':>27} {'cells +/-':>10} {'better p':>9} {'worse p':>9}"
+    for name in names:
         pairs = [(saved(of(cell, AGENT, "seeds")), saved(of(cell, name, "seeds"))) for cell in cells if name in opponents(cell)]
         gaps = np.array([float(np.median(ours) - np.median(theirs)) for ours, theirs in pairs])
         better, worse = stratified(pairs, np.random.default_rng(0))
