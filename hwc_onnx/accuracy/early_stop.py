@@ -28,7 +28,7 @@ class EarlyStop:
 
     `limit_points` is the largest allowed drop (infinite: never stop for it). `hopeless` says that the candidate's
     energy already rules it out: it is stopped at the first look, having taught what it can. `margin` is how many standard
-    errors below the limit a drop over the whole split must stay to be accepted; the test is then of that.
+    errors below the limit a drop over the whole split must stay to be of use (negative: above); the test is then of that.
     """
 
     limit_points: float = math.inf

@@ -7,10 +7,11 @@ or the search has got used to them. The belief is a mixture of two log-normal di
 if the holdout bears its damage, so a ladder of plans with damages d_1 < d_2 < ... and energies e_1 > e_2 > ... is expected to
 save
 
-    sum_i (e_(i-1) - e_i) P(borne >= d_i)        e_0 = 1, the INT8 baseline
+    sum_i (e_(i-1) - e_i) P(borne >= d_i) g_1 ... g_(i-1)        e_0 = 1, the INT8 baseline
 
-The gate looks at a few plans only: those whose ladder saves most. A further step helps most where it adds most to the sum, between two plans or beyond
-the last one.
+Each plan has luck of its own besides: of two of about the same damage one may fail, which ends the walk. g_i is the probability that step i passes given
+that the one after it does, so a step near the next one, which gains little, is better left out. The gate looks at a few plans only: those whose ladder
+saves most. A further step helps most where it adds most to the sum, luck left aside, between two plans or beyond the last one.
 Whether the search accepted a plan does not matter here: that asks for a margin on its samples, the gate for one on others.
 """
 
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from hwc_onnx.search.gate import Judging
 from hwc_onnx.search.guard import Guard, typical_error
 from hwc_onnx.search.history import History, Record
-from hwc_onnx.search.problem import Choices, Outcome
+from hwc_onnx.search.problem import STEP_ERRORS, Choices, Outcome
 
 Array = NDArray[np.float64]
 
@@ -40,7 +41,15 @@ NEAR = 8.0
 """Steps whose damage is less than the last one's by no more than this factor tell what a further one would save."""
 PARTS = np.arange(1, 10) / 10.0
 """Where between two plans a further one is considered."""
+NODES = 40
 LEAST = 1e-9
+LUCK = 0.25
+"""Standard deviation of that logarithm between plans of one search: each has luck of its own."""
+HEARD = 0.5
+"""How far the belief follows the refitted plans' drops on the search samples, as a power of what they make of it: these samples tell of others in part
+(about the slope that benchmarks/ladder_belief.py prints)."""
+TELLING = 0.3
+"""Refitted plans of more than this share of the expected damage are heard; also the drop that both sides of the ratio get for free, in limits (assumed)."""
 LEAST_DROP = 0.1
 """What the gate is taken to let pass where it asks for more than the limit leaves, as a share of the limit: zero drop has no damage."""
 
@@ -57,6 +66,20 @@ class Belief:
 
         away = np.log(MIDDLE * max(self.expected, LEAST)) - np.log(np.maximum(damage, LEAST))
         found: Array = np.sum([share * ndtr(away / spread) for share, spread in SPREADS], axis=0)
+        return found
+
+    def together(self, damage: Array) -> Array:
+        """The probability that the holdout bears plan i given that it bears plan j, [n, n]: what all plans share and what each has of its own are
+        independent.
+        """
+        from scipy.special import ndtr
+
+        nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+        shared = np.concatenate([np.sqrt(spread**2 - LUCK**2) * nodes for _, spread in SPREADS])
+        weight = np.concatenate([share * weights / weights.sum() for share, _ in SPREADS])
+        away = np.log(MIDDLE * max(self.expected, LEAST)) - np.log(np.maximum(damage, LEAST))
+        passes = ndtr((away[:, None] + shared) / LUCK)
+        found: Array = (weight * passes) @ passes.T / np.maximum(passes @ weight, LEAST)
         return found
 
 
@@ -89,7 +112,7 @@ class Ladder:
         error = min(typical, (1.0 - LEAST_DROP) * limit)
         found: list[Record] = []
         for record in sorted(records, key=lambda r: (r.outcome.energy, r.outcome.damage)):
-            kept = all(value <= 0.0 for value in record.outcome.limits.values()) and guard.likely_drop(record.outcome) <= limit + error
+            kept = all(value <= 0.0 for value in record.outcome.limits.values()) and guard.likely_drop(record.outcome) <= limit + STEP_ERRORS * error
             if kept and (without is None or not np.array_equal(record.choices, without)):
                 if not found or record.outcome.damage < found[-1].outcome.damage:
                     found.append(record)
@@ -100,7 +123,10 @@ class Ladder:
         if judging is not None and judging.samples:
             margin = _margin(judging, [record.outcome for record in found], typical, max((o.n_samples for o in outcomes), default=0), limit)
         damage = guard.drop_map.damage
-        return cls(tuple(found[::-1]), tuple(beside), Belief(damage(max(limit - margin, LEAST_DROP * limit))), damage(limit + error))
+        expected = damage(max(limit - margin, LEAST_DROP * limit))
+        closing = [record.outcome for record in history.closing() if record.outcome.failure is None]
+        heard = _heard(closing, guard, expected, limit)
+        return cls(tuple(found[::-1]), tuple(beside), Belief(expected * heard), damage(limit + STEP_ERRORS * error) * heard)
 
     def expected(self, belief: Belief) -> float:
         """The energy that is expected to be reached by all steps, as a share of the INT8 baseline's."""
@@ -110,24 +136,26 @@ class Ladder:
 
     def climbed(self, count: int) -> list[Record]:
         """At most `count` plans, from the safest on, whose ladder is expected to save most."""
-        if len(self.steps) <= count:
-            return list(self.steps)
+        if not self.steps:
+            return []
         energy = np.array([1.0, *(step.outcome.energy for step in self.steps)])
-        passes = self.belief.borne(np.array([step.outcome.damage for step in self.steps]))
-        # saved[i]: the most that a ladder of so many steps saves whose last one is i (0: the baseline)
-        saved = np.concatenate([[0.0], np.full(len(self.steps), -np.inf)])
-        last: list[NDArray[np.int64]] = []
+        damage = np.array([step.outcome.damage for step in self.steps])
+        passes, size = self.belief.borne(damage), len(damage)
+        kept = np.vstack([np.ones(size), self.belief.together(damage)])
+        kept[np.arange(size + 1)[:, None] > np.arange(size)] = 0.0
+        # further[i]: the most that is expected to be saved beyond step i (0: the baseline) by so many looks; following[i]: the next of these steps
+        further, following = np.zeros(size + 1), list[NDArray[np.int64]]()
         for _ in range(count):
-            gained = saved[:, None] + (energy[:, None] - energy[None, 1:]) * passes
-            gained[np.arange(len(energy))[:, None] > np.arange(len(self.steps))] = -np.inf
-            last.append(gained.argmax(axis=0))
-            saved = np.concatenate([[-np.inf], gained.max(axis=0)])
-        place = int(saved.argmax())
-        chosen = []
-        for before in reversed(last):
+            gained = kept * ((energy[:, None] - energy[None, 1:]) * passes + further[None, 1:])
+            following.append(np.where(gained.max(axis=1) > 0.0, gained.argmax(axis=1) + 1, 0))
+            further = gained.max(axis=1)
+        chosen, place = [], 0
+        for after in reversed(following):
+            place = int(after[place])
+            if not place:
+                break
             chosen.append(self.steps[place - 1])
-            place = int(before[place - 1])
-        return chosen[::-1]
+        return chosen
 
     def missing(self) -> list[float]:
         """One damage between those of each two neighbouring plans and one beyond the last step, the one first that is expected to add most to what the
@@ -164,6 +192,18 @@ class Ladder:
         gains = saved * self.belief.borne(tried)
         best = int(gains.argmax())
         return [(float(gains[best]), float(tried[best]))]
+
+
+def _heard(closing: Sequence[Outcome], guard: Guard, expected: float, limit: float) -> float:
+    """The factor by which the holdout bears more damage than the search made expect, as far as refitted plans tell: what their damages should cost on
+    the search samples over what they do cost. Trials that are not refitted have shaped `guard`, so they are no news.
+    """
+    telling = [outcome for outcome in closing if outcome.damage > TELLING * expected]
+    if not telling or limit <= 0.0:
+        return 1.0
+    should = guard.drop_map.drop(np.array([outcome.damage for outcome in telling]))
+    cost = float(np.mean([outcome.drop_points for outcome in telling]))
+    return float(((np.mean(should) + TELLING * limit) / (max(cost, 0.0) + TELLING * limit)) ** HEARD)
 
 
 def _margin(judging: Judging, steps: Sequence[Outcome], error: float, samples: int, limit: float) -> float:

@@ -37,7 +37,7 @@ from hwc_onnx.search.gains import probe_plan, probe_size
 from hwc_onnx.search.gate import Judging
 from hwc_onnx.search.guard import contrasts
 from hwc_onnx.search.layer_table import LayerTable
-from hwc_onnx.search.problem import ACCEPTED_ERRORS, Choices, Factor, Outcome, Unit
+from hwc_onnx.search.problem import ACCEPTED_ERRORS, STEP_ERRORS, Choices, Factor, Outcome, Unit
 from hwc_onnx.search.remembered import Remembered
 from hwc_onnx.search.space import Space
 from hwc_onnx.search.units import (
@@ -225,22 +225,22 @@ class Objective:
         stitched = self.stitched(choices)
         cost = self._cost_model.cost(with_plan(self._graph, stitched.plan))
         self._exact[self._space.canonical(choices).tobytes()] = cost.total / self._costing.baseline_total
-        return self._measured(stitched, cost, energy_limit, began)
+        energy = cost.total / self._costing.baseline_total
+        return self._measured(stitched, cost, EarlyStop(self.limit_points, energy >= energy_limit, ACCEPTED_ERRORS), began)
 
     def refit(self, choices: Choices) -> Outcome:
-        """As `evaluate`, of the plan refitted layer after layer, whatever its energy."""
+        """As `evaluate`, of the plan refitted layer after layer, whatever its energy, until it cannot be a step of the ladder (ladder.py) either."""
         began = time.perf_counter()
         stitched = self.stitched(choices, refitted=True)
         cost = self._cost_model.cost(with_plan(self._graph, stitched.plan))
-        outcome = self._measured(stitched, cost, np.inf, began)
+        outcome = self._measured(stitched, cost, EarlyStop(self.limit_points, margin=-STEP_ERRORS), began)
         walked = 3 * min(SAMPLES, len(self._calibration or ()))
         return replace(outcome, image_forwards=outcome.image_forwards + walked)
 
-    def _measured(self, stitched: Stitched, cost: ModelCost, energy_limit: float, began: float) -> Outcome:
+    def _measured(self, stitched: Stitched, cost: ModelCost, stop: EarlyStop, began: float) -> Outcome:
         energy = cost.total / self._costing.baseline_total
         candidate = assemble(self._proto, self._graph, stitched, "measure")
         figures = self._figures(stitched, cost, written=self._limits.bytes is not None)
-        stop = EarlyStop(self.limit_points, hopeless=energy >= energy_limit, margin=ACCEPTED_ERRORS)
         measured = measure_paired(candidate.proto, self._reference, stop=stop)
         evaluation = measured.evaluation
         return Outcome(

@@ -19,6 +19,8 @@ from hwc_onnx.plan import CompressionPlan
 
 ACCEPTED_ERRORS = 1.0
 """Standard errors below the limit that a measured drop must stay for a plan to be accepted."""
+STEP_ERRORS = 1.0
+"""Standard errors above the limit that a plan's likely drop may be for the final gate to look at it (assumed)."""
 
 Choices = NDArray[np.int64]
 """One option index per unit, [units]."""

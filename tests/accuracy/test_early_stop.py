@@ -53,10 +53,11 @@ def test_early_stop_full_level_at_every_look_errs_too_often():
     assert count / 1500 > 0.045
 
 
-def test_early_stop_margin_candidate_just_accepted_is_rarely_stopped():
+@pytest.mark.parametrize("margin", [1.0, -1.0])
+def test_early_stop_margin_candidate_just_of_use_is_rarely_stopped(margin):
     differences = split(4096, 80, 60)
     error = differences.std() / 64
-    stop = EarlyStop(limit_points=100 * (differences.mean() + error), margin=1.0)
+    stop = EarlyStop(limit_points=100 * (differences.mean() + margin * error), margin=margin)
     assert stopped_share(differences, stop, 1500) <= 0.025 + 2 * math.sqrt(0.025 * 0.975 / 1500)
 
 

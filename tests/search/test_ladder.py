@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hwc_onnx.search.gate import Judging
 from hwc_onnx.search.goal import Goal
 from hwc_onnx.search.guard import Guard
-from hwc_onnx.search.history import Record
-from hwc_onnx.search.ladder import MIDDLE, SPREADS, Belief, Ladder, _margin
+from hwc_onnx.search.history import CLOSING, Record
+from hwc_onnx.search.ladder import LUCK, MIDDLE, SPREADS, Belief, Ladder, _margin
 from tests.search.test_budget import history, outcome
 
 
@@ -28,34 +28,48 @@ def steps_of(energies: list[float], damages: list[float]) -> tuple[Record, ...]:
     )
 
 
-def saved(front: Sequence[Record], draws: np.ndarray) -> float:
-    """Mean energy saved by climbing, by drawing what the holdout bears."""
-    total = 0.0
-    for borne in draws:
-        energy = 1.0
-        for step in front:
-            if step.outcome.damage > borne:
-                break
-            energy = step.outcome.energy
-        total += 1.0 - energy
-    return total / len(draws)
+def saved(front: Sequence[Record], borne: np.ndarray) -> float:
+    """Mean energy saved by climbing, where the holdout bears so much damage of each plan, [n, steps]."""
+    passed = np.logical_and.accumulate(np.array([step.outcome.damage for step in front]) <= borne, axis=1)
+    energy = np.array([1.0, *(step.outcome.energy for step in front)])
+    return float((passed @ -np.diff(energy)).mean())
+
+
+def drawn(belief: Belief, steps: int, luck: float = LUCK, draws: int = 40_000) -> np.ndarray:
+    """What the holdout may bear of each plan, [draws, steps]: a part that all share and luck of their own."""
+    rng = np.random.default_rng(0)
+    spread = np.array([s for _, s in SPREADS])[rng.choice(2, draws, p=[share for share, _ in SPREADS])]
+    shared = np.sqrt(spread**2 - luck**2) * rng.normal(size=draws)
+    own = luck * rng.normal(size=(draws, steps))
+    found: np.ndarray = MIDDLE * belief.expected * np.exp(shared[:, None] + own)
+    return found
 
 
 def expected(front: Sequence[Record], belief: Belief) -> float:
     """The sum of the module's text."""
+    damage = np.array([step.outcome.damage for step in front])
     energy = np.array([1.0, *(step.outcome.energy for step in front)])
-    return float(-np.diff(energy) @ belief.borne(np.array([step.outcome.damage for step in front])))
+    kept = np.cumprod([1.0, *np.diagonal(belief.together(damage), 1)])
+    return float(-np.diff(energy) @ (belief.borne(damage) * kept)) if len(front) else 0.0
 
 
 def test_the_sum_is_what_climbing_saves_in_the_mean() -> None:
     belief = Belief(0.02)
-    front = steps_of([0.6, 0.4, 0.3, 0.25], [0.002, 0.01, 0.015, 0.03])
-    rng = np.random.default_rng(0)
-    spread = np.array([s for _, s in SPREADS])[rng.choice(2, 20_000, p=[share for share, _ in SPREADS])]
-    draws = MIDDLE * 0.02 * np.exp(spread * rng.normal(size=20_000))
-    assert saved(front, draws) == pytest.approx(expected(front, belief), abs=0.004)
+    front = steps_of([0.6, 0.55, 0.5, 0.4, 0.3, 0.25], [0.002, 0.014, 0.016, 0.018, 0.02, 0.03])
+    climbing = saved(front, drawn(belief, 6))
+    assert climbing == pytest.approx(expected(front, belief), abs=0.011), "only neighbours are taken together"
+    assert saved(front[::3], drawn(belief, 2)) == pytest.approx(expected(front[::3], belief), abs=0.003)
     broken = Belief(0.03)  # the twin: another belief
-    assert abs(saved(front, draws) - expected(front, broken)) > 0.01
+    assert abs(climbing - expected(front, broken)) > 0.03
+    assert saved(front, drawn(belief, 6, luck=0.0)) > climbing + 0.004, "a broken twin: without luck"
+
+
+def test_of_two_plans_near_each_other_one_may_fail_alone() -> None:
+    belief, damage = Belief(0.02), np.array([0.001, 0.016, 0.017])
+    borne = drawn(belief, 3, draws=400_000) >= damage
+    counted = (borne[:, :, None] & borne[:, None, :]).mean(axis=0) / borne.mean(axis=0)
+    assert np.triu(belief.together(damage), 1) == pytest.approx(np.triu(counted, 1), abs=0.01)
+    assert belief.together(damage)[0, 1] > 0.99 > 0.92 > belief.together(damage)[1, 2]
 
 
 @settings(deadline=None, max_examples=60)
@@ -65,10 +79,17 @@ def test_no_other_ladder_is_expected_to_save_more(seed: int, size: int, count: i
     front = steps_of(list(rng.uniform(0.1, 0.9, size)), list(rng.lognormal(-4.0, 1.0, size)))
     belief = Belief(0.02)
     numbers = [record.number for record in Ladder(front, (), belief).climbed(count)]
-    assert len(numbers) == min(count, size) and numbers == sorted(numbers)
-    chosen = [front[number] for number in numbers]
-    best = max(expected(list(some), belief) for some in combinations(front, min(count, size)))
-    assert expected(chosen, belief) == pytest.approx(best)
+    assert len(numbers) <= count and numbers == sorted(numbers)
+    best = max(expected(list(some), belief) for looks in range(min(count, size) + 1) for some in combinations(front, looks))
+    assert expected([front[number] for number in numbers], belief) == pytest.approx(best)
+
+
+def test_a_step_that_gains_little_and_may_fail_is_left_out() -> None:
+    belief = Belief(0.02)
+    front = steps_of([0.6, 0.42, 0.4, 0.1], [0.002, 0.0145, 0.015, 0.016])
+    chosen = Ladder(front, (), belief).climbed(8)
+    assert [step.outcome.energy for step in chosen] == [0.6, 0.1]
+    assert saved(chosen, drawn(belief, 2)) > saved(front, drawn(belief, 4)) + 0.02
 
 
 def test_steps_evenly_spread_save_less() -> None:
@@ -152,8 +173,7 @@ def test_where_no_plan_keeps_all_limits_those_that_come_nearest_are_judged(accep
     found = history([replace(outcome(1.0), limits={"bytes": 1.5}), *tried])
     start = found.records[0].choices
     finalists = Goal(1.0).finalists(found, 8, start, Judging(10_000))
-    safe = [0.7, 0.55, 0.5, 0.41]
-    assert [record.outcome.energy for record in finalists] == ([0.4] if accepted else safe) + [0.39, 0.37]
+    assert [record.outcome.energy for record in finalists] == ([0.4] if accepted else [0.7, 0.55, 0.41, 0.39]) + [0.37]
     assert all(record is found.records[record.number] for record in finalists)
     assert len(Goal(1.0).finalists(found, 2, start, None)) == 2
 
@@ -214,3 +234,26 @@ def test_expected_energy_of_a_ladder_is_the_mean_over_what_the_holdout_may_bear(
         reached[borne >= step.outcome.damage] = step.outcome.energy
     assert ladder.expected(ladder.belief) == pytest.approx(reached.mean(), abs=2e-3)
     assert abs(ladder.steps[-1].outcome.energy - reached.mean()) > 0.02, "a broken twin: that all pass"
+
+
+@pytest.mark.parametrize("part", [2.0, 1.0, 0.5])
+def test_the_belief_listens_to_what_refitted_plans_cost(part: float) -> None:
+    """Plans of the search lose 40 points per unit of damage. Refitted ones that lose `part` of that draw the belief half of the way, as logarithms;
+    far milder ones tell nothing.
+    """
+    plain = [replace(outcome(e, drop=d), damage=d / 40.0) for e, d in zip(np.linspace(0.9, 0.4, 9), np.linspace(0.2, 1.4, 9), strict=True)]
+    whole = history(plain)
+    before = Ladder.of(whole)
+    for number, share in enumerate((0.1, 0.8, 1.2)):
+        damage = before.belief.expected * share
+        refitted = replace(outcome(0.3, drop=part * 40.0 * damage if number else 9.0), damage=damage, complete=number < 2)
+        whole.append(Record(100 + number, np.array([number, 99]), refitted, CLOSING, True, 0.0))
+        if not number:
+            assert Ladder.of(whole).belief == before.belief
+    after, drop = Ladder.of(whole), 40.0 * before.belief.expected
+    heard = np.sqrt((drop + 0.3) / (part * drop + 0.3))
+    assert after.belief.expected / before.belief.expected == pytest.approx(heard, rel=0.05)
+    assert after.most / before.most == pytest.approx(after.belief.expected / before.belief.expected)
+    if part != 1.0:
+        broken = (drop + 0.3) / (part * drop + 0.3)  # the twin: all of the way
+        assert after.belief.expected / before.belief.expected != pytest.approx(broken, rel=0.1)

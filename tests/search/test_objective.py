@@ -339,3 +339,17 @@ def test_a_damaged_memory_counts_as_empty(tmp_path: Path, content: bytes) -> Non
 def test_a_memory_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     memory = Remembered(tmp_path / "none" / "probes.json")
     assert memory.keep("a", 1.0) == 1.0 == memory.get("a")
+
+
+def test_plans_for_the_ladder_are_measured_to_the_end_where_others_stop(prepared: Prepared) -> None:
+    """Two standard errors above the limit by all samples: too much to be accepted, not clearly too much for the gate. Nothing is refitted here."""
+    objective = prepared.objective(limit_points=100.0)
+    ended = []
+    for choices in drawn(objective, 12, channels=True):
+        objective.limit_points = 100.0
+        whole = objective.evaluate(choices)
+        objective.limit_points = whole.drop_points - 2.0 * whole.standard_error
+        if objective.limit_points > 0.0:
+            ended.append((objective.evaluate(choices).complete, objective.refit(choices).complete))
+    searched, refitted = np.array(ended).T
+    assert len(ended) >= 8 and searched.mean() < 0.5 < 0.8 < refitted.mean()
