@@ -43,7 +43,7 @@ PARTS = np.arange(1, 10) / 10.0
 """Where between two plans a further one is considered."""
 NODES = 40
 LEAST = 1e-9
-LUCK = 0.25
+LUCK = 0.2
 """Standard deviation of that logarithm between plans of one search: each has luck of its own."""
 HEARD = 0.5
 """How far the belief follows the refitted plans' drops on the search samples, as a power of what they make of it: these samples tell of others in part
