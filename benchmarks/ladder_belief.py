@@ -4,8 +4,9 @@
 
 For each finished search the ladder is made again from its trials. The last plan that passed bounds what the holdout bore from below,
 the first that failed from above (`-`: all passed). Ratios are to the damage at which the search samples show the drop that the gate can let
-pass. Last comes the log-normal distribution that makes these intervals most likely, with a tenth of the searches far off as the ladder believes, for
-each network and for all: searches of a network share its split, so their ratios are hardly independent.
+pass, before the refitted plans are heard; behind them stands the ratio that their drops on the search samples tell. Last comes the log-normal distribution
+that makes these intervals most likely, with a tenth of the searches far off as the ladder believes, for each network and for all: searches of a network share
+its split, so their ratios are hardly independent. `power` is how far the logarithm should follow what the refitted plans tell by the same likelihood.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from scipy.special import ndtr
 
 from hwc_onnx.search.gate import MOST_LOOKS, Judging
 from hwc_onnx.search.history import History
-from hwc_onnx.search.ladder import MIDDLE, SPREADS, Ladder
+from hwc_onnx.search.ladder import HEARD, MIDDLE, SPREADS, Ladder
 from hwc_onnx.search.space import Space
 
 SAME = 1e-5
@@ -39,8 +40,10 @@ class Numbers:
         return np.array([params[name] for name in sorted(params)], dtype=np.int64)
 
 
-def interval(folder: Path, holdout: int, limit: float) -> tuple[float, float, Ladder] | None:
-    """Damage of the last plan that passed (0: none did) and of the first that did not, and the ladder; None where there was no plan to judge."""
+def interval(folder: Path, holdout: int, limit: float) -> tuple[float, float, float, float] | None:
+    """Damage of the last plan that passed (0: none did) and of the first that did not, the damage expected before the refitted plans are heard, and by
+    which factor they say that it is larger; None where there was no plan to judge.
+    """
     row = json.loads((folder / "row.json").read_text(encoding="utf-8"))
     study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))))
     whole, history = History(cast("Space", Numbers()), limit), History(cast("Space", Numbers()), limit)
@@ -56,11 +59,12 @@ def interval(folder: Path, holdout: int, limit: float) -> tuple[float, float, La
     passed = [i for i, step in enumerate(steps) if abs(1.0 - step.outcome.energy - saved) < SAME]
     damages = [0.0, *(step.outcome.damage for step in steps), np.inf]
     place = passed[-1] + 1 if passed else 0
-    return damages[place], damages[place + 1], ladder
+    before = Ladder.of(history.searched(), history.records[0].choices, Judging(holdout)).belief.expected
+    return damages[place], damages[place + 1], before, (ladder.belief.expected / before) ** (1.0 / HEARD)
 
 
-def likeliest(intervals: np.ndarray) -> tuple[float, float]:
-    """Median and standard deviation of the logarithm, [n, 2] bounds of the logarithm."""
+def likeliest(intervals: np.ndarray) -> tuple[float, float, float]:
+    """Median, standard deviation of the logarithm and the logarithm of the likelihood, [n, 2] bounds of the logarithm."""
     (_, _), (far, wide) = SPREADS
 
     def likelihood(middle: float, spread: float) -> float:
@@ -69,7 +73,7 @@ def likeliest(intervals: np.ndarray) -> tuple[float, float]:
 
     grid = [(float(m), float(s)) for m in np.linspace(-1.0, 1.5, 51) for s in np.arange(0.2, 1.05, 0.1)]
     middle, spread = max(grid, key=lambda one: likelihood(*one))
-    return float(np.exp(middle)), spread
+    return float(np.exp(middle)), spread, likelihood(middle, spread)
 
 
 def lines(args: argparse.Namespace) -> Iterator[str]:
@@ -81,17 +85,21 @@ def lines(args: argparse.Namespace) -> Iterator[str]:
         if one is None:
             yield f"{name} nothing to judge"
             continue
-        low, high, ladder = one
-        expected = ladder.belief.expected
+        low, high, expected, told = one
         with np.errstate(divide="ignore"):
-            found.setdefault(path.parts[-4].split("-")[0], []).append([float(np.log(low / expected)), float(np.log(high / expected))])
-        yield f"{name} {low / expected:5.2f} .. {f'{high / expected:.2f}' if np.isfinite(high) else '-'}"
-    for network, intervals in found.items():
-        middle, spread = likeliest(np.array(intervals))
-        yield f"{network}: {len(intervals)} searches, median {middle:.2f}, standard deviation of the logarithm {spread:.1f}"
-    if found:
-        middle, spread = likeliest(np.concatenate([np.array(intervals) for intervals in found.values()]))
-        yield f"all: median {middle:.2f}, standard deviation of the logarithm {spread:.1f} (believed: {MIDDLE}, {SPREADS[0][1]})"
+            found.setdefault(path.parts[-4].split("-")[0], []).append([*np.log(np.array([low, high]) / expected), float(np.log(told))])
+        yield f"{name} {low / expected:5.2f} .. {f'{high / expected:.2f}' if np.isfinite(high) else '-':<5} told {told:.2f}"
+    if not found:
+        return
+    everything = np.concatenate([np.array(rows) for rows in found.values()])
+    fits = {power: likeliest(everything[:, :2] - power * everything[:, 2:]) for power in np.arange(11) / 10.0}
+    for network, rows in found.items():
+        middle, spread, _ = likeliest(np.array(rows)[:, :2] - HEARD * np.array(rows)[:, 2:])
+        yield f"{network}: {len(rows)} searches, median {middle:.2f}, standard deviation of the logarithm {spread:.1f}"
+    middle, spread, _ = likeliest(everything[:, :2] - HEARD * everything[:, 2:])
+    yield f"all, refitted plans heard: median {middle:.2f}, standard deviation of the logarithm {spread:.1f} (believed: {MIDDLE}, {SPREADS[0][1]})"
+    power = max(fits, key=lambda one: fits[one][2])
+    yield f"power {power:.1f} (believed: {HEARD}), likelihood {np.exp(fits[power][2] - fits[0.0][2]):.3g} times that of 0"
 
 
 def main() -> None:

@@ -56,9 +56,10 @@ LEAST_DROP = 0.1
 
 @dataclass(frozen=True)
 class Belief:
-    """What is believed of the damage that the holdout bears, where the search samples make expect `expected`."""
+    """What is believed of the damage that the holdout bears, where the search samples make expect `expected`, and of each plan's own `luck`."""
 
     expected: float
+    luck: float = LUCK
 
     def borne(self, damage: Array) -> Array:
         """The probability that the holdout bears these damages, [n]."""
@@ -75,10 +76,10 @@ class Belief:
         from scipy.special import ndtr
 
         nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
-        shared = np.concatenate([np.sqrt(spread**2 - LUCK**2) * nodes for _, spread in SPREADS])
+        shared = np.concatenate([np.sqrt(spread**2 - self.luck**2) * nodes for _, spread in SPREADS])
         weight = np.concatenate([share * weights / weights.sum() for share, _ in SPREADS])
         away = np.log(MIDDLE * max(self.expected, LEAST)) - np.log(np.maximum(damage, LEAST))
-        passes = ndtr((away[:, None] + shared) / LUCK)
+        passes = ndtr((away[:, None] + shared) / self.luck)
         found: Array = (weight * passes) @ passes.T / np.maximum(passes @ weight, LEAST)
         return found
 
