@@ -43,6 +43,11 @@ def reserved(trials: int) -> int:
     return min(len(SHARES) + BETWEEN, trials // 10)
 
 
+def reserved_images(plans: int, problem: Problem, images: int) -> int:
+    """Images kept back of a budget in images for so many plans: what refitting and measuring them takes, no more than a quarter of all."""
+    return min(plans * (problem.search_size + problem.refit_forwards), images // 4)
+
+
 def closing_plan(
     problem: Problem, space: Space, decoder: Decoder, table: DamageTable, history: History, seed: int, solved: bool = True
 ) -> Choices | None:

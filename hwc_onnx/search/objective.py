@@ -207,6 +207,11 @@ class Objective:
         """Whether there are calibration samples to refit plans on."""
         return self._calibration is not None and self._database.recovery == "full"
 
+    @property
+    def refit_forwards(self) -> int:
+        """Images forwarded to refit one plan: original, compressed and once more to fit."""
+        return 3 * min(SAMPLES, len(self._calibration or ())) if self.refits else 0
+
     def stitched(self, choices: Choices, refitted: bool = False) -> Stitched:
         """The weights of a plan, as the database has them or refitted layer after layer (remembered)."""
         canonical = self._space.canonical(choices)
@@ -234,8 +239,7 @@ class Objective:
         stitched = self.stitched(choices, refitted=True)
         cost = self._cost_model.cost(with_plan(self._graph, stitched.plan))
         outcome = self._measured(stitched, cost, EarlyStop(self.limit_points, margin=-STEP_ERRORS), began)
-        walked = 3 * min(SAMPLES, len(self._calibration or ()))
-        return replace(outcome, image_forwards=outcome.image_forwards + walked)
+        return replace(outcome, image_forwards=outcome.image_forwards + self.refit_forwards)
 
     def _measured(self, stitched: Stitched, cost: ModelCost, stop: EarlyStop, began: float) -> Outcome:
         energy = cost.total / self._costing.baseline_total

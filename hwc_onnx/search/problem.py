@@ -162,5 +162,9 @@ class Problem(Protocol):
     def refits(self) -> bool:
         """Whether plans can be refitted."""
 
+    @property
+    def refit_forwards(self) -> int:
+        """Images forwarded to refit one plan, its measurement not included."""
+
     def refit(self, choices: Choices) -> Outcome:
         """Build a candidate with each layer refitted to what the layers before it produce, and measure it."""

@@ -18,7 +18,7 @@ from hwc_onnx.errors import SearchError, UsageError
 from hwc_onnx.events import Listener, Note, Phase, TrialDone
 from hwc_onnx.search import storage as storage_module
 from hwc_onnx.search.budget import PATIENCE, Budget, Spent
-from hwc_onnx.search.closing import closing_plan, reserved
+from hwc_onnx.search.closing import closing_plan, reserved, reserved_images
 from hwc_onnx.search.decode import Decoder
 from hwc_onnx.search.goal import Goal
 from hwc_onnx.search.history import CLOSING, History, Record, recall
@@ -159,7 +159,7 @@ def run_search(
         trials - kept_back - closed,
         timeout,
         patience if energy_target is None else 0,
-        None if images is None else images - kept_back * problem.search_size,
+        None if images is None else images - reserved_images(kept_back, problem, images),
         getattr(problem, "judging", None),
     )
     moving = None

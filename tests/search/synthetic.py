@@ -29,6 +29,7 @@ class SyntheticProblem:
     memory = (1.0, 1.2)  # energy of stored weights and tensors
     skipping = True  # whether zeros save arithmetic
     refits = False
+    refit_forwards = 0
     refitted_share = 0.5  # of a plan's damage, what is left once it is refitted
 
     def __init__(
