@@ -33,7 +33,8 @@ class Metric:
     `scale` is points per unit. `finish` turns mean contributions [..., width] into values [...]; None takes the only
     column. `against` says what the drop is measured from: the "original" model's value, or the INT8 "baseline"'s where
     the original scores perfectly by definition. `relative_only`: a limit makes sense only as a share of that value.
-    `continuous`: a sample is never just right or wrong, even where all differences happen to be zero.
+    `continuous`: a sample is never just right or wrong, even where all differences happen to be zero. `of_signal`: a sample on which the original's
+    outputs are all zero tells nothing (signal.py).
     """
 
     name: str
@@ -46,6 +47,7 @@ class Metric:
     against: str = "original"
     relative_only: bool = False
     continuous: bool = False
+    of_signal: bool = False
 
     def value(self, rows: F64) -> float:
         """The metric's value of samples with contributions [n, width]."""
@@ -188,7 +190,7 @@ def mean_iou(counts: F64) -> F64:
 
 
 def cosine(outputs: Outputs, original: Outputs | None, _: Labels | None, __: ClassOutput | None) -> F64:
-    """Cosine of the angle between the outputs and the original's, averaged over outputs."""
+    """Cosine of the angle between the outputs and the original's, of the output where it is least."""
     assert original is not None
     ours, theirs = float_outputs(outputs), float_outputs(original)
     angles = []
@@ -198,11 +200,15 @@ def cosine(outputs: Outputs, original: Outputs | None, _: Labels | None, __: Cla
         angles.append(
             np.where(lengths > 0, dots / np.maximum(lengths, 1e-30), values.any(axis=1) == theirs[name].any(axis=1))
         )
-    return _column(np.mean(angles, axis=0))
+    return _column(np.min(angles, axis=0))
 
 
 def sqnr(outputs: Outputs, original: Outputs | None, _: Labels | None, __: ClassOutput | None) -> F64:
-    """Signal to noise ratio in decibels, the original's outputs being the signal, averaged over outputs; at most 120."""
+    """Signal to noise ratio in decibels, the original's outputs being the signal, of the output where it is least; at most 120.
+
+    An output that is all zero in a sample of the original has no ratio and is passed over; a sample where all are is worth 0, whatever comes
+    of it (accuracy/signal.py leaves such samples out).
+    """
     assert original is not None
     ours, theirs = float_outputs(outputs), float_outputs(original)
     ratios = []
@@ -210,8 +216,9 @@ def sqnr(outputs: Outputs, original: Outputs | None, _: Labels | None, __: Class
         signal = (theirs[name] ** 2).sum(axis=1)
         noise = ((values - theirs[name]) ** 2).sum(axis=1)
         decibels = 10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, 1e-30))
-        ratios.append(np.where(noise > 0, np.clip(decibels, -120, 120), 120.0))
-    return _column(np.mean(ratios, axis=0))
+        ratios.append(np.where(signal > 0, np.where(noise > 0, np.clip(decibels, -120, 120), 120.0), np.inf))
+    least = np.min(ratios, axis=0)
+    return _column(np.where(np.isfinite(least), least, 0.0))
 
 
 def squared_error(outputs: Outputs, _: Outputs | None, labels: Labels | None, __: ClassOutput | None) -> F64:
@@ -232,8 +239,8 @@ METRICS: Mapping[str, Metric] = {
     "top5": Metric("top5", top5, needs_classes=True),
     "agreement": Metric("agreement", agreement, needs_labels=False, needs_classes=True),
     "miou": Metric("miou", confusion, finish=mean_iou, needs_classes=True, continuous=True),
-    "cosine": Metric("cosine", cosine, needs_labels=False, continuous=True),
-    "sqnr": Metric("sqnr", sqnr, scale=1.0, needs_labels=False, against="baseline", continuous=True),
+    "cosine": Metric("cosine", cosine, needs_labels=False, continuous=True, of_signal=True),
+    "sqnr": Metric("sqnr", sqnr, scale=1.0, needs_labels=False, against="baseline", continuous=True, of_signal=True),
     "mse": Metric("mse", squared_error, higher_is_better=False, scale=1.0, relative_only=True, continuous=True),
 }
 

@@ -17,6 +17,7 @@ from hwc_onnx.accuracy.fewer import fitting
 from hwc_onnx.accuracy.metrics import Metric, SessionMetric
 from hwc_onnx.accuracy.outputs import F64, ClassOutput, Outputs, class_output
 from hwc_onnx.accuracy.runner import Level, Session, batch_size, open_session, run
+from hwc_onnx.accuracy.signal import FEWEST, with_signal
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import DataError, ModelError, RuntimeFailure, UsageError
 
@@ -102,10 +103,12 @@ def make_reference(
     task: str | None = None,
     threads: int | None = None,
     level: Level = "all",
+    fewest_heard: int = FEWEST,
 ) -> Reference:
     """Run the original once over `samples`, choose the metric and prepare the comparison.
 
-    Where the outputs would take more than `OUTPUT_BYTES`, fewer of the samples are used, and the reference's `note` says so.
+    Where the outputs would take more than `OUTPUT_BYTES`, fewer of the samples are used, and so where the metric compares outputs that are all zero on
+    some (signal.py), down to `fewest_heard`; the reference's `note` says so.
 
     Raises:
         DataError: samples or labels do not fit the model, or a metric of the user's own fails on it.
@@ -130,6 +133,12 @@ def make_reference(
     labelled = labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu"
     classes = class_output(outputs, task, labelled)
     chosen, reason = choose_metric(metric, samples, outputs, classes, task)
+    if isinstance(chosen, Metric) and chosen.of_signal:
+        heard = with_signal(outputs, chosen.name, fewest_heard)
+        if len(heard) < len(samples):
+            silent = f"{len(samples) - len(heard)} of {len(samples)} samples are left out: the original's outputs are all zero there, which {chosen.name} cannot judge"
+            samples, note = samples.take(heard), "; ".join(filter(None, (note, silent)))
+            outputs = {name: values[heard] for name, values in outputs.items()}
     divergence = divergence_from(outputs, classes, _class_labels(samples, outputs, classes))
     reference = Reference(samples, chosen, outputs, classes, divergence, None, None, reason, note)
     try:

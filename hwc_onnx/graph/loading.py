@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
-from numpy.typing import NDArray
-from onnx import TensorProto
 
 from hwc_onnx.errors import ModelError
 from hwc_onnx.graph import external
 from hwc_onnx.graph.quant_nodes import quant_nodes, with_qdq
 from hwc_onnx.graph.structure import all_tensors, check_structure
+from hwc_onnx.graph.usable import check_values
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +30,6 @@ MAX_BYTES = 2**31 - 2**20
 MAP_BYTES = 1 << 30
 """A model with external data of more than this is mapped instead of read."""
 
-_FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
 DATA = (".npz", ".npy", ".csv", ".gz", ".zip", ".png", ".jpg", ".jpeg")
 OTHERS = {
@@ -70,7 +68,7 @@ def load_model(source: str | Path | onnx.ModelProto) -> Loaded:
     loaded = _from_memory(source) if isinstance(source, onnx.ModelProto) else _read(Path(source))
     where = str(loaded.path or "model")
     check_structure(loaded.proto, where)
-    _check_values(loaded.proto, where)
+    check_values(loaded.proto, where)
     _open_sizes(loaded.proto.graph)
     _name_nodes(loaded.proto.graph)
     found = len(quant_nodes(loaded.proto))
@@ -195,36 +193,6 @@ def _take_external(proto: onnx.ModelProto, path: Path, digest: Any) -> int:
 def _looks_like_onnx(data: bytes) -> bool:
     # a serialized ModelProto starts with field 1 (ir_version), a varint below 128
     return len(data) > 2 and data[0] == 0x08 and data[1] < 0x40
-
-
-def _check_values(proto: onnx.ModelProto, where: str) -> None:
-    for tensor in all_tensors(proto.graph):
-        if tensor.data_type not in _FLOATS:
-            continue
-        try:
-            values = external.tensor_values(tensor)
-        except (ValueError, TypeError) as error:
-            raise ModelError(
-                f"{where}: tensor '{tensor.name}' is truncated or damaged ({error}); export the model again"
-            ) from error
-        bad = _not_usable(values)
-        if bad:
-            raise ModelError(
-                f"{where}: weight '{tensor.name}' holds {bad} NaN or infinite values of {values.size}; "
-                "train or export the model again"
-            )
-
-
-def _not_usable(values: NDArray[Any]) -> int:
-    """How many elements make a weight useless; limits such as -inf in masks and Clip bounds are legal."""
-    if values.size == 1 or values.ndim < 2:
-        return int(np.isnan(values).sum())
-    flat = values.reshape(-1)
-    step = external.BLOCK_BYTES // values.itemsize
-    return sum(
-        int((~np.isfinite(flat[start : start + step].astype(np.float32, copy=False))).sum())
-        for start in range(0, flat.size, step)
-    )
 
 
 def _open_sizes(graph: onnx.GraphProto) -> None:

@@ -15,6 +15,7 @@ from hwc_onnx.accuracy.data_shapes import shapes_from_data
 from hwc_onnx.accuracy.measure import measure
 from hwc_onnx.accuracy.reference import make_reference, with_baseline
 from hwc_onnx.accuracy.sanity import doubts
+from hwc_onnx.accuracy.signal import FEWEST
 from hwc_onnx.accuracy.splits import calibration_size, make_splits
 from hwc_onnx.accuracy.synthetic import served
 from hwc_onnx.accuracy.types import Evaluation
@@ -262,7 +263,8 @@ def apply_plan(
     candidate = assemble(calibrated.proto, opened.graph, stitched)
     unquantized, baseline, cost = costs(cost_model, opened, calibrated, candidate.plan)
     tell(Phase("measure", f"the original and the compressed model on {len(splits.holdout)} held-out {loaded.unit}"))
-    reference = make_reference(opened.proto, splits.holdout, metric, task=task)
+    heard = FEWEST if splits.real else 1  # a plan is carried out without data too, however little can be said of the outcome
+    reference = make_reference(opened.proto, splits.holdout, metric, task=task, fewest_heard=heard)
     notes += [reference.note] if reference.note else []
     notes += doubts(reference, seed)
     if reference.needs_baseline:

@@ -132,6 +132,27 @@ def test_load_weight_not_finite_is_refused(bad: float) -> None:
         load_model(model)
 
 
+@pytest.mark.parametrize(("op", "value", "usable"), [
+    ("Add", -np.inf, True), ("Add", np.inf, False), ("Add", np.nan, False), ("Where", np.nan, True), ("Mul", -np.inf, False), ("MatMul", -np.inf, False),
+])  # fmt: skip
+@pytest.mark.parametrize("constant", [False, True])
+def test_load_what_a_constant_may_hold_depends_on_who_reads_it(op: str, value: float, usable: bool, constant: bool) -> None:
+    table = np.where(np.triu(np.ones((4, 4)), 1), value, 0.0).astype(np.float32)
+    tensor = onnx.numpy_helper.from_array(table, "" if constant else "table")
+    inputs = ["keep", "x", "table"] if op == "Where" else ["x", "table"]
+    nodes = [helper.make_node("Constant", [], ["table"], value=tensor)] if constant else []
+    nodes += [helper.make_node(op, inputs, ["masked"]), helper.make_node("Softmax", ["masked"], ["y"])]
+    keep = onnx.numpy_helper.from_array(np.tril(np.ones((4, 4), bool)), "keep")
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4, 4]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "masks", values[:1], values[1:], [keep] if constant else [keep, tensor])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    if usable:
+        assert load_model(model).proto.graph.node[-1].op_type == "Softmax"
+    else:
+        with pytest.raises(ModelError, match=r"weight 'table' holds 6 NaN or infinite values of 16"):
+            load_model(model)
+
+
 def test_load_infinite_bound_of_clip_is_accepted() -> None:
     model = tiny_models.chain()
     model.graph.initializer.append(helper.make_tensor("bound", TensorProto.FLOAT, [], [float("inf")]))
