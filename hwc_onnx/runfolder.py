@@ -150,7 +150,9 @@ def _nothing_there(path: Path) -> UsageError:
 
 
 def _same_inputs(path: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a folder of a run with other inputs, naming what differs (UsageError)."""
+    """Refuse a folder of a run with other inputs, naming what differs (UsageError). A run that failed before it measured anything is no reason."""
+    if {item.name for item in path.iterdir()} <= {CONFIG, LOCK, "cache"}:
+        return
     try:
         old = read_record(path)
     except UsageError as error:
@@ -162,7 +164,7 @@ def _same_inputs(path: Path, config: Mapping[str, Any]) -> None:
     if not differing:
         return
     said = [
-        f"{FILES[name]} is another ({name})" if name in FILES else f"{name} was {old.get(name)!r}, now {config.get(name)!r}"
+        f"{FILES[name]} is another ({name})" if name in FILES else f"{name} was {_shown(old.get(name))}, now {_shown(config.get(name))}"
         for name in differing[:MOST_NAMED]
     ]
     more = len(differing) - len(said)
@@ -180,6 +182,11 @@ def _same_inputs(path: Path, config: Mapping[str, Any]) -> None:
         f"{path}: holds a run with other inputs: {', '.join(said)}{f' and {more} more' if more else ''}; repeat the old"
         f" {'value' if len(differing) == 1 else 'values'}, use --fresh to move the old run aside, or give another --run-dir{judged}"
     )
+
+
+def _shown(value: Any) -> str:
+    """A value of the configuration, for people."""
+    return "not given" if value is None else repr(value)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

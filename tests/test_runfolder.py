@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from hwc_onnx.errors import UsageError
-from hwc_onnx.runfolder import RunFolder
+from hwc_onnx.runfolder import RunFolder, RunState, read_record, state_of
 
 
 def test_run_folder_with_same_inputs_continues(tmp_path):
@@ -19,10 +19,19 @@ def test_run_folder_with_same_inputs_continues(tmp_path):
 
 
 def test_run_folder_with_other_inputs_names_the_first_difference(tmp_path):
-    RunFolder(tmp_path / "run", {"seed": 0, "model": "a"}).release()
-    with pytest.raises(UsageError, match="model was 'a', now 'b'"):
-        RunFolder(tmp_path / "run", {"seed": 0, "model": "b"})
+    with RunFolder(tmp_path / "run", {"seed": 0, "model": "a"}) as first:
+        first.write("best.onnx", b"")
+    with pytest.raises(UsageError, match="metric was not given, now 'top1', model was 'a', now 'b'"):
+        RunFolder(tmp_path / "run", {"seed": 0, "model": "b", "metric": "top1"})
     assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_run_folder_of_a_run_that_measured_nothing_takes_other_inputs(tmp_path):
+    """Its metric failed on the original, say, and another one is given."""
+    RunFolder(tmp_path / "run", {"seed": 0, "metric": "mine:broken"}).release()
+    assert state_of(tmp_path / "run", {"seed": 0, "metric": "mine:mended"}) is RunState.CONTINUES
+    with RunFolder(tmp_path / "run", {"seed": 0, "metric": "mine:mended"}) as second:
+        assert read_record(second.path)["metric"] == "mine:mended"
 
 
 def test_run_folder_fresh_moves_the_old_run_aside(tmp_path):

@@ -21,7 +21,7 @@ QUIET_SECONDS = 10.0
 """In a log, a phase says where it is when nothing was written for so long."""
 TRIAL_SECONDS = 30.0
 """The same for a search."""
-KEPT = "every finished trial is kept, and best.onnx in the run folder is the best so far"
+KEPT = "every finished trial is kept, and once the baseline is measured best.onnx in the run folder is the best so far"
 
 
 class Pace:

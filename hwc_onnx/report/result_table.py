@@ -25,6 +25,8 @@ from hwc_onnx.report.quantities import (
     unit_of,
 )
 
+LITTLE = 0.03
+"""Energy saved against INT8 below which a limit is called too narrow."""
 _KINDS = {
     "compressed": "compressed model",
     "baseline_int8": "INT8 baseline (no searched plan could be accepted)",
@@ -135,6 +137,7 @@ def _files(payload: dict[str, Any]) -> list[RenderableType]:
         f"with {search['sampler']} in {duration(search['seconds'])} ({STOPPED.get(search['stopped_by'], search['stopped_by'])})",
         *_recovered(payload),
         *_sources(search),
+        *_judged(payload),
         f"written: {output['path']}, the {_KINDS[output['kind']]}",
     ]
     if output.get("parts"):  # records of earlier versions have none
@@ -148,6 +151,11 @@ def _files(payload: dict[str, Any]) -> list[RenderableType]:
                 "MODEL --uniform w8a8`, with the same --data, names the layers that lose most, to be left out with --exclude"
             )
         )
+    elif payload["reduction_vs_int8"] < LITTLE and payload.get("objective") != "drop":
+        metric = payload["metric"]
+        against = f" (INT8 has {metric['baseline_int8']:.3g} dB already)" if metric["name"] == "sqnr" else ""
+        said = f"next: hardly anything can be saved within this limit{against}; allow more with --max-drop, or judge by what is counted in the end with --metric"
+        lines.append(wrapped(said))
     if payload["data"] == "synthetic":
         lines.append("measured on synthetic inputs: give real samples with --data for figures that you can rely on")
     return lines
@@ -162,11 +170,33 @@ def _recovered(payload: dict[str, Any]) -> list[str]:
     return [wrapped(f"{unit_of(payload['metric']['name'])} lost by this plan with more and more of the recovery: {', '.join(drops)}")]
 
 
+def _judged(payload: dict[str, Any]) -> list[str]:
+    """How far the final gate climbed and what ended it."""
+    looks = [look for look in payload.get("looks", ()) if look["trial"] is not None]
+    if not looks or payload["metric"]["limit_points"] is None:
+        return []
+    passed = [look["trial"] for look in looks if look["passed"]]
+    last = f", of which trial {passed[-1]} is written" if passed and payload["output"]["kind"] == "compressed" else ""
+    said = f"final gate: {len(looks)} plans judged from the safest on, {len(passed)} passed{last}"
+    if not looks[-1]["passed"]:
+        said += f"; trial {looks[-1]['trial']} ended it: {_ended(looks[-1], payload['metric'])}"
+    return [wrapped(said.replace("1 plans", "1 plan") if len(looks) == 1 else said)]
+
+
+def _ended(look: dict[str, Any], metric: dict[str, Any]) -> str:
+    """What a plan failed by, in words."""
+    if look["failure"] is not None:
+        return str(look["failure"])
+    unit = unit_of(metric["name"])
+    drop, bound = look["evaluation"]["drop_points"], look["upper_bound_points"]
+    return f"drop {drop:+.2f} {unit}" + (f", upper bound {bound:+.2f}" if metric["gate"] == "upper" and bound is not None else "")
+
+
 def _sources(search: dict[str, Any]) -> list[str]:
     """Who found what; records of earlier versions do not say."""
     if not search.get("gained") or search.get("origin") is None:
         return []
-    said = f"best plan of the search: {origin(search['origin'])}; percentage points saved: {gained_line(search['gained'])}"
+    said = f"best plan on the search samples: {origin(search['origin'])}; percentage points saved: {gained_line(search['gained'])}"
     return [wrapped(said)]
 
 

@@ -84,6 +84,7 @@ def test_nothing_to_choose_measures_int8_and_says_so(sampler: str, case: Case, t
 def test_wrong_names_are_refused_before_an_earlier_run_of_other_inputs(option: str, name: str, case: Case, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.resolved.yaml").write_text("run: {metric: top5}\n")
+    (tmp_path / "run" / "best.onnx").touch()
     for more in ((), ("--dry-run",)):
         result = compress(case, tmp_path, f"--{option}", name, *more)
         assert result.exit_code in (2, 4) and "did you mean" in result.stderr and "other inputs" not in result.stderr, result.stderr
@@ -136,6 +137,8 @@ def test_second_process_in_a_run_folder_is_refused_with_the_first_named(case: Ca
         while not (tmp_path / "run" / ".lock").is_file() and time.monotonic() < until:
             time.sleep(0.02)
         result = compress(case, tmp_path, "--trials", 60)
+        while not (tmp_path / "run" / "study.journal").is_file() and time.monotonic() < until:
+            time.sleep(0.02)
         first.kill()
     assert result.exit_code == 2 and f"in use by process {first.pid} on host" in result.stderr
     assert compress(case, tmp_path, "--trials", 60, "--weight-bits", 8).exit_code == 2  # the dead one's lock is broken, its inputs stay

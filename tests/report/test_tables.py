@@ -62,6 +62,29 @@ def test_result_table_asks_for_real_data_when_synthetic(monkeypatch: pytest.Monk
     assert "--data" in text(result_tables({**result_payload(), "data": "synthetic"}), monkeypatch)
 
 
+def test_result_table_says_how_far_the_gate_climbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(trial: int | None, drop: float, passed: bool, failure: str | None = None) -> dict[str, Any]:
+        return {"trial": trial, "evaluation": {"drop_points": drop}, "upper_bound_points": drop + 0.3, "passed": passed, "failure": failure}
+
+    payload = result_payload()
+    payload["looks"] = [look(4, 0.1, True), look(17, 0.6, True), look(30, 0.9, False)]
+    shown = " ".join(text(result_tables(payload), monkeypatch).split())
+    assert "3 plans judged from the safest on, 2 passed, of which trial 17 is written; trial 30 ended it: drop +0.90 points, upper bound +1.20" in shown
+    payload["looks"] = [look(4, 0.1, False, "it did not run"), look(None, 0.0, True)]
+    payload["output"] |= {"kind": "baseline_int8"}
+    shown = " ".join(text(result_tables(payload), monkeypatch).split())
+    assert "1 plan judged from the safest on, 0 passed; trial 4 ended it: it did not run" in shown
+
+
+def test_result_table_says_that_a_limit_is_too_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    payload = result_payload()
+    assert "hardly anything" not in text(result_tables(payload), monkeypatch)
+    payload["reduction_vs_int8"] = 0.003
+    assert "hardly anything can be saved within this limit; allow more with --max-drop" in " ".join(text(result_tables(payload), monkeypatch).split())
+    payload["metric"] |= {"name": "sqnr", "original": 73.0, "baseline_int8": 73.04, "compressed": 72.9}
+    assert "(INT8 has 73 dB already)" in " ".join(text(result_tables(payload), monkeypatch).split())
+
+
 def test_result_table_of_sqnr_has_decibels_and_the_original_is_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     payload = result_payload()
     payload["metric"] |= {"name": "sqnr", "original": 24.0, "baseline_int8": 24.0, "compressed": 21.5}
