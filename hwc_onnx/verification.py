@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 SOURCE_KEY = "hwc.source"
 """Metadata: SHA-256 of the original's file."""
 
+Value = tuple[str, str, tuple[str, ...]]
+"""Name, type and sizes or names of the axes of a declared input or output."""
 RANDOM_SAMPLES = 16
 
 
@@ -145,6 +147,7 @@ def verify(
             "verify: the model given as the original is itself a file written by hwc-onnx, and the other is not; give the compressed file "
             "first and the original after --against"
         )
+    input_shapes = input_shapes or _sizes_of(ours.proto, theirs.proto)
     obstacle = obstacle_to_running(ours.proto) or _other_inputs(ours.proto, theirs.proto)
     used = None if obstacle is not None else samples or _random_samples(theirs.proto, input_shapes)
     checks = [
@@ -252,12 +255,26 @@ def _run_checks(
 
 
 def _declarations(ours: onnx.ModelProto, theirs: onnx.ModelProto, kind: str) -> Check:
-    """Same names, types, shapes and dynamic axes, in the same order."""
+    """Same names, types, shapes and dynamic axes, in the same order; a file may be for one size of an axis that the original leaves open."""
     found, expected = _values(ours, kind), _values(theirs, kind)
-    good = found == expected
-    return Check(
-        f"{kind}s unchanged", good, ", ".join(found) if good else f"{', '.join(found)} instead of {', '.join(expected)}"
+    good = len(found) == len(expected) and all(_fits(one, other) for one, other in zip(found, expected, strict=True))
+    told, wanted = ", ".join(map(_text, found)), ", ".join(map(_text, expected))
+    said = told if found == expected else f"{told}, one size of {wanted}" if good else f"{told} instead of {wanted}"
+    return Check(f"{kind}s unchanged", good, said)
+
+
+def _fits(one: Value, other: Value) -> bool:
+    """Whether a declaration is the other, or has a size where that is open (the batch apart)."""
+    name, kind, sizes = one
+    return (name, kind, len(sizes)) == (other[0], other[1], len(other[2])) and all(
+        ours == theirs or (axis > 0 and ours.isdigit() and not theirs.isdigit())
+        for axis, (ours, theirs) in enumerate(zip(sizes, other[2], strict=True))
     )
+
+
+def _text(value: Value) -> str:
+    name, kind, sizes = value
+    return f"{name} {kind}[{', '.join(sizes)}]"
 
 
 def _other_inputs(ours: onnx.ModelProto, theirs: onnx.ModelProto) -> str | None:
@@ -282,9 +299,9 @@ def _facts(proto: onnx.ModelProto) -> list[tuple[str, int, list[int]]]:
     ]
 
 
-def _values(proto: onnx.ModelProto, kind: str) -> list[str]:
+def _values(proto: onnx.ModelProto, kind: str) -> list[Value]:
     constants = {tensor.name for tensor in proto.graph.initializer}
-    texts = []
+    found = []
     for value in getattr(proto.graph, kind):
         if kind == "input" and value.name in constants:
             continue
@@ -292,8 +309,17 @@ def _values(proto: onnx.ModelProto, kind: str) -> list[str]:
         sizes = [
             dim.dim_param or (str(dim.dim_value) if dim.HasField("dim_value") else "?") for dim in tensor.shape.dim
         ]
-        texts.append(f"{value.name} {onnx.TensorProto.DataType.Name(tensor.elem_type).lower()}[{', '.join(sizes)}]")
-    return texts
+        found.append((value.name, onnx.TensorProto.DataType.Name(tensor.elem_type).lower(), tuple(sizes)))
+    return found
+
+
+def _sizes_of(ours: onnx.ModelProto, theirs: onnx.ModelProto) -> dict[str, tuple[int, ...]] | None:
+    """Shapes of the inputs for which the file is made where the original leaves more than the batch open."""
+    found = {}
+    for (name, _, sizes), (_, _, open_ones) in zip(_values(ours, "input"), _values(theirs, "input"), strict=False):
+        if sizes[1:] != open_ones[1:] and all(size.isdigit() for size in sizes[1:]):
+            found[name] = tuple(int(size) if size.isdigit() else 1 for size in sizes)
+    return found or None
 
 
 def _foreign_metadata(ours: onnx.ModelProto, theirs: onnx.ModelProto) -> Check:

@@ -31,6 +31,7 @@ from hwc_onnx.normalize.raising import raised
 from hwc_onnx.normalize.row_softmax import unwrap_softmax
 from hwc_onnx.normalize.shuffle import gather_shuffles
 from hwc_onnx.normalize.swaps import plain_swaps
+from hwc_onnx.normalize.varying import declare_fixed
 from hwc_onnx.normalize.vectors import matrix_products
 from hwc_onnx.normalize.widen import UNRUNNABLE, float_kinds, widen
 
@@ -70,6 +71,7 @@ def normalize(proto: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] 
         fold_constants(model, input_shapes)
     eliminate(model)
     finished = _checked(before, model, input_shapes, HALF_TOLERANCE if half else 1.0, rounding)
+    declare_fixed(before, finished, input_shapes)
     logger.info("normalized: %d nodes became %d", len(proto.graph.node), len(finished.graph.node))
     return finished
 
