@@ -29,7 +29,8 @@ def with_signal(outputs: Outputs, metric: str, fewest: int = FEWEST) -> NDArray[
     Raises:
         DataError: there are fewer.
     """
-    flat: list[F64] = list(float_outputs(outputs).values())
+    # minus infinity is how classes are masked
+    flat: list[F64] = [np.where(np.isfinite(values), values, 0.0) for values in float_outputs(outputs).values()]
     powers = [(values**2).sum(axis=1) for values in flat]
     audible = [power > SILENT * power.mean() for power in powers if len(power)]
     found = np.flatnonzero(np.any(audible, axis=0)) if audible else np.arange(0)
