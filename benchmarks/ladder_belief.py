@@ -42,7 +42,7 @@ class Numbers:
 
 def interval(folder: Path, holdout: int, limit: float) -> tuple[float, float, float, float] | None:
     """Damage of the last plan that passed (0: none did) and of the first that did not, the damage expected before the refitted plans are heard, and by
-    which factor they say that it is larger; None where there was no plan to judge.
+    which factor they say that it is larger; None where there was no plan to judge, or where an earlier version's gate let one pass that this ladder leaves out.
     """
     row = json.loads((folder / "row.json").read_text(encoding="utf-8"))
     study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))))
@@ -57,6 +57,8 @@ def interval(folder: Path, holdout: int, limit: float) -> tuple[float, float, fl
         return None
     saved = row["delivered_reduction_vs_int8"] or 0.0
     passed = [i for i, step in enumerate(steps) if abs(1.0 - step.outcome.energy - saved) < SAME]
+    if saved > 0.0 and not passed:
+        return None
     damages = [0.0, *(step.outcome.damage for step in steps), np.inf]
     place = passed[-1] + 1 if passed else 0
     before = Ladder.of(history.searched(), history.records[0].choices, Judging(holdout)).belief.expected
@@ -83,7 +85,7 @@ def lines(args: argparse.Namespace) -> Iterator[str]:
         one = interval(path.parent, args.holdout, args.max_drop)
         name = f"{path.parts[-4]:<46} {path.parts[-3]} {path.parts[-2]:<20}"
         if one is None:
-            yield f"{name} nothing to judge"
+            yield f"{name} nothing to judge, or judged on another ladder"
             continue
         low, high, expected, told = one
         with np.errstate(divide="ignore"):

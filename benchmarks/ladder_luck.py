@@ -103,13 +103,14 @@ def _record(i: int, looks: Looks) -> Record:
 
 def likelihood(everything: Sequence[Looks], luck: float) -> float:
     """Logarithm of the probability of all looks: what a search's plans share is a mixture of normals, what each has of its own a normal."""
-    shared = np.linspace(-4.0, 4.0, 1601)
-    weight = np.sum([share * np.exp(-((shared / spread) ** 2) / 2.0) / spread for share, spread in SPREADS], axis=0)
+    nodes = np.linspace(-4.0, 4.0, 801)
+    shared = np.concatenate([np.sqrt(max(spread**2 - luck**2, 1e-6)) * nodes for _, spread in SPREADS])
+    weight = np.concatenate([share * np.exp(-(nodes**2) / 2.0) / np.exp(-(nodes**2) / 2.0).sum() for share, _ in SPREADS])
     total = 0.0
     for looks in everything:
         away = shared - np.log(np.array(looks["damage"]) / looks["expected"])[:, None]
         signs = np.where(looks["passed"], 1.0, -1.0)[:, None]
-        total += float(np.log(weight @ np.exp(log_ndtr(signs * away / luck).sum(axis=0)) / weight.sum() + 1e-300))
+        total += float(np.log(weight @ np.exp(log_ndtr(signs * away / luck).sum(axis=0)) + 1e-300))
     return total
 
 

@@ -117,8 +117,10 @@ def relative_error(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDA
     worst = 0.0
     for name, values in expected.items():
         if values.dtype.kind == "f":
+            masked = np.isneginf(values) & np.isneginf(found[name]) if values.shape == found[name].shape else np.zeros((), bool)
+            values = np.where(masked, 0.0, values)
             with np.errstate(invalid="ignore"):
-                difference = np.asarray(found[name], np.float64) - values
+                difference = np.where(masked, 0.0, np.asarray(found[name], np.float64)) - values
             scale = float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))) or 1.0
             worst = max(worst, float(np.sqrt(np.mean(np.square(difference)))) / scale)
         elif not np.array_equal(values, found[name]):

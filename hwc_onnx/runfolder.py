@@ -151,7 +151,7 @@ def _nothing_there(path: Path) -> UsageError:
 
 def _same_inputs(path: Path, config: Mapping[str, Any]) -> None:
     """Refuse a folder of a run with other inputs, naming what differs (UsageError). A run that failed before it measured anything is no reason."""
-    if {item.name for item in path.iterdir()} <= {CONFIG, LOCK, "cache"}:
+    if "own_study" not in config and {item.name for item in path.iterdir()} <= {CONFIG, LOCK, "cache"}:
         return
     try:
         old = read_record(path)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hwc_onnx.accuracy.outputs import F64, ClassOutput, Outputs, in_parts
+from hwc_onnx.accuracy.outputs import F64, ClassOutput, Outputs, in_parts, unmasked
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ def _squared_error(part: PlainReference, outputs: Outputs, start: int) -> F64:
 
 
 def _flat(values: NDArray[np.generic]) -> F64:
-    """[n, ...] as [n, elements] in double precision."""
-    return values.reshape(len(values), -1).astype(np.float64)
+    """[n, ...] as [n, elements] in double precision, zero where masked."""
+    return unmasked(values.reshape(len(values), -1).astype(np.float64))
 
 
 def _positions(logits: F64) -> F64:

@@ -190,17 +190,19 @@ def mean_iou(counts: F64) -> F64:
 
 
 def cosine(outputs: Outputs, original: Outputs | None, _: Labels | None, __: ClassOutput | None) -> F64:
-    """Cosine of the angle between the outputs and the original's, of the output where it is least."""
+    """Cosine of the angle between the outputs and the original's, of the output where it is least; outputs that are all zero in a sample of the original
+    are passed over there (1 where all are).
+    """
     assert original is not None
     ours, theirs = float_outputs(outputs), float_outputs(original)
     angles = []
     for name, values in ours.items():
-        lengths = np.sqrt((values**2).sum(axis=1) * (theirs[name] ** 2).sum(axis=1))
+        signal = (theirs[name] ** 2).sum(axis=1)
+        lengths = np.sqrt((values**2).sum(axis=1) * signal)
         dots = (values * theirs[name]).sum(axis=1)
-        angles.append(
-            np.where(lengths > 0, dots / np.maximum(lengths, 1e-30), values.any(axis=1) == theirs[name].any(axis=1))
-        )
-    return _column(np.min(angles, axis=0))
+        angles.append(np.where(signal > 0, np.where(lengths > 0, dots / np.maximum(lengths, 1e-30), 0.0), np.inf))
+    least = np.min(angles, axis=0)
+    return _column(np.where(np.isfinite(least), least, 1.0))
 
 
 def sqnr(outputs: Outputs, original: Outputs | None, _: Labels | None, __: ClassOutput | None) -> F64:

@@ -99,14 +99,19 @@ def in_parts(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
         yield values[start : start + step]
 
 
+def unmasked(values: F64) -> F64:
+    """Zero in place of minus infinity, which stands for what is left out: it has no distance."""
+    return np.where(np.isneginf(values), 0.0, values) if np.isneginf(values).any() else values
+
+
 def float_outputs(outputs: Outputs) -> dict[str, F64]:
-    """Every float output flattened to [N, elements], in double precision.
+    """Every float output flattened to [N, elements], in double precision, zero where it is masked with minus infinity.
 
     Raises:
         DataError: there is none, as where a model ends in ArgMax.
     """
     found = {
-        name: values.reshape(len(values), -1).astype(np.float64)
+        name: unmasked(values.reshape(len(values), -1).astype(np.float64))
         for name, values in outputs.items()
         if values.dtype.kind == "f"
     }

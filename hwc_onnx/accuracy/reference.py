@@ -17,7 +17,7 @@ from hwc_onnx.accuracy.fewer import fitting
 from hwc_onnx.accuracy.metrics import Metric, SessionMetric
 from hwc_onnx.accuracy.outputs import F64, ClassOutput, Outputs, class_output
 from hwc_onnx.accuracy.runner import Level, Session, batch_size, open_session, run
-from hwc_onnx.accuracy.signal import FEWEST, with_signal
+from hwc_onnx.accuracy.signal import FEWEST, audible, with_signal, without_hiss
 from hwc_onnx.accuracy.types import Samples
 from hwc_onnx.errors import DataError, ModelError, RuntimeFailure, UsageError
 
@@ -134,7 +134,8 @@ def make_reference(
     classes = class_output(outputs, task, labelled)
     chosen, reason = choose_metric(metric, samples, outputs, classes, task)
     if isinstance(chosen, Metric) and chosen.of_signal:
-        heard = with_signal(outputs, chosen.name, fewest_heard)
+        audibly = audible(outputs)
+        outputs, heard = without_hiss(outputs, audibly), with_signal(audibly, chosen.name, fewest_heard)
         if len(heard) < len(samples):
             silent = f"{len(samples) - len(heard)} of {len(samples)} samples are left out: the original's outputs are all zero there, which {chosen.name} cannot judge"
             samples, note = samples.take(heard), "; ".join(filter(None, (note, silent)))

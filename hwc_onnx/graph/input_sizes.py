@@ -20,7 +20,7 @@ IMAGE_SIDE, LENGTH = 224, 128
 
 def batch_names(inputs: Sequence[onnx.ValueInfoProto]) -> set[str]:
     """Names of open first axes."""
-    names = [[_name(dim) for dim in _dims(value)] for value in inputs]
+    names = [[axis_name(dim) for dim in _dims(value)] for value in inputs]
     return {axes[0] for axes in names if axes and axes[0]} - {
         name for axes in names for name in axes if axes.count(name) > 1
     }
@@ -40,7 +40,7 @@ def settled(
     given = [(dim, int(size)) for value in inputs for dim, size in zip(_dims(value), wanted.get(value.name, ()), strict=False)]
     firsts = [wanted[value.name][0] for value in inputs if value.name in wanted and _open_first(value)]
     batch = int(firsts[0]) if firsts else batch
-    sizes = dict.fromkeys(batch_names(inputs), batch) | {_name(dim): size for dim, size in given if _name(dim)}
+    sizes = dict.fromkeys(batch_names(inputs), batch) | {axis_name(dim): size for dim, size in given if axis_name(dim)}
     shapes: dict[str, tuple[int, ...]] = {}
     left: list[onnx.ValueInfoProto] = []
     for value in inputs:
@@ -69,14 +69,14 @@ def _open_first(value: onnx.ValueInfoProto) -> bool:
     return bool(dims) and not dims[0].HasField("dim_value")
 
 
-def _name(dim: onnx.TensorShapeProto.Dimension) -> str:
+def axis_name(dim: onnx.TensorShapeProto.Dimension) -> str:
     """What names this axis, or ""."""
     name = str(dim.dim_param)
     return name if any(letter.isalpha() for letter in name) and name.lower() != "none" else ""
 
 
 def _size(dim: onnx.TensorShapeProto.Dimension, sizes: Mapping[str, int], otherwise: int | None) -> int | None:
-    return int(dim.dim_value) if dim.HasField("dim_value") else sizes.get(_name(dim), otherwise)
+    return int(dim.dim_value) if dim.HasField("dim_value") else sizes.get(axis_name(dim), otherwise)
 
 
 def _text(value: onnx.ValueInfoProto) -> str:
@@ -104,14 +104,14 @@ def _open_message(left: Sequence[onnx.ValueInfoProto], sizes: Mapping[str, int])
     for value in left:
         dims = _dims(value)
         axes = [axis for axis, dim in enumerate(dims) if axis and _size(dim, sizes, None) is None]
-        names = [f"{axis} ({_name(dims[axis])})" if _name(dims[axis]) else str(axis) for axis in axes]
+        names = [f"{axis} ({axis_name(dims[axis])})" if axis_name(dims[axis]) else str(axis) for axis in axes]
         told.append(f"input '{value.name}': shape {_text(value)} leaves {'axes' if axes[1:] else 'axis'} {', '.join(names)} open")
         if any(_size(dims[axis], known, None) is None for axis in axes):
             example = IMAGE_SIDE if len(dims) == 4 else LENGTH
             # behind a first axis of fixed size the second is the batch, as in the state of a recurrent layer
-            batch = 1 if dims[0].HasField("dim_value") and not _name(dims[min(1, len(dims) - 1)]) else 0
+            batch = 1 if dims[0].HasField("dim_value") and not axis_name(dims[min(1, len(dims) - 1)]) else 0
             shape = [_size(dim, known, 1 if axis in (0, batch) else example) for axis, dim in enumerate(dims)]
-            known |= {_name(dim): size for dim, size in zip(dims, shape, strict=True) if _name(dim) and size}
+            known |= {axis_name(dim): size for dim, size in zip(dims, shape, strict=True) if axis_name(dim) and size}
             options.append(f"--input-shape {value.name}:{'x'.join(map(str, shape))}")
     return (
         f"{'; '.join(told)}; only the first axis (batch) may stay dynamic. Settle {'them' if left[1:] else 'it'} with "

@@ -35,7 +35,7 @@ def recovery_steps(run: Running, candidate: Candidate, holdout: Reference) -> li
     """
     if len(holdout) > MOST_SAMPLES:
         first = run.splits.holdout.take(slice(0, MOST_SAMPLES))
-        holdout = with_baseline(make_reference(run.opened.proto, first, run.reference.metric, task=run.options.task), run.baseline.proto)
+        holdout = with_baseline(make_reference(run.opened.proto, first, run.reference.metric, task=run.options.task, fewest_heard=1), run.baseline.proto)
     run.tell(Phase("steps", f"what the recovery of this plan is worth, on {len(holdout)} holdout samples"))
     found = []
     for name, build in _steps(run, candidate):

@@ -76,7 +76,7 @@ def judge(run: Running, objective: Objective, found: SearchResult) -> Verdict:
         if nearest > 0.0:
             told = "no plan of the search keeps all limits: those that may keep the drop limit are judged, from the safest to the one nearest to the others"
             run.tell(Note(f"{told}, {nearest:.1%} above the limit that it misses most", warning=True))
-    holdout = make_reference(run.opened.proto, run.splits.holdout, run.reference.metric, task=run.options.task)
+    holdout = make_reference(run.opened.proto, run.splits.holdout, run.reference.metric, task=run.options.task, fewest_heard=1)
     if holdout.note:
         run.tell(Note(holdout.note))
     holdout = with_baseline(holdout, run.baseline.proto)
@@ -194,7 +194,7 @@ def write_output(run: Running, verdict: Verdict) -> Written:
     if grown is not None:
         run.tell(Note(grown, warning=True))
     run.tell(Phase("verify", "open the written file at every level and cost it again"))
-    report = verify(output, loaded, run.splits.search.take(slice(0, VERIFIED_SAMPLES)))
+    report = verify(output, loaded, run.splits.search.take(slice(0, VERIFIED_SAMPLES)), judged=True)
     failed = [check for check in report.checks if not check.passed]
     if failed:
         output.unlink(missing_ok=True)  # nobody is to take it for a result

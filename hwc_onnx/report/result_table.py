@@ -154,7 +154,7 @@ def _files(payload: dict[str, Any]) -> list[RenderableType]:
     elif payload["reduction_vs_int8"] < LITTLE and payload.get("objective") != "drop":
         metric = payload["metric"]
         against = f" (INT8 has {metric['baseline_int8']:.3g} dB already)" if metric["name"] == "sqnr" else ""
-        said = f"next: hardly anything can be saved within this limit{against}; allow more with --max-drop, or judge by what is counted in the end with --metric"
+        said = f"next: hardly anything is saved{against}; where it is the drop that binds, allow more with --max-drop, or judge by what is counted in the end with --metric"
         lines.append(wrapped(said))
     if payload["data"] == "synthetic":
         lines.append("measured on synthetic inputs: give real samples with --data for figures that you can rely on")

@@ -87,13 +87,14 @@ class Belief:
 @dataclass(frozen=True)
 class Ladder:
     """The plans that no other beats in both energy and damage, safest first, and other refitted plans (`beside`). A plan that does more than `most`
-    damage is not expected to become a step.
+    damage is not expected to become a step. `instead` is the energy of what is written where no step passes: INT8's, or more where INT8 misses another limit.
     """
 
     steps: tuple[Record, ...]
     beside: tuple[Record, ...]
     belief: Belief
     most: float = np.inf
+    instead: float = 1.0
 
     @classmethod
     def of(cls, history: History, without: Choices | None = None, judging: Judging | None = None) -> Ladder:
@@ -127,7 +128,10 @@ class Ladder:
         expected = damage(max(limit - margin, LEAST_DROP * limit))
         closing = [record.outcome for record in history.closing() if record.outcome.failure is None]
         heard = _heard(closing, guard, expected, limit)
-        return cls(tuple(found[::-1]), tuple(beside), Belief(expected * heard), damage(limit + STEP_ERRORS * error) * heard)
+        start = None if without is None else history.find(without)
+        missed = start is not None and max(start.outcome.limits.values(), default=0.0) > 0.0
+        instead = 1.0 + max(record.outcome.energy for record in found) if missed and found else 1.0
+        return cls(tuple(found[::-1]), tuple(beside), Belief(expected * heard), damage(limit + STEP_ERRORS * error) * heard, instead)
 
     def expected(self, belief: Belief) -> float:
         """The energy that is expected to be reached by all steps, as a share of the INT8 baseline's."""
@@ -139,7 +143,7 @@ class Ladder:
         """At most `count` plans, from the safest on, whose ladder is expected to save most."""
         if not self.steps:
             return []
-        energy = np.array([1.0, *(step.outcome.energy for step in self.steps)])
+        energy = np.array([self.instead, *(step.outcome.energy for step in self.steps)])
         damage = np.array([step.outcome.damage for step in self.steps])
         passes, size = self.belief.borne(damage), len(damage)
         kept = np.vstack([np.ones(size), self.belief.together(damage)])
@@ -199,7 +203,7 @@ def _heard(closing: Sequence[Outcome], guard: Guard, expected: float, limit: flo
     """The factor by which the holdout bears more damage than the search made expect, as far as refitted plans tell: what their damages should cost on
     the search samples over what they do cost. Trials that are not refitted have shaped `guard`, so they are no news.
     """
-    telling = [outcome for outcome in closing if outcome.damage > TELLING * expected]
+    telling = [outcome for outcome in closing if TELLING * expected < outcome.damage < FARTHEST * expected]
     if not telling or limit <= 0.0:
         return 1.0
     should = guard.drop_map.drop(np.array([outcome.damage for outcome in telling]))

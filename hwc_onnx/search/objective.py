@@ -281,23 +281,24 @@ class Objective:
         keys = [layer.key for layer in self._graph.layers if layer.key in self._freedom.layers]
         size = min(probe_size(len(keys)), self.search_size)
         reference = first_samples(self._reference, size)
-        base = self._probe(self.baseline, reference)
+        about = f"{len(reference)} of {_fingerprint(reference)}"
+        base = self._probe(self.baseline, reference, about)
         gains: dict[str, float] = {}
         for done, key in enumerate(keys):
             self._tell(Step(done, len(keys), f"how much {key} matters"))
             plan, error = probe_plan(self.baseline, self._graph, self._table, key)
             if error <= 0.0:
                 continue
-            damage = self._probe(plan, reference)
+            damage = self._probe(plan, reference, about)
             gains[key] = max(damage - base, 1e-3 * max(base, 1e-6)) / error
         self._forwards += size * (len(gains) + 1)
         typical = float(np.median(list(gains.values()))) if gains else 1.0
         return {layer.key: gains.get(layer.key, typical) for layer in self._graph.layers}
 
-    def _probe(self, plan: CompressionPlan, reference: Reference) -> float:
-        """Mean smooth loss of a plan on the probe's images; a candidate that cannot run teaches nothing."""
+    def _probe(self, plan: CompressionPlan, reference: Reference, about: str) -> float:
+        """Mean smooth loss of a plan on the probe's images, remembered for what is said `about` them; a candidate that cannot run teaches nothing."""
         proto = assemble(self._proto, self._graph, self._database.stitch(plan), "measure").proto
-        key = f"{hashlib.sha256(without_mapped(proto).SerializeToString(deterministic=True)).hexdigest()} on {len(reference)}"
+        key = f"{hashlib.sha256(without_mapped(proto).SerializeToString(deterministic=True)).hexdigest()} on {about}"
         known = self._remembered.get(key)
         if known is not None:
             return known
@@ -311,6 +312,14 @@ class Objective:
     def _tell(self, event: Step) -> None:
         if self._on_event is not None:
             self._on_event(event)
+
+
+def _fingerprint(reference: Reference) -> str:
+    """What decides a smooth loss on the original's side: its outputs on these samples, and which are classes."""
+    digest = hashlib.sha256(repr(reference.classes).encode())
+    for name, values in sorted(reference.outputs.items()):
+        digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
 
 
 def first_samples(reference: Reference, size: int) -> Reference:

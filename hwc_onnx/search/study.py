@@ -187,7 +187,7 @@ def run_search(
             loop.record_in_one_go(proposal.choices, proposal.origin, proposal.learning, entire=proposal.entire)
         if moving is not None:
             loop.view, _ = moving.renew(loop.history)
-        while len(loop.history.closing()) < kept_back and (images is None or loop.history.image_forwards <= images):
+        while len(loop.history.closing()) < kept_back and (images is None or loop.history.image_forwards + problem.refit_forwards <= images):
             plan = (
                 closing_plan(problem, parameters, decoder, table, loop.history, seed, solved)
                 if energy_target is None

@@ -81,3 +81,31 @@ def test_verify_accepts_one_size_of_an_open_axis_and_no_other_change(tmp_path: P
     onnx.save(fixed_batch, tmp_path / "batch.onnx")
     refused = verify(tmp_path / "batch.onnx", tmp_path / "original.onnx")
     assert not {check.name: check for check in refused.checks}["inputs unchanged"].passed
+
+
+def test_an_axis_that_changes_values_alone_is_settled_too() -> None:
+    """The mean over a folded length runs at other sizes, and is wrong there."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "i1"], ["length"]),
+        helper.make_node("Cast", ["length"], ["count"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["x", "i1"], ["sum"], keepdims=0),
+        helper.make_node("Div", ["sum", "count"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "length", 4]), helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])]
+    graph = helper.make_graph(nodes, "mean", ends[:1], ends[1:], [numpy_helper.from_array(np.array([1]), "i1")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    assert sizes(normalize(model, {"x": (1, 16, 4)}).graph.input[0]) == ["n", 16, 4]
+
+
+@pytest.mark.parametrize("name", ["?", "None", ""])
+def test_a_batch_without_a_name_stays_open(name: str) -> None:
+    model = audio(by_shape=True)
+    for value in (model.graph.input[0], model.graph.output[0]):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = name
+    made = normalize(model, {"x": (1, 16)})
+    batch, length = made.graph.input[0].type.tensor_type.shape.dim
+    assert not batch.HasField("dim_value") and length.dim_value == 16
+    assert not made.graph.output[0].type.tensor_type.shape.dim[0].HasField("dim_value")

@@ -257,3 +257,11 @@ def test_the_belief_listens_to_what_refitted_plans_cost(part: float) -> None:
     if part != 1.0:
         broken = (drop + 0.3) / (part * drop + 0.3)  # the twin: all of the way
         assert after.belief.expected / before.belief.expected != pytest.approx(broken, rel=0.1)
+
+
+@pytest.mark.parametrize("missed", [0.5, 0.0])
+def test_a_plan_that_keeps_a_limit_which_int8_misses_is_judged_whatever_it_saves(missed: float) -> None:
+    start = replace(outcome(1.0), limits={"bytes": missed})
+    found = history([start, replace(outcome(1.02, drop=0.2), damage=0.004, limits={"bytes": -0.1})])
+    finalists = Goal(1.0).finalists(found, 8, found.records[0].choices, Judging(10_000))
+    assert [record.number for record in finalists] == ([1] if missed else [])
