@@ -25,6 +25,7 @@ from hwc_onnx.accuracy.inputs import input_specs
 from hwc_onnx.accuracy.reference import is_finite
 from hwc_onnx.accuracy.runner import LEVELS, cpu_features, open_session, run
 from hwc_onnx.accuracy.types import Samples
+from hwc_onnx.declarations import declarations, declared, other_inputs, sizes_of
 from hwc_onnx.errors import UsageError
 from hwc_onnx.events import Listener, silent
 from hwc_onnx.export import PREFIX
@@ -61,8 +62,6 @@ if TYPE_CHECKING:
 SOURCE_KEY = "hwc.source"
 """Metadata: SHA-256 of the original's file."""
 
-Value = tuple[str, str, tuple[str, ...]]
-"""Name, type and sizes or names of the axes of a declared input or output."""
 RANDOM_SAMPLES = 16
 
 
@@ -143,19 +142,19 @@ def verify(
         )
     ours = load_model(compressed)
     theirs = original if isinstance(original, Loaded) else load_model(original)
-    if not isinstance(original, Loaded) and _values(ours.proto, "input") != _values(theirs.proto, "input"):
+    if not isinstance(original, Loaded) and declared(ours.proto, "input") != declared(theirs.proto, "input"):
         settle_open_sizes(theirs.proto)  # as `compress` and `apply` do, which write the size that they found
     if _named_source(theirs.proto) is not None and _named_source(ours.proto) is None:
         raise UsageError(
             "verify: the model given as the original is itself a file written by hwc-onnx, and the other is not; give the compressed file "
             "first and the original after --against"
         )
-    input_shapes = input_shapes or _sizes_of(ours.proto, theirs.proto)
-    obstacle = obstacle_to_running(ours.proto) or _other_inputs(ours.proto, theirs.proto)
+    input_shapes = input_shapes or sizes_of(ours.proto, theirs.proto)
+    obstacle = obstacle_to_running(ours.proto) or other_inputs(ours.proto, theirs.proto)
     used = None if obstacle is not None else samples or _random_samples(theirs.proto, input_shapes)
     checks = [
-        _declarations(ours.proto, theirs.proto, "input"),
-        _declarations(ours.proto, theirs.proto, "output"),
+        declarations(ours.proto, theirs.proto, "input"),
+        declarations(ours.proto, theirs.proto, "output"),
         _foreign_metadata(ours.proto, theirs.proto),
         _declared_widths(ours.proto),
         _source(ours.proto, theirs),
@@ -257,76 +256,6 @@ def _run_checks(
     floats = [name for name, values in expected.items() if values.dtype.kind == "f" and name in reference]
     least = min((relative_error({name: expected[name]}, {name: reference[name]}) for name in floats), default=None)
     return levels, reference, agreement, relative_error(expected, reference), least, checks
-
-
-def _declarations(ours: onnx.ModelProto, theirs: onnx.ModelProto, kind: str) -> Check:
-    """Same names, types, shapes and dynamic axes, in the same order; a file may be for one size of an axis that the original leaves open."""
-    found, expected = _values(ours, kind), _values(theirs, kind)
-    good = len(found) == len(expected) and all(_fits(one, other) for one, other in zip(found, expected, strict=True))
-    told, wanted = ", ".join(map(_text, found)), ", ".join(map(_text, expected))
-    said = told if found == expected else f"{told}, one size of {wanted}" if good else f"{told} instead of {wanted}"
-    return Check(f"{kind}s unchanged", good, said)
-
-
-def _fits(one: Value, other: Value) -> bool:
-    """Whether a declaration is the other, or has a size where that is open (the batch apart)."""
-    name, kind, sizes = one
-    return (name, kind, len(sizes)) == (other[0], other[1], len(other[2])) and all(
-        ours == theirs or (axis > 0 and ours.isdigit() and not theirs.isdigit())
-        for axis, (ours, theirs) in enumerate(zip(sizes, other[2], strict=True))
-    )
-
-
-def _text(value: Value) -> str:
-    name, kind, sizes = value
-    return f"{name} {kind}[{', '.join(sizes)}]"
-
-
-def _other_inputs(ours: onnx.ModelProto, theirs: onnx.ModelProto) -> str | None:
-    """What keeps two models from being run on the same inputs: other names, types, numbers of axes or fixed sizes."""
-    first, second = _facts(ours), _facts(theirs)
-    fits = len(first) == len(second) and all(
-        one[:2] == other[:2]
-        and len(one[2]) == len(other[2])
-        and all(not a or not b or a == b for a, b in zip(one[2], other[2], strict=True))
-        for one, other in zip(first, second, strict=True)
-    )
-    return None if fits else "its inputs are not the original's, so the two cannot be compared; is it the right original?"
-
-
-def _facts(proto: onnx.ModelProto) -> list[tuple[str, int, list[int]]]:
-    """Name, type and sizes (0: open) of each input."""
-    constants = {tensor.name for tensor in proto.graph.initializer}
-    return [
-        (value.name, value.type.tensor_type.elem_type, [dim.dim_value for dim in value.type.tensor_type.shape.dim])
-        for value in proto.graph.input
-        if value.name not in constants
-    ]
-
-
-def _values(proto: onnx.ModelProto, kind: str) -> list[Value]:
-    constants = {tensor.name for tensor in proto.graph.initializer}
-    found = []
-    for value in getattr(proto.graph, kind):
-        if kind == "input" and value.name in constants:
-            continue
-        tensor = value.type.tensor_type
-        sizes = [
-            dim.dim_param or (str(dim.dim_value) if dim.HasField("dim_value") else "?") for dim in tensor.shape.dim
-        ]
-        found.append((value.name, onnx.TensorProto.DataType.Name(tensor.elem_type).lower(), tuple(sizes)))
-    return found
-
-
-def _sizes_of(ours: onnx.ModelProto, theirs: onnx.ModelProto) -> dict[str, tuple[int, ...]] | None:
-    """Shapes of the inputs for which the file is made where the original leaves more than the batch open."""
-    found = {}
-    for (name, _, sizes), (other, _, open_ones) in zip(_values(ours, "input"), _values(theirs, "input"), strict=False):
-        if name != other or len(sizes) != len(open_ones) or not all(size.isdigit() for size in sizes[1:]):
-            continue
-        if all(ours == theirs or not theirs.isdigit() for ours, theirs in zip(sizes, open_ones, strict=True)) and sizes[1:] != open_ones[1:]:
-            found[name] = tuple(int(size) if size.isdigit() else 1 for size in sizes)
-    return found or None
 
 
 def _foreign_metadata(ours: onnx.ModelProto, theirs: onnx.ModelProto) -> Check:
