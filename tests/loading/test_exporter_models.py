@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hwc_onnx
+from hwc_onnx.declarations import declarations
 from hwc_onnx.errors import ModelError, RuntimeFailure
 from hwc_onnx.graph import domains
 from hwc_onnx.graph.external import tensor_values
@@ -251,9 +252,7 @@ def test_open_sizes_come_from_the_data(name: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=x)
     plan = hwc_onnx.uniform_plan(model, "w8a8", data=tmp_path / "data.npz")
     applied = hwc_onnx.apply_plan(model, plan=plan, data=tmp_path / "data.npz", recovery="ranges")
-    onnx.save(model, tmp_path / "m.onnx")
-    report = hwc_onnx.verify(applied.save(tmp_path / "out.onnx").path, against=tmp_path / "m.onnx", accelerator=None)
-    assert {check.name: check.passed for check in report.checks}["inputs unchanged"]
+    assert declarations(applied.proto, model, "input").passed
     axes = [dim.HasField("dim_value") for dim in applied.proto.graph.input[0].type.tensor_type.shape.dim]
     twice = np.zeros((2, *(size if fixed else 2 * size for size, fixed in zip(SHAPES[name]["x"][1:], axes[1:], strict=True))), np.float32)
     assert run_for(applied.proto, {"x": twice}, [applied.proto.graph.output[0].name]) is not None, "what is declared open varies"
