@@ -1,6 +1,7 @@
 """Every step of the ladders of finished searches, looked at on the holdout: how much luck each plan has of its own (hwc_onnx/search/ladder.py).
 
     OMP_NUM_THREADS=1 python benchmarks/ladder_luck.py FOLDER                  # the FOLDER of equal_budget.py on the machine that ran it
+    python benchmarks/ladder_luck.py benchmarks/records/ladder_luck            # looks that are kept: of 14 searches before refitted plans were heard, and of 5 after
     python benchmarks/ladder_luck.py FOLDER --cells resnet20-eyeriss-v1 vit_tiny-edge-tpu-64x64
 
 The gate stops at the first plan that fails; here none stops. Of a ladder of more than 16 steps so many are looked at, evenly spread. For each search come
@@ -114,11 +115,18 @@ def likelihood(everything: Sequence[Looks], luck: float) -> float:
     return total
 
 
+def cells_of(folder: Path) -> list[Path]:
+    """The cells of the folder whose agent has finished; where the studies are not there, those whose looks are kept."""
+    if (folder / "work").is_dir():
+        return sorted(path.parents[2] for path in folder.glob(f"work/*/seed-0/{folder_name(*SAMPLER)}/row.json"))
+    return sorted(folder / path.stem for path in (folder / "luck").glob("*.json"))
+
+
 def lines(args: argparse.Namespace) -> Iterator[str]:
     """One for each search, then the means and the likelihoods."""
     found, energies = [], []
-    for cell in sorted((args.folder / "work").iterdir()):
-        if (args.cells and not cell.name.startswith(tuple(args.cells))) or not (cell / "seed-0" / folder_name(*SAMPLER) / "row.json").exists():
+    for cell in cells_of(args.folder):
+        if args.cells and not cell.name.startswith(tuple(args.cells)):
             continue
         looks = looked(args.folder, cell)
         if not looks["damage"]:
