@@ -13,28 +13,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
-from typing import cast
 
 import numpy as np
-import optuna
-from ladder_belief import Numbers
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from ladder_belief import history_of, options
 
 from hwc_onnx.search.gate import Judging
 from hwc_onnx.search.history import History
 from hwc_onnx.search.ladder import Ladder
-from hwc_onnx.search.space import Space
 
 SHARES = (0.5, 0.7, 1.0, 1.4)
-
-
-def history_of(study: Path, limit: float) -> History:
-    """The trials of a finished search."""
-    found = History(cast("Space", Numbers()), limit)
-    found.sync(optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(study / "study.journal")))))
-    return found
 
 
 def cheapest(history: History, damage: float) -> float:
@@ -66,14 +53,10 @@ def lines(args: argparse.Namespace) -> Iterator[str]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Energy at the same damage, of one strategy over another.")
-    parser.add_argument("folder", type=Path)
+    parser = options("Energy at the same damage, of one strategy over another.")
     parser.add_argument("--of", default="composite.seeds", metavar="STUDY")
     parser.add_argument("--over", default="knapsack.seeds", metavar="STUDY")
-    parser.add_argument("--holdout", type=int, default=10_000)
-    parser.add_argument("--max-drop", type=float, default=1.0)
     args = parser.parse_args()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     for line in lines(args):
         print(line, flush=True)
 

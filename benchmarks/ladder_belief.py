@@ -40,15 +40,30 @@ class Numbers:
         return np.array([params[name] for name in sorted(params)], dtype=np.int64)
 
 
+def history_of(study: Path, limit: float) -> History:
+    """The trials in a search's folder."""
+    found = History(cast("Space", Numbers()), limit)
+    found.sync(optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(study / "study.journal")))))
+    return found
+
+
+def options(description: str) -> argparse.ArgumentParser:
+    """What every look at finished searches is told."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--holdout", type=int, default=10_000, help="holdout samples of these searches")
+    parser.add_argument("--max-drop", type=float, default=1.0)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return parser
+
+
 def interval(folder: Path, holdout: int, limit: float) -> tuple[float, float, float, float] | None:
     """Damage of the last plan that passed (0: none did) and of the first that did not, the damage expected before the refitted plans are heard, and by
     which factor they say that it is larger; None where there was no plan to judge, or where an earlier version's gate let one pass that this ladder leaves out.
     """
     row = json.loads((folder / "row.json").read_text(encoding="utf-8"))
-    study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))))
-    whole, history = History(cast("Space", Numbers()), limit), History(cast("Space", Numbers()), limit)
-    whole.sync(study)
-    for record in whole.records:  # the gate of equal_budget.py sees the trials within the budget alone
+    history = History(cast("Space", Numbers()), limit)
+    for record in history_of(folder, limit).records:  # the gate of equal_budget.py sees the trials within the budget alone
         if history.evaluations + record.counted <= row["evaluations"]:
             history.append(record)
     ladder = Ladder.of(history, history.records[0].choices, Judging(holdout))
@@ -106,13 +121,7 @@ def lines(args: argparse.Namespace) -> Iterator[str]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="What the holdout bore, over what the search made expect.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--holdout", type=int, default=10_000, help="holdout samples of these searches")
-    parser.add_argument("--max-drop", type=float, default=1.0)
-    args = parser.parse_args()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    for line in lines(args):
+    for line in lines(options("What the holdout bore, over what the search made expect.").parse_args()):
         print(line, flush=True)
 
 
